@@ -1,0 +1,1 @@
+"""5  Which position may be confirmed. Decides; does no I/O."""

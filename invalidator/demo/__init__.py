@@ -1,0 +1,1 @@
+"""What ``invalidator demo`` runs: real servers from wheels, a shop, an edge, and the daemon between them."""

@@ -1,0 +1,127 @@
+"""Every error this package raises, by who has to act.
+
+    InvalidatorError
+    ├── ConfigError            the operator edits settings, rules or the database; exit code 78
+    ├── SourceError
+    │   ├── SourceDisconnected   we reconnect, with jitter
+    │   ├── SlotInUse            another daemon is active: we stand by
+    │   ├── SlotLost             the stream has a hole: the operator decides
+    │   └── ProtocolError        a bug, or a newer server: stop with the position kept
+    └── TargetError
+        ├── TargetUnavailable    the same call again, with backoff
+        ├── TargetThrottled      the same call again, not before ``retry_after_seconds``
+        └── TargetRejected       the target refuses what we send: the operator acts, nothing is dropped
+
+Driver errors become these in ``net/`` and ``postgres/`` and nowhere else. A message holds the facts (name,
+position, limit) and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from invalidator.model import Invalidation
+
+
+class InvalidatorError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class ConfigError(InvalidatorError):
+    """Settings, rules or the database's set-up are wrong; nothing was started.
+
+    Args:
+        message: what is wrong, complete and ready to print (may have several lines).
+        fix: what to type to mend it (SQL, YAML or a command), if that is known.
+    """
+
+    def __init__(self, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message if fix is None else f"{message}\n   = fix: {fix}")
+        self.fix = fix
+
+
+class SourceError(InvalidatorError):
+    """The source cannot go on as it is."""
+
+
+class SourceDisconnected(SourceError):  # noqa: N818  (a state of the stream, not a mistake)
+    """The stream ended; what is not confirmed comes again after reconnecting.
+
+    Args:
+        message: what was seen.
+        reason: a word from a fixed set, used as a metric label.
+    """
+
+    def __init__(self, message: str, *, reason: str = "connection") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SlotInUse(SourceError):  # noqa: N818
+    """Another process streams from the slot; this one stands by.
+
+    Args:
+        message: what the server said.
+        holder_pid: the server process that holds the slot, if it said so.
+    """
+
+    def __init__(self, message: str, *, holder_pid: int | None = None) -> None:
+        super().__init__(message)
+        self.holder_pid = holder_pid
+
+
+class SlotLost(SourceError):  # noqa: N818
+    """The slot no longer holds the WAL that was not confirmed: changes are missing."""
+
+
+class ProtocolError(SourceError):
+    """The stream holds something this version does not understand; the position is kept."""
+
+
+class TargetError(InvalidatorError):
+    """A target did not apply a batch.
+
+    Args:
+        message: what was seen, without secrets and without row values.
+        result: a word from the fixed set timeout, connection, rate_limited, http_4xx, http_5xx, rejected:
+            the metric label.
+        remaining: what is still to be applied when a part was; None means all of it.
+    """
+
+    result = "connection"
+
+    def __init__(self, message: str, *, result: str | None = None, remaining: Invalidation | None = None) -> None:
+        super().__init__(message)
+        if result is not None:
+            self.result = result
+        self.remaining = remaining
+
+
+class TargetUnavailable(TargetError):  # noqa: N818
+    """The target cannot be reached or cannot work now: try again."""
+
+
+class TargetThrottled(TargetError):  # noqa: N818
+    """The target asks us to slow down.
+
+    Args:
+        message: what was seen.
+        retry_after_seconds: not before this many seconds.
+        remaining: what is still to be applied.
+    """
+
+    result = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_seconds: float, remaining: Invalidation | None = None) -> None:
+        super().__init__(message, remaining=remaining)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TargetRejected(TargetError):  # noqa: N818
+    """The target refuses the request itself (credentials, permission, unknown service).
+
+    Retried slowly and reported as a problem, because only the operator can mend it.
+    """
+
+    result = "rejected"

@@ -1,0 +1,183 @@
+"""The words of the pipeline as values. No I/O, no clock, no behaviour beyond what defines the value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Final, Self
+
+_LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Lsn:
+    """A position in the write-ahead log; ordered, and deliberately without arithmetic.
+
+    Payload bytes are not WAL bytes: a position that was computed instead of received can lie ahead of
+    what was delivered, and confirming it makes Postgres skip committed transactions.
+    """
+
+    value: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the form that Postgres prints, ``16/B374D848``.
+
+        Raises:
+            ValueError: the text is no LSN.
+        """
+        match = _LSN.fullmatch(text)
+        if match is None:
+            msg = f"{text!r} is not an LSN such as 16/B374D848"
+            raise ValueError(msg)
+        return cls((int(match[1], 16) << 32) | int(match[2], 16))
+
+    def __str__(self) -> str:
+        return f"{self.value >> 32:X}/{self.value & 0xFFFFFFFF:X}"
+
+
+class Layer(Enum):
+    """Where stale entries live. Iteration order is the order of application: inner layers first.
+
+    An outer layer that is emptied first refills from the stale inner one and keeps that.
+    """
+
+    L2 = "L2"  # Redis and its relatives: unlink
+    L1 = "L1"  # in-process caches: publish
+    L3 = "L3"  # CDNs and reverse proxies: purge
+
+
+class Operation(StrEnum):
+    """What happened to a row, or to all rows of a relation."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+    TRUNCATE = "truncate"
+
+
+class WidenReason(StrEnum):
+    """Why a coarse form was applied instead of the exact one."""
+
+    TRUNCATE = "truncate"
+    BULK = "bulk"
+    OLD_UNAVAILABLE = "old_unavailable"  # the replica identity does not hold the column
+    VALUE_UNAVAILABLE = "value_unavailable"  # an unchanged TOAST value that was not sent
+    UNSAFE_VALUE = "unsafe_value"  # the value cannot be written in the destination's grammar
+    MISSING_COLUMN = "missing_column"  # the relation has no such column (any more)
+    RULE_ERROR = "rule_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as the Relation message names it."""
+
+    name: str
+    type_oid: int
+    is_identity: bool  # part of the replica identity, so its old value is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table as the stream names it: the names are raw, without quotes.
+
+    ``schema`` and ``table`` are what rules match: of the partition root when the stream names a leaf.
+    """
+
+    oid: int
+    schema: str
+    table: str
+    replica_identity: str  # d(efault), n(othing), f(ull), i(ndex)
+    columns: tuple[Column, ...]
+
+    @property
+    def name(self) -> str:
+        """``schema.table``."""
+        return f"{self.schema}.{self.table}"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """The open transaction, as far as rules may ask for it."""
+
+    final_lsn: int  # start of the commit record (Begin message)
+    xid: int
+    commit_time: int  # microseconds since 2000-01-01 UTC, as Postgres sends it
+    bulk_rows: dict[int, int] = field(default_factory=dict)  # rule index -> rows so far
+
+
+@dataclass(slots=True)
+class Invalidation:
+    """What is stale: sets of distinct names per destination, as bytes ready for the wire.
+
+    Memory follows the number of distinct names, never the number of rows.
+    """
+
+    keys: set[bytes] = field(default_factory=set)
+    """L2 keys to unlink, exact."""
+    tags: set[bytes] = field(default_factory=set)
+    """L2 tags, without the target's tag prefix: every key in the tag set is unlinked, then the set."""
+    key_patterns: set[bytes] = field(default_factory=set)
+    """Globs over L2 keys (found by SCAN). Only coarse forms make them."""
+    tag_patterns: set[bytes] = field(default_factory=set)
+    """Globs over L2 tags, without the tag prefix. Only coarse forms make them."""
+    l1: set[bytes] = field(default_factory=set)
+    """Globs for in-process caches; row values in them are escaped as ``[*]``. ``*`` alone clears."""
+    cdn: set[bytes] = field(default_factory=set)
+    """CDN tags to purge."""
+    cdn_soft: set[bytes] = field(default_factory=set)
+    """CDN tags to mark stale. A tag that is also in ``cdn`` is purged."""
+    cdn_all: bool = False
+    """Everything at the CDNs is stale; applied only by targets whose settings consent to it."""
+    repeats: dict[tuple[float, ...], Invalidation] = field(default_factory=dict)
+    """Delays in seconds -> what is applied again after each of them (a subset of this invalidation)."""
+
+    def __len__(self) -> int:
+        return (
+            len(self.keys)
+            + len(self.tags)
+            + len(self.key_patterns)
+            + len(self.tag_patterns)
+            + len(self.l1)
+            + len(self.cdn)
+            + len(self.cdn_soft)
+            + self.cdn_all
+        )
+
+    def __bool__(self) -> bool:
+        return len(self) > 0
+
+    def repeated(self, delays: tuple[float, ...]) -> Invalidation:
+        """The part that is applied again after these delays (seconds); made on first use."""
+        part = self.repeats.get(delays)
+        if part is None:
+            part = self.repeats[delays] = Invalidation()
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Merged invalidations of consecutive transactions, and how far they reach."""
+
+    invalidation: Invalidation
+    end: Lsn | None = None
+    """What may be confirmed once this batch and all before it are applied; None inside a transaction."""
+    oldest_commit_time: float | None = None
+    """Unix seconds on the server's clock of the first commit in here; None for an empty batch."""
+    heartbeat: float | None = None
+    """Unix seconds on our clock at which the newest heartbeat in here was sent, if one came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one application of a batch did, for metrics and the demo's view."""
+
+    keys: int = 0
+    tags: int = 0
+    patterns: int = 0
+    cdn_tags: int = 0
+    removed: int = 0
+    """Entries that really were there: keys unlinked, objects purged (where the target tells)."""
+    receivers: int = 0
+    """Subscribers that a publication reached (L1)."""

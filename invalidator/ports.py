@@ -1,0 +1,152 @@
+"""What the pipeline asks of its parts: the guarantees are the docstrings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from invalidator.model import Applied, Batch, Invalidation, Layer, Lsn, Relation, Transaction
+
+RowFunction = Callable[[bytes, Invalidation, Transaction], None]
+"""One XLogData message (Insert, Update or Delete, its 25 header bytes included) of the relation that it was
+made for: adds what the row makes stale to the invalidation. Never raises for what a row holds."""
+
+
+class Options(BaseModel):
+    """The options of one component as written in the settings file; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RetryOptions(Options):
+    """Full jitter: each wait is random between 0 and a bound that doubles up to the maximum."""
+
+    initial_delay_seconds: float = Field(default=0.1, gt=0)
+    """Bound of the first wait."""
+    max_delay_seconds: float = Field(default=30, gt=0)
+    """Bound that the doubling stops at."""
+    deadline_seconds: float = Field(default=600, gt=0)
+    """After this a best-effort target gives the batch up (counted); a required one goes on and is
+    reported as a problem from then on."""
+
+
+class TargetOptions(Options):
+    """What every target can be told."""
+
+    required: bool = True
+    """Hold the confirmed position back until this target has applied a batch. False: best effort."""
+    retry: RetryOptions = RetryOptions()
+    """How failed applications are tried again."""
+
+
+class SourceOptions(Options):
+    """What every source can be told."""
+
+
+class Rules(Protocol):
+    """The compiled rules: the only thing a source knows of them."""
+
+    def bind(self, relation: Relation) -> RowFunction | None:
+        """The function for rows of this relation; None when no rule wants any of its rows.
+
+        Called again for each Relation message, because columns and identity may have changed.
+        """
+        ...
+
+    def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        """Add the coarse form of every rule that wants the TRUNCATE of one of these relations."""
+        ...
+
+
+class Source(Protocol):
+    """Where committed changes come from."""
+
+    async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
+        """Yield batches in commit order for one connection to the source.
+
+        While the consumer works on one batch, the next one grows (natural batching) up to the bounds of the
+        source, then reading pauses. What was yielded but not confirmed comes again in the next call.
+
+        Raises:
+            SourceDisconnected: call again after a pause.
+            SlotInUse: another process streams; call again after a pause.
+            SlotLost: changes are missing.
+            ProtocolError: the stream cannot be understood.
+            ConfigError: slot, publication, privileges or server settings are wrong.
+        """
+        yield Batch(Invalidation())  # pragma: no cover  (makes this an async generator for the type checker)
+
+    def confirm(self, position: Lsn) -> None:
+        """Tell the source that everything up to the position is applied. Positions never go back."""
+        ...
+
+    async def close(self) -> None:
+        """End the connection so that the slot is free at once."""
+        ...
+
+
+class Target(Protocol):
+    """A place where stale entries live."""
+
+    layer: ClassVar[Layer]
+    name: str
+
+    async def apply(self, batch: Batch) -> Applied:
+        """Drop everything that the batch names and this target can hold.
+
+        Idempotent: the same batch may come again, whole or merged with others. When this returns, every reply
+        was checked. A batch that names nothing for this target makes no call, unless it carries a heartbeat,
+        which is answered by the cheapest round trip that proves the target alive (if there is one).
+        Cancellation leaves nothing running.
+
+        Raises:
+            TargetError: not all of it was applied; see its subclasses and ``remaining``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TagGrammar:
+    """Which CDN tags a provider takes."""
+
+    provider: str
+    pattern: re.Pattern[bytes]
+    """A tag is allowed if this matches all of it."""
+    max_bytes: int
+    description: str
+    """For messages: ``printable ASCII without space and comma``."""
+
+    def allows(self, tag: bytes) -> bool:
+        """Whether the provider would take this tag as one tag."""
+        return len(tag) <= self.max_bytes and self.pattern.fullmatch(tag) is not None
+
+
+@runtime_checkable
+class TagPurging(Protocol):
+    """A target that purges by CDN tag: rules are checked against its grammar."""
+
+    tag_grammar: ClassVar[TagGrammar]
+
+
+class Clock(Protocol):
+    """Time as the deciding code gets it, so that tests can turn it."""
+
+    def time(self) -> float:
+        """Unix seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after that many seconds."""
+        ...

@@ -1,0 +1,1 @@
+"""The Postgres protocol and catalog, shared by sources and set-up. Driver errors become ours in here."""

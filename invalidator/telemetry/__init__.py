@@ -1,0 +1,1 @@
+"""What the daemon says about itself: events (log line + count), metrics, logs, probes."""

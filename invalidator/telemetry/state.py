@@ -1,0 +1,149 @@
+"""The figures of the running daemon as plain values; ``metrics.py`` renders them at scrape time.
+
+The hot path changes plain integers here and knows no metric object. Nothing in here is computed when it is
+changed: ages and lags are computed when somebody looks, so they cannot stick at an old value.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from invalidator.model import Operation
+
+DURATION_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+"""Commit to applied, seconds."""
+DELIVERY_BUCKETS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+"""One application of a batch to a target, seconds."""
+
+
+class Role(StrEnum):
+    """What this process does at the moment."""
+
+    STARTING = "starting"
+    STREAMING = "streaming"
+    STANDBY = "standby"  # another process holds the slot
+    RECONNECTING = "reconnecting"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Cumulative counts by upper bound, observed once per batch and target."""
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        for index, bound in enumerate(self.bounds):
+            if value <= bound:
+                self.counts[index] += 1
+                break
+        else:
+            self.counts[-1] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class SourceState:
+    """The stream and its slot."""
+
+    slot: str = ""
+    role: Role = Role.STARTING
+    server_version: str = ""
+    reconnects: Counter[str] = field(default_factory=Counter)  # by reason
+    received_bytes: int = 0
+    transactions: int = 0
+    rows_without_rule: int = 0
+    server_position: int = 0  # newest WAL end that the server announced
+    received_position: int = 0
+    applied_position: int = 0
+    confirmed_position: int = 0
+    heartbeat_sent: float = 0.0  # unix seconds
+    heartbeat_delivered: float = 0.0
+    clock_offset_seconds: float = 0.0  # Postgres' clock minus ours
+    oldest_undelivered_commit: float | None = None  # decoded, not yet in a batch: server's unix seconds
+    slot_active: bool = False
+    slot_retained_wal_bytes: int | None = None
+    slot_unconfirmed_wal_bytes: int | None = None
+    slot_safe_wal_bytes: int | None = None
+    slot_wal_status: str | None = None  # reserved, extended, unreserved, lost
+
+
+@dataclass(slots=True)
+class TableState:
+    """Rows that arrived for one relation with a rule."""
+
+    name: str
+    rows: dict[Operation, int] = field(default_factory=lambda: dict.fromkeys(Operation, 0))
+
+
+@dataclass(slots=True)
+class RuleState:
+    """What one rule did."""
+
+    name: str
+    matches: dict[Operation, int] = field(default_factory=lambda: dict.fromkeys(Operation, 0))
+    unchanged: int = 0  # updates that changed none of the columns in `changed`
+    null_skips: int = 0  # templates skipped because a value was NULL
+    widened: Counter[str] = field(default_factory=Counter)  # by WidenReason
+    errors: Counter[str] = field(default_factory=Counter)  # by reason
+
+
+@dataclass(slots=True)
+class TargetState:
+    """What one target did."""
+
+    name: str
+    type: str = ""
+    layer: str = ""
+    required: bool = True
+    deliveries: Counter[str] = field(default_factory=Counter)  # by result
+    delivered_items: Counter[str] = field(default_factory=Counter)  # key, tag, pattern, cdn_tag
+    removed_items: int = 0
+    abandoned_items: int = 0  # given up by a best-effort target after its deadline
+    retries: int = 0
+    receivers: int | None = None  # L1 only: subscribers that the newest publication reached
+    pending_items: int = 0
+    pending_limit: int = 0
+    in_flight: int = 0
+    repeats_pending: int = 0
+    rate_limit_wait_seconds: float = 0.0
+    failing_since: float | None = None  # unix seconds of the first failure in a row
+    last_error: str | None = None
+    duration: Histogram = field(default_factory=lambda: Histogram(DURATION_BUCKETS))
+    delivery_duration: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
+
+
+@dataclass(slots=True)
+class RulesState:
+    """The rule set in force."""
+
+    hash: str = ""
+    count: int = 0
+    loaded_at: float = 0.0  # unix seconds
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that /metrics and /status show."""
+
+    started_at: float = 0.0
+    version: str = ""
+    source: SourceState = field(default_factory=SourceState)
+    rules_loaded: RulesState = field(default_factory=RulesState)
+    tables: dict[str, TableState] = field(default_factory=dict)
+    rules: dict[str, RuleState] = field(default_factory=dict)
+    targets: dict[str, TargetState] = field(default_factory=dict)
+    oldest_unfinished_commit: float | None = None  # server's unix seconds, of batches not yet finished
+    log_messages: Counter[str] = field(default_factory=Counter)  # by level
