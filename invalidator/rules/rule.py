@@ -1,0 +1,78 @@
+"""A checked rule as a value: what the loader makes of a document and the compiler turns into code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from invalidator.model import Operation
+from invalidator.rules.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in a file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """What one row makes stale: templates over its images, prefixes already applied."""
+
+    keys: tuple[Template, ...] = ()
+    tags: tuple[Template, ...] = ()
+    l1: tuple[Template, ...] = ()
+    cdn: tuple[Template, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Coarse:
+    """What is dropped when it cannot be told exactly what is stale; covers everything the rule can name.
+
+    The templates refer to no row, only to ``{meta.…}``. In ``key_patterns`` and ``tag_patterns`` a ``*`` is a glob.
+    """
+
+    keys: tuple[Template, ...] = ()
+    key_patterns: tuple[Template, ...] = ()
+    tags: tuple[Template, ...] = ()
+    tag_patterns: tuple[Template, ...] = ()
+    l1: tuple[Template, ...] = ()
+    cdn: tuple[Template, ...] = ()
+    cdn_all: bool = False
+    """No coarse CDN tag was given: everything at the CDN, if its settings consent to that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule, complete: defaults filled in, prefixes applied, coarse form derived where none was written."""
+
+    name: str
+    schema: str
+    """Name or glob (``*`` only) of the schema."""
+    table: str
+    """Name or glob (``*`` only) of the table."""
+    events: frozenset[Operation]
+    changed: frozenset[str] | None
+    """UPDATE only: fire if one of these columns changed or may have; None: always."""
+    exact: Exact
+    coarse: Coarse
+    bulk_over: int | None
+    """Rows of this rule in one transaction above which the coarse form replaces the exact one."""
+    repeat_after: tuple[float, ...]
+    """Delays in seconds after which the same is applied again."""
+    soft: bool
+    """CDN tags are marked stale instead of purged."""
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All rules of all files, and a hash that names this set (first 12 hex digits of SHA-256)."""
+
+    rules: tuple[Rule, ...]
+    hash: str
