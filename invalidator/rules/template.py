@@ -1,0 +1,354 @@
+"""Templates such as ``user:{id}``: text with references to row values and facts of the change.
+
+    template   = { text | "{{" | "}}" | "{" reference "}" }
+    reference  = [ "new." | "old." ] column { "|" filter }  |  "meta." fact { "|" filter }
+    column     = bare name, exactly as the table spells it  |  '"' any characters, '""' for a quote '"'
+    filter     = name [ ":" quoted argument ]
+
+Nothing here is evaluated by a general engine. Values are bytes from end to end, because a database may hold
+bytes that are no valid UTF-8 and a key must equal the application's key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, cast
+from typing import Literal as OneOf
+from urllib.parse import quote_from_bytes
+
+Scope = OneOf["row", "new", "old", "meta"]
+"""``row`` is a bare column: rendered for every row image there is."""
+
+META: Final = ("schema", "table", "op", "lsn", "xid", "commit_time")
+"""What ``{meta.…}`` may name."""
+
+
+def _lower(value: bytes) -> bytes:
+    return value.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
+
+
+def _upper(value: bytes) -> bytes:
+    return value.decode("utf-8", "surrogateescape").upper().encode("utf-8", "surrogateescape")
+
+
+def _trim(value: bytes) -> bytes:
+    return value.decode("utf-8", "surrogateescape").strip().encode("utf-8", "surrogateescape")
+
+
+def _urlencode(value: bytes) -> bytes:
+    return quote_from_bytes(value, safe="").encode("ascii")  # always safe: letters, digits and "_.-~" (RFC 3986 §2.3)
+
+
+def _md5(value: bytes) -> bytes:
+    return hashlib.md5(value, usedforsecurity=False).hexdigest().encode("ascii")
+
+
+def _sha1(value: bytes) -> bytes:
+    return hashlib.sha1(value, usedforsecurity=False).hexdigest().encode("ascii")
+
+
+def _sha256(value: bytes) -> bytes:
+    return hashlib.sha256(value).hexdigest().encode("ascii")
+
+
+def _hashtag(value: bytes) -> bytes:
+    return b"{" + value + b"}"  # Redis Cluster hashes only what stands between the first pair of braces
+
+
+FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "lower": _lower,
+    "upper": _upper,
+    "trim": _trim,
+    "urlencode": _urlencode,
+    "md5": _md5,
+    "sha1": _sha1,
+    "sha256": _sha256,
+    "hashtag": _hashtag,
+}
+"""Filters without an argument, by name. They never see NULL: it passes through all of them but ``default``."""
+
+DEFAULT: Final = "default"
+"""The filter that replaces NULL by its argument."""
+
+
+class TemplateError(Exception):
+    """A template cannot be understood.
+
+    Args:
+        message: what is wrong.
+        offset: 0-based character in the template's text.
+        width: how many characters are meant, at least 1.
+        code: ``template-syntax``, ``unknown-filter`` or ``unknown-meta``.
+        help: what was probably meant, if that is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        offset: int,
+        width: int = 1,
+        code: str = "template-syntax",
+        help: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.offset = offset
+        self.width = max(1, width)
+        self.code = code
+        self.help = help
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Text that stands in the template itself."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One step that a value passes through."""
+
+    name: str
+    argument: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A value that is put in when a row is rendered."""
+
+    scope: Scope
+    name: str
+    filters: tuple[Filter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A checked template: text and references in order, never two literals in a row."""
+
+    text: str
+    parts: tuple[Literal | Reference, ...]
+
+    @cached_property
+    def literal_prefix(self) -> str:
+        """The literal text before the first reference of any kind."""
+        first = self.parts[0] if self.parts else None
+        return first.text if isinstance(first, Literal) else ""
+
+    @cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """All references in order, those to ``meta`` included."""
+        return tuple(part for part in self.parts if isinstance(part, Reference))
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """The columns that the template needs."""
+        return frozenset(part.name for part in self.references if part.scope != "meta")
+
+    @cached_property
+    def uses_row(self) -> bool:
+        """Whether the template depends on a row, not only on ``meta`` facts."""
+        return bool(self.columns)
+
+    def before_row(self) -> Template:
+        """The part before the first row value: what confines every name that the template can make."""
+        parts: list[Literal | Reference] = []
+        for part in self.parts:
+            if isinstance(part, Reference) and part.scope != "meta":
+                break
+            parts.append(part)
+        return _from_parts(parts)
+
+    def prefixed(self, prefix: str) -> Template:
+        """The same template with literal text in front."""
+        return _from_parts((Literal(prefix), *self.parts)) if prefix else self
+
+    def suffixed(self, suffix: str) -> Template:
+        """The same template with literal text behind."""
+        return _from_parts((*self.parts, Literal(suffix))) if suffix else self
+
+
+def literal(text: str) -> Template:
+    """A template of nothing but this text; braces in it are text too."""
+    return _from_parts((Literal(text),))
+
+
+def parse(text: str) -> Template:
+    """Read a template.
+
+    Raises:
+        TemplateError: it cannot be understood; says where and why.
+    """
+    return _Parser(text).template()
+
+
+def _from_parts(parts: Iterable[Literal | Reference]) -> Template:
+    merged: list[Literal | Reference] = []
+    for part in parts:
+        last = merged[-1] if merged else None
+        if isinstance(part, Literal):
+            if isinstance(last, Literal):
+                merged[-1] = Literal(last.text + part.text)
+                continue
+            if not part.text:
+                continue
+        merged.append(part)
+    return Template("".join(map(_written, merged)), tuple(merged))
+
+
+def _written(part: Literal | Reference) -> str:
+    if isinstance(part, Literal):
+        return part.text.replace("{", "{{").replace("}", "}}")
+    scope = "" if part.scope == "row" else part.scope + "."
+    name = part.name if _NAME.fullmatch(part.name) else '"' + part.name.replace('"', '""') + '"'
+    filters = "".join(
+        "|" + step.name + ("" if step.argument is None else ":'" + step.argument.replace("'", "''") + "'")
+        for step in part.filters
+    )
+    return "{" + scope + name + filters + "}"
+
+
+_NAME: Final = re.compile(r"[^\W\d][\w$]*")
+_TEXT: Final = re.compile(r"[^{}]+")
+_SPACE: Final = re.compile(r"\s*")
+_QUOTED: Final = {
+    '"': re.compile(r'"((?:[^"]|"")*)"'),
+    "'": re.compile(r"'((?:[^']|'')*)'"),
+}
+_SCOPES: Final = ("new", "old", "meta")
+
+
+class _Parser:
+    """Reads one template from left to right; ``at`` is the next character."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def template(self) -> Template:
+        parts: list[Literal | Reference] = []
+        while self.at < len(self.text):
+            if match := _TEXT.match(self.text, self.at):
+                self.at = match.end()
+                parts.append(Literal(match[0]))
+            elif self.text[self.at : self.at + 2] in ("{{", "}}"):
+                parts.append(Literal(self.text[self.at]))
+                self.at += 2
+            elif self.text[self.at] == "}":
+                raise _error(self.at, "'}' without '{'", help="write '}}' for a literal brace")
+            else:
+                parts.append(self.reference())
+        return Template(self.text, _from_parts(parts).parts)
+
+    def reference(self) -> Reference:
+        opened = self.at
+        self.at += 1
+        scope, name = self.scoped_name(opened)
+        filters: list[Filter] = []
+        while (char := self.char(opened)) == "|":
+            self.at += 1
+            filters.append(self.filter(opened))
+        if char != "}":
+            raise _error(self.at, f"expected '|' or '}}', found {char!r}")
+        self.at += 1
+        return Reference(scope, name, tuple(filters))
+
+    def scoped_name(self, opened: int) -> tuple[Scope, str]:
+        start, quoted, name = self.name(opened)
+        if quoted or self.char(opened) != ".":
+            return "row", name
+        if name not in _SCOPES:
+            raise _error(
+                start,
+                f"unknown scope '{name}': known are {', '.join(_SCOPES)}",
+                width=len(name),
+                help=_suggestion(name, _SCOPES),
+            )
+        self.at += 1
+        start, quoted, column = self.name(opened)
+        if name == "meta" and (quoted or column not in META):
+            raise _error(
+                start,
+                f"unknown fact 'meta.{column}': known are {', '.join(META)}",
+                width=self.at - start,
+                code="unknown-meta",
+                help=_suggestion(column, META),
+            )
+        return cast("Scope", name), column
+
+    def name(self, opened: int) -> tuple[int, bool, str]:
+        """Read a bare or quoted name: where it starts, whether it was quoted, and the name itself."""
+        char = self.char(opened)
+        start = self.at
+        if char == '"':
+            name = self.quoted(char)
+            if not name:
+                raise _error(start, "empty column name", width=2)
+            return start, True, name
+        match = _NAME.match(self.text, start)
+        if match is None:
+            what = "a column name is missing" if char in "|}." else f"{char!r} cannot start a column name"
+            raise _error(start, what, help='put unusual column names in quotes: {"Weird Name"}')
+        self.at = match.end()
+        return start, False, match[0]
+
+    def filter(self, opened: int) -> Filter:
+        self.char(opened)
+        start = self.at
+        match = _NAME.match(self.text, start)
+        name = match[0] if match else ""
+        if name != DEFAULT and name not in FILTERS:
+            known = (*FILTERS, DEFAULT)
+            raise _error(
+                start,
+                f"unknown filter '{name}': known are {', '.join(known)}" if name else "a filter's name is missing",
+                width=len(name),
+                code="unknown-filter" if name else "template-syntax",
+                help=_suggestion(name, known),
+            )
+        self.at = start + len(name)
+        has_argument = self.char(opened) == ":"
+        if has_argument and name != DEFAULT:
+            raise _error(self.at, f"filter '{name}' takes no argument")
+        if not has_argument:
+            if name == DEFAULT:
+                raise _error(start, "filter 'default' needs a text", width=len(name), help="write default:'none'")
+            return Filter(name)
+        self.at += 1
+        quote = self.char(opened)
+        if quote not in _QUOTED:
+            raise _error(self.at, "the text of 'default' must stand in quotes", help="write default:'none'")
+        return Filter(name, self.quoted(quote))
+
+    def quoted(self, quote: str) -> str:
+        """Read text in quotes; a doubled quote stands for one."""
+        match = _QUOTED[quote].match(self.text, self.at)
+        if match is None:
+            raise _error(self.at, f"no closing {quote}", width=len(self.text) - self.at)
+        self.at = match.end()
+        return match[1].replace(quote * 2, quote)
+
+    def char(self, opened: int) -> str:
+        """The next character that is no space."""
+        match = _SPACE.match(self.text, self.at)
+        self.at = match.end() if match else self.at
+        if self.at >= len(self.text):
+            raise _error(opened, "no closing '}'", width=len(self.text) - opened, help="write '{{' for a literal brace")
+        return self.text[self.at]
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"did you mean '{near[0]}'?" if near else None
+
+
+def _error(
+    offset: int, message: str, *, width: int = 1, code: str = "template-syntax", help: str | None = None
+) -> TemplateError:
+    return TemplateError(message, offset=offset, width=width, code=code, help=help)
