@@ -1,0 +1,72 @@
+"""Connecting to Postgres with the session settings on which our texts depend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from invalidator.errors import ConfigError, InvalidatorError
+from invalidator.postgres.failures import ours
+
+CONNECT_TIMEOUT_SECONDS = 10
+WAL_SENDER_TIMEOUT = "10s"
+"""Ours, not the server's minute: a daemon that died without a word frees its slot after this long."""
+
+_SESSION = {
+    # Values reach the rules as text, and keys must not depend on a server's or a role's defaults.
+    "TimeZone": "UTC",
+    "DateStyle": "ISO,MDY",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "statement_timeout": "0",
+    # The heartbeat's commit must not wait for a synchronous standby: it measures us, not the standby.
+    "synchronous_commit": "local",
+    "idle_session_timeout": "0",
+}
+
+
+async def connect(dsn: str, *, replication: bool = False, application_name: str) -> psycopg.AsyncConnection[Any]:
+    """Open a connection in autocommit mode with fixed text forms and TCP keepalives.
+
+    Args:
+        dsn: URI or keyword form; empty means libpq's own PG* environment.
+        replication: open a walsender connection to the database instead of a plain session.
+        application_name: shown in pg_stat_activity and pg_stat_replication.
+
+    Raises:
+        ConfigError: the address or the credentials are wrong.
+        SourceDisconnected: the server cannot be reached now.
+    """
+    try:
+        parameters: dict[str, Any] = dict(conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError as error:
+        # The driver's text may quote the DSN, and with it the password.
+        msg = "the Postgres DSN cannot be read: it must look like postgresql://user@host:5432/database"
+        raise ConfigError(msg) from error
+    defaults = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "keepalives_idle": 10,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+        "application_name": application_name,
+    }
+    settings = dict(_SESSION)
+    if replication:
+        settings["wal_sender_timeout"] = WAL_SENDER_TIMEOUT
+        parameters["replication"] = "database"
+    pinned = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    parameters = defaults | parameters
+    parameters["options"] = f"{parameters.get('options') or ''} {pinned}".strip()
+    parameters["client_encoding"] = "UTF8"
+    try:
+        return await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
+    except psycopg.Error as error:
+        raise _connecting(error) from error
+
+
+def _connecting(error: psycopg.Error) -> InvalidatorError:
+    return ours(error, doing="connecting to Postgres")

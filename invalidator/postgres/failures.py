@@ -1,0 +1,52 @@
+"""Driver errors become ours, by who has to act. SQLSTATE decides; text only where libpq gives no SQLSTATE."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+from psycopg import errors as pg
+
+from invalidator.errors import ConfigError, SlotInUse, SlotLost, SourceDisconnected, SourceError
+
+_HOLDER = re.compile(r"\bPID (\d+)")
+_SERVER_STOPS = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow)
+_CONNECT_REFUSED = re.compile(
+    # libpq reports a refused connection as text only, without SQLSTATE (the server's own messages, in English).
+    r"password authentication failed|authentication failed|no pg_hba\.conf entry|no password supplied"
+    r'|database "[^"]*" does not exist|role "[^"]*" does not exist|not permitted to log in'
+    r"|must be superuser or replication role|permission denied to start WAL sender"
+    r"|does not support SSL|certificate verify failed|invalid (?:sslmode|connection option)|root certificate file"
+)
+
+
+def ours(error: psycopg.Error, *, doing: str) -> SourceError | ConfigError:
+    """The error of this package that a driver error means.
+
+    Args:
+        error: what psycopg raised.
+        doing: what we were about to do, for the message: ``connecting to Postgres``.
+    """
+    text = " ".join(str(error).split())
+    message = f"{doing}: {text}"
+    mapped: SourceError | ConfigError
+    match error:
+        case pg.ObjectInUse():
+            holder = _HOLDER.search(text)
+            mapped = SlotInUse(message, holder_pid=int(holder[1]) if holder else None)
+        case pg.ObjectNotInPrerequisiteState():
+            # "can no longer get changes from replication slot" (13 to 17), "has been invalidated" (18)
+            mapped = SlotLost(message)
+        case pg.UndefinedObject():
+            mapped = ConfigError(message, fix="invalidator setup   (prints the SQL that makes what is missing)")
+        case pg.InsufficientPrivilege() | pg.InvalidAuthorizationSpecification() | pg.InvalidPassword():
+            mapped = ConfigError(message, fix="invalidator setup   (prints the role and the grants that are needed)")
+        case pg.InvalidCatalogName() | pg.ProgrammingError() | pg.FeatureNotSupported():
+            mapped = ConfigError(message)
+        case _ if isinstance(error, _SERVER_STOPS):
+            mapped = SourceDisconnected(message, reason="server_shutdown")
+        case _ if _CONNECT_REFUSED.search(text):
+            mapped = ConfigError(message)
+        case _:
+            mapped = SourceDisconnected(message)
+    return mapped

@@ -1,0 +1,103 @@
+"""The side connection: a plain session on the same server that lives beside the stream.
+
+It notices the server's shutdown (a walsender is not told: the server waits for it), carries the heartbeat, and answers
+small questions about the catalog and the slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, LiteralString, Self
+
+import psycopg
+
+from invalidator.postgres.connection import connect
+from invalidator.postgres.failures import ours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from invalidator.errors import ConfigError, SourceError
+
+QUERY_TIMEOUT_SECONDS = 10
+
+
+class SideConnection:
+    """One statement at a time; between statements the socket is watched for the end of the session."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.connection = connection
+        self._lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._on_loss: Callable[[SourceError | ConfigError], None] | None = None
+        self._probe: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, dsn: str, *, slot: str) -> Self:
+        """Connect.
+
+        Raises:
+            ConfigError, SourceDisconnected: see ``connect``.
+        """
+        return cls(await connect(dsn, application_name=f"invalidator/{slot}/side"))
+
+    @property
+    def server_version(self) -> int:
+        """As in ``180002``."""
+        return self.connection.info.server_version
+
+    def watch(self, on_loss: Callable[[SourceError | ConfigError], None]) -> None:
+        """Call back once when the session ends, for whatever reason."""
+        self._on_loss = on_loss
+        self._listen()
+
+    async def fetch(self, statement: LiteralString, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return all rows.
+
+        Raises:
+            SourceError, ConfigError: the statement failed, or took longer than ten seconds.
+        """
+        async with self._lock:
+            self._ignore()
+            try:
+                async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
+                    cursor = await self.connection.execute(statement, parameters)
+                    return await cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                raise ours(error, doing="asking Postgres on the side connection") from error
+            except TimeoutError as error:
+                late = psycopg.OperationalError(f"no answer within {QUERY_TIMEOUT_SECONDS} s")
+                raise ours(late, doing="asking Postgres on the side connection") from error
+            finally:
+                self._listen()
+
+    async def close(self) -> None:
+        """End the session; the callback is not called any more."""
+        self._on_loss = None
+        if self._probe is not None:
+            self._probe.cancel()
+        self._ignore()
+        await self.connection.close()
+
+    def _listen(self) -> None:
+        if self._on_loss is not None and not self.connection.closed:
+            self._loop.add_reader(self.connection.fileno(), self._readable)
+
+    def _ignore(self) -> None:
+        if not self.connection.closed:
+            self._loop.remove_reader(self.connection.fileno())
+
+    def _readable(self) -> None:
+        # Nothing was asked, so this is the server's farewell, a notice or a parameter change: a statement tells.
+        self._ignore()
+        self._probe = self._loop.create_task(self._ask(), name="side connection probe")
+
+    async def _ask(self) -> None:
+        from invalidator.errors import InvalidatorError
+
+        try:
+            await self.fetch("SELECT 1")
+        except InvalidatorError as error:
+            on_loss, self._on_loss = self._on_loss, None
+            if on_loss is not None:
+                on_loss(error)  # type: ignore[arg-type]  # fetch raises only these two kinds

@@ -1,0 +1,108 @@
+"""What must stand before streaming starts, and the slot's figures while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from invalidator.errors import ConfigError, SlotLost
+
+if TYPE_CHECKING:
+    from invalidator.postgres.side import SideConnection
+
+OLDEST_SERVER = 140000
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFigures:
+    """How much WAL the slot keeps, in bytes."""
+
+    is_active: bool
+    wal_status: str | None
+    retained_wal_bytes: int | None
+    unconfirmed_wal_bytes: int | None
+    safe_wal_bytes: int | None
+    server_position: int
+
+
+async def verify(side: SideConnection, *, slot: str, publication: str) -> None:
+    """Check server, publication and slot, because START_REPLICATION itself finds out late or never.
+
+    A missing publication, for one, is reported only when the first change is decoded, and Postgres 18 skips it in
+    silence.
+
+    Raises:
+        ConfigError: something is missing or cannot work; says what to run.
+        SlotLost: the slot stands but its WAL is gone.
+    """
+    if side.server_version < OLDEST_SERVER:
+        msg = f"Postgres {side.server_version // 10000} is too old: 14 or newer is needed"
+        raise ConfigError(msg)
+    level = (await side.fetch("SHOW wal_level"))[0][0]
+    if level != "logical":
+        msg = f"wal_level is '{level}': logical replication is switched off on this server"
+        raise ConfigError(msg, fix="ALTER SYSTEM SET wal_level = 'logical';   -- then restart Postgres")
+    await _verify_publication(side, publication)
+    await _verify_slot(side, slot)
+
+
+async def figures(side: SideConnection, slot: str) -> SlotFigures | None:
+    """The slot's figures now; None when there is no such slot."""
+    rows = await side.fetch(
+        """
+        SELECT s.active, s.wal_status,
+               pg_wal_lsn_diff(w.lsn, s.restart_lsn)::bigint,
+               pg_wal_lsn_diff(w.lsn, s.confirmed_flush_lsn)::bigint,
+               s.safe_wal_size,
+               pg_wal_lsn_diff(w.lsn, '0/0')::numeric
+          FROM pg_replication_slots s, (SELECT pg_current_wal_flush_lsn() AS lsn) w
+         WHERE s.slot_name = %s
+        """,
+        [slot],
+    )
+    if not rows:
+        return None
+    active, status, retained, unconfirmed, safe, position = rows[0]
+    return SlotFigures(active, status, retained, unconfirmed, safe, int(position))
+
+
+async def partition_root(side: SideConnection, oid: int) -> tuple[str, str] | None:
+    """Schema and name of the topmost partitioned table over this one; None when it is no partition."""
+    rows = await side.fetch(
+        """
+        SELECT n.nspname, c.relname
+          FROM pg_partition_root(%s::oid::regclass) root
+          JOIN pg_class c ON c.oid = root
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid <> %s::oid
+        """,
+        [oid, oid],
+    )
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+async def _verify_publication(side: SideConnection, publication: str) -> None:
+    if not await side.fetch("SELECT 1 FROM pg_publication WHERE pubname = %s", [publication]):
+        msg = f"there is no publication '{publication}' in this database"
+        raise ConfigError(msg, fix="invalidator setup   (prints the CREATE PUBLICATION for your rules)")
+
+
+async def _verify_slot(side: SideConnection, slot: str) -> None:
+    rows = await side.fetch(
+        "SELECT plugin, database, wal_status, current_database() FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    )
+    if not rows:
+        msg = f"there is no replication slot '{slot}'"
+        fix = f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput');   -- after the publication"
+        raise ConfigError(msg, fix=fix)
+    plugin, database, status, here = rows[0]
+    if plugin != "pgoutput":
+        what = f"uses the plugin '{plugin}'" if plugin else "is a physical slot"
+        msg = f"the replication slot '{slot}' {what}, not pgoutput"
+        raise ConfigError(msg, fix="choose another slot name: source.slot in the settings")
+    if database != here:
+        msg = f"the replication slot '{slot}' belongs to database '{database}', we are connected to '{here}'"
+        raise ConfigError(msg, fix="correct source.dsn, or choose another source.slot")
+    if status == "lost":
+        msg = f"the replication slot '{slot}' lost its WAL (size limit or idle timeout of the server): changes are missing"
+        raise SlotLost(msg)

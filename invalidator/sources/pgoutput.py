@@ -1,0 +1,520 @@
+"""Committed row changes from a logical replication slot with the pgoutput plugin.
+
+The reading loop is shaped by one measured fact: the walsender, not Python, is the limit, and it works twice as cheaply
+when its reader lets the kernel's buffer fill instead of waking for each message (explanation: performance). So: drain
+until dry, hand over at once what has come, and only when the stream is busy *and* little is waiting, nap a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, SecretStr
+
+from invalidator.errors import ConfigError, InvalidatorError, ProtocolError, SourceDisconnected, SourceError
+from invalidator.model import Batch, Invalidation, Lsn, Transaction
+from invalidator.ports import SourceOptions
+from invalidator.postgres import decoder, slots
+from invalidator.postgres.replication import ReplicationStream
+from invalidator.postgres.side import SideConnection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from invalidator.model import Relation
+    from invalidator.ports import RowFunction, Rules
+    from invalidator.telemetry.events import Events
+
+HEARTBEAT_PREFIX = "invalidator.heartbeat"
+
+_CHUNK = 256
+"""Messages between two looks at the bounds of the batch: what a batch may exceed them by."""
+_ROUNDS = 8
+"""Reads of the socket (about 15 kB each) in one callback, before the event loop gets its turn."""
+_BUSY_ROWS = 20
+_NAP_BELOW_BYTES = 16_384
+_NAP_SECONDS = 0.001
+_CONFIRM_INTERVAL_SECONDS = 0.1
+_SILENCE_SECONDS = 20.0
+"""Twice our wal_sender_timeout: a server that answers nothing for so long is gone, whatever TCP thinks."""
+
+
+class Settings(SourceOptions):
+    """Options of ``type: pgoutput``."""
+
+    type: Literal["pgoutput"]
+    dsn: SecretStr = SecretStr("")
+    """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables."""
+    slot: str = Field(default="invalidator", pattern=r"^[a-z0-9_]{1,63}$")
+    """Name of the logical replication slot. The slot is the leader lock: one daemon streams, others stand by."""
+    publication: str = Field(default="invalidator", min_length=1, max_length=63)
+    """Name of the publication that holds the rules' tables."""
+    create: bool = False
+    """Make the publication and the slot when they are missing. Off by default: a forgotten slot fills the disk."""
+    heartbeat_seconds: float = Field(default=10, gt=0)
+    """How often a message goes through Postgres and every target to measure freshness end to end."""
+    status_seconds: float = Field(default=1, gt=0, le=4)
+    """How often the server is told where we are, also while targets stall."""
+    max_batch_items: int = Field(default=5000, ge=1)
+    """Distinct names in one batch; at this bound reading pauses until the batch is handed over."""
+    max_batch_bytes: int = Field(default=16 * 1024 * 1024, ge=65536)
+    """Bytes of the stream that go into one batch."""
+
+
+def build(
+    settings: Settings, events: Events, *, prepare: Callable[[SideConnection], Awaitable[None]] | None = None
+) -> PgoutputSource:
+    """Make the source.
+
+    Args:
+        settings: its options.
+        events: what it reports to.
+        prepare: run on the side connection before anything is checked; makes what ``create`` asks for.
+    """
+    return PgoutputSource(settings, events, prepare=prepare)
+
+
+class PgoutputSource:
+    """A source over one slot; see ``ports.Source`` for what it guarantees."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        events: Events,
+        *,
+        prepare: Callable[[SideConnection], Awaitable[None]] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._events = events
+        self._prepare = prepare
+        self._session: _Session | None = None
+        events.state.source.slot = settings.slot
+
+    def __repr__(self) -> str:
+        return f"<PgoutputSource slot={self._settings.slot} session={self._session}>"
+
+    async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
+        """Yield batches in commit order for one connection; see ``ports.Source``."""
+        await self.close()
+        session = _Session(self._settings, rules, self._events)
+        self._session = session
+        try:
+            await session.open(self._prepare)
+            while True:
+                yield await session.next()
+        except InvalidatorError:
+            await self.close()
+            raise
+
+    def confirm(self, position: Lsn) -> None:
+        """Tell the server that it may forget everything before the position."""
+        if self._session is not None:
+            self._session.confirm(position)
+
+    async def close(self) -> None:
+        """End the connections so that the slot is free at once."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class _Bound(dict[bytes, "RowFunction | None"]):
+    """Row functions by the four raw bytes of the relation's OID; None: no rule wants its rows."""
+
+    def __missing__(self, oid: bytes) -> RowFunction | None:
+        msg = f"a row came for relation {int.from_bytes(oid)} before the relation itself; the position was kept"
+        raise ProtocolError(msg)
+
+
+class _Session:
+    """One connection to the slot: reads into the open batch while the consumer works on the one before."""
+
+    def __init__(self, settings: Settings, rules: Rules, events: Events) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._events = events
+        self._state = events.state.source
+        self._loop = asyncio.get_running_loop()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stream: ReplicationStream | None = None
+        self._side: SideConnection | None = None
+        self._ready = asyncio.Event()
+        self._failure: Exception | None = None
+        # the relation side: what rows mean
+        self._bound = _Bound()
+        self._relations: dict[bytes, Relation] = {}
+        self._unbound: Relation | None = None
+        # the open batch
+        self._invalidation = Invalidation()
+        self._batch_bytes = 0
+        self._oldest: float | None = None
+        self._heartbeat: float | None = None
+        # positions, as plain integers: they are compared, never computed
+        self._transaction = Transaction(0, 0, 0)
+        self._in_transaction = False
+        self._end = 0  # of the last whole transaction, or a keepalive's when none is open
+        self._yielded_end = 0
+        self._confirmed = 0
+        self._confirm_sent_at = 0.0
+        self._confirm_timer: asyncio.TimerHandle | None = None
+        # reading
+        self._rows = 0
+        self._is_paused = True
+        self._nap: asyncio.TimerHandle | None = None
+        self._is_progress_due = False
+        self._last_received = time.monotonic()
+
+    def __repr__(self) -> str:
+        return (
+            f"<_Session end={Lsn(self._end)} confirmed={Lsn(self._confirmed)} in_transaction={self._in_transaction} "
+            f"items={len(self._invalidation)} paused={self._is_paused} failure={self._failure!r}>"
+        )
+
+    # ---------------------------------------------------------------- life
+
+    async def open(self, prepare: Callable[[SideConnection], Awaitable[None]] | None) -> None:
+        """Check, connect and start streaming."""
+        settings = self._settings
+        dsn = settings.dsn.get_secret_value()
+        self._side = side = await SideConnection.open(dsn, slot=settings.slot)
+        if prepare is not None:
+            await prepare(side)
+        await slots.verify(side, slot=settings.slot, publication=settings.publication)
+        self._stream = await ReplicationStream.open(dsn, slot=settings.slot, publication=settings.publication)
+        # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
+        side.watch(self._fail)
+        self._events.stream_connected(position=await self._start_position(), server_version=_version(side))
+        self._tasks = [
+            self._loop.create_task(self._keep_status(), name="standby status"),
+            self._loop.create_task(self._keep_heartbeat(), name="heartbeat"),
+        ]
+        self._resume()
+
+    async def close(self) -> None:
+        """Hang up; what was confirmed last is told to the server first."""
+        for task in self._tasks:
+            task.cancel()
+        for timer in (self._nap, self._confirm_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._stream is not None:
+            if self._failure is None:
+                with contextlib.suppress(SourceError, ConfigError):
+                    self._send_status()
+            await self._stream.close()
+        if self._side is not None:
+            await self._side.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def next(self) -> Batch:
+        """Wait for something to hand over."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._unbound is not None:
+                await self._bind(self._unbound)
+                self._unbound = None
+                self._resume()
+            elif self._has_batch():
+                batch = self._take()
+                self._resume()
+                return batch
+            else:
+                self._ready.clear()
+                await self._ready.wait()
+
+    def confirm(self, position: Lsn) -> None:
+        """Move the confirmed position forward and tell the server soon."""
+        if position.value > max(self._end, self._state.server_position):
+            msg = f"refused to confirm {position}: the server has sent nothing beyond {Lsn(self._end)}"
+            raise ProtocolError(msg)
+        if position.value <= self._confirmed:
+            return
+        self._confirmed = position.value
+        self._state.confirmed_position = self._state.applied_position = position.value
+        if self._confirm_timer is None:
+            wait = self._confirm_sent_at + _CONFIRM_INTERVAL_SECONDS - time.monotonic()
+            self._confirm_timer = self._loop.call_later(max(0.0, wait), self._guarded, self._send_status)
+
+    # ---------------------------------------------------------------- the open batch
+
+    def _has_batch(self) -> bool:
+        return (
+            bool(self._invalidation)
+            or self._heartbeat is not None
+            or (self._is_progress_due and self._end > self._yielded_end)
+        )
+
+    def _take(self) -> Batch:
+        invalidation = self._invalidation
+        end = Lsn(self._end) if self._end > self._yielded_end else None
+        batch = Batch(invalidation, end, self._oldest if invalidation else None, self._heartbeat)
+        self._invalidation = Invalidation()
+        self._batch_bytes = 0
+        self._heartbeat = None
+        self._is_progress_due = False
+        self._yielded_end = self._end
+        # The open transaction, if there is one, goes on in the next batch.
+        self._oldest = decoder.unix_seconds(self._transaction.commit_time) if self._in_transaction else None
+        self._state.oldest_undelivered_commit = None
+        return batch
+
+    async def _bind(self, relation: Relation) -> None:
+        assert self._side is not None  # noqa: S101  (open() made it)
+        root = await slots.partition_root(self._side, relation.oid)
+        if root is not None:
+            relation = replace(relation, schema=root[0], table=root[1])
+        oid = relation.oid.to_bytes(4)
+        self._relations[oid] = relation
+        self._bound[oid] = self._rules.bind(relation)
+
+    # ---------------------------------------------------------------- reading
+
+    def _resume(self) -> None:
+        """Go on reading after a pause; libpq may hold messages that the socket does not show."""
+        if self._nap is not None or self._failure is not None or self._unbound is not None:
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self._guarded(self._drain)
+            self._watch()
+
+    def _watch(self) -> None:
+        if not self._is_paused and self._failure is None and self._stream is not None:
+            self._stream.watch(self._on_readable)
+
+    def _pause(self) -> None:
+        self._is_paused = True
+        if self._stream is not None:
+            self._stream.unwatch()
+
+    def _on_readable(self) -> None:
+        self._guarded(self._read)
+
+    def _read(self) -> None:
+        """Take what the socket holds, some rounds of it."""
+        stream = self._stream
+        assert stream is not None  # noqa: S101  (only called by its watcher)
+        self._last_received = time.monotonic()
+        rows = 0
+        for _ in range(_ROUNDS):
+            stream.consume()
+            rows += self._drain()
+            waiting = stream.bytes_waiting()
+            if self._is_paused or waiting < _NAP_BELOW_BYTES:
+                break
+        else:
+            return  # plenty is waiting: the event loop calls again at once
+        if rows > _BUSY_ROWS and not self._is_paused:
+            # Busy, and the buffer nearly empty: the walsender is cheaper when we let it fill. Never by rows alone:
+            # with wide rows one read holds few of them, and a nap after each read made this five times slower.
+            self._pause()
+            self._nap = self._loop.call_later(_NAP_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._nap = None
+        self._resume()
+
+    def _drain(self) -> int:
+        """Take every whole message out of libpq, up to the bounds of the batch; return the number of rows."""
+        stream = self._stream
+        assert stream is not None  # noqa: S101  (reading starts after open)
+        before = self._rows
+        size = 1
+        while size > 0 and self._unbound is None and not self._is_full():
+            size = self._drain_chunk(stream.read)
+        if size < 0:
+            raise stream.ended()
+        if self._unbound is not None or self._is_full():
+            self._pause()
+        if self._unbound is not None or self._has_batch():
+            if self._invalidation:
+                self._state.oldest_undelivered_commit = self._oldest
+            self._ready.set()
+        return self._rows - before
+
+    def _drain_chunk(self, read: Callable[[int], tuple[int, memoryview]]) -> int:
+        """Take some messages; return what the last read returned: 0 when dry, below 0 at the end of the stream.
+
+        The hot loop of the daemon: scripts/bench measures it (throughput, consumer CPU per row).
+        """
+        bound = self._bound
+        invalidation = self._invalidation
+        transaction = self._transaction
+        size = rows = unwanted = received = 0
+        for _ in range(_CHUNK):
+            size, message = read(1)
+            if size <= 0:
+                break
+            data = bytes(message)
+            received += size
+            if data[0] == 119:  # XLogData
+                kind = data[25]
+                if kind == 85 or kind == 73 or kind == 68:  # noqa: PLR1714  (three compares are quicker than a tuple)
+                    row = bound[data[26:30]]
+                    rows += 1
+                    if row is not None:
+                        row(data, invalidation, transaction)
+                    else:
+                        unwanted += 1
+                    continue
+            self._control(data)
+            transaction = self._transaction
+            if self._unbound is not None:
+                break
+        self._rows += rows
+        self._batch_bytes += received
+        self._state.received_bytes += received
+        self._state.rows_without_rule += unwanted
+        self._state.received_position = self._end
+        return size
+
+    def _is_full(self) -> bool:
+        return (
+            self._batch_bytes >= self._settings.max_batch_bytes
+            or len(self._invalidation) >= self._settings.max_batch_items
+        )
+
+    def _control(self, data: bytes) -> None:
+        """Everything that is not a row."""
+        if data[0] == decoder.KEEPALIVE:
+            self._keepalive(decoder.keepalive(data))
+            return
+        if data[0] != decoder.XLOG_DATA or len(data) <= decoder.PAYLOAD:
+            msg = f"the stream holds a message of type {data[:1]!r}, which replication does not have"
+            raise ProtocolError(msg)
+        match data[decoder.PAYLOAD]:
+            case decoder.BEGIN:
+                self._begin(decoder.begin(data))
+            case decoder.COMMIT:
+                self._end = decoder.commit_end(data)
+                self._in_transaction = False
+                self._state.transactions += 1
+            case decoder.RELATION:
+                # Its name may be that of a partition, which only the catalog can tell: pause until it is bound.
+                self._unbound = decoder.relation(data)
+            case decoder.TRUNCATE:
+                self._truncate(decoder.truncate(data))
+            case decoder.MESSAGE:
+                self._message(decoder.logical_message(data))
+            case decoder.TYPE | decoder.ORIGIN:
+                pass  # names of types and of upstream nodes: no rule depends on them
+            case _:
+                raise decoder.unknown(data)
+
+    def _begin(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._in_transaction = True
+        if self._oldest is None or not self._invalidation:
+            self._oldest = decoder.unix_seconds(transaction.commit_time)
+
+    def _truncate(self, truncate: decoder.Truncate) -> None:
+        relations = [self._relations[oid] for oid in truncate.relation_oids if oid in self._relations]
+        self._rules.truncate(relations, self._invalidation, self._transaction)
+
+    def _message(self, message: decoder.LogicalMessage) -> None:
+        if message.prefix == HEARTBEAT_PREFIX:
+            slot, _, sent = message.content.decode("ascii", "replace").rpartition(" ")
+            if slot == self._settings.slot:
+                with contextlib.suppress(ValueError):  # anybody may emit messages
+                    self._heartbeat = float(sent)
+
+    def _keepalive(self, keepalive: decoder.Keepalive) -> None:
+        self._state.server_position = max(self._state.server_position, keepalive.wal_end)
+        if not self._in_transaction:
+            # Everything before it was sent, and nothing is open: it takes the road of an empty transaction.
+            self._end = max(self._end, keepalive.wal_end)
+        if keepalive.reply_requested:
+            self._is_progress_due = True
+            self._send_status()
+
+    # ---------------------------------------------------------------- keeping the server informed
+
+    def _send_status(self) -> None:
+        self._confirm_timer = None
+        self._confirm_sent_at = time.monotonic()
+        if self._stream is not None:
+            silent = self._confirm_sent_at - self._last_received
+            self._stream.send(
+                decoder.standby_status(
+                    self._end, self._confirmed, now=time.time(), reply_requested=silent > _SILENCE_SECONDS / 2
+                )
+            )
+
+    async def _keep_status(self) -> None:
+        """Feed back on a timer: it goes on while targets stall and reading is paused."""
+        while self._failure is None:
+            await asyncio.sleep(self._settings.status_seconds)
+            self._guarded(self._send_status)
+            self._is_progress_due = True
+            if self._has_batch():
+                self._ready.set()
+            if self._is_paused:
+                self._last_received = time.monotonic()  # we do not read: silence is ours
+            elif time.monotonic() - self._last_received > _SILENCE_SECONDS:
+                msg = (
+                    f"the server has sent nothing for {_SILENCE_SECONDS:.0f} s, not even the answer that was asked for"
+                )
+                self._fail(SourceDisconnected(msg, reason="silence"))
+
+    async def _keep_heartbeat(self) -> None:
+        """Send a message through the WAL, and look at the slot, again and again."""
+        side = self._side
+        assert side is not None  # noqa: S101  (open() made it)
+        while self._failure is None:
+            try:
+                await self._beat(side)
+            except (SourceError, ConfigError) as error:
+                self._fail(error)
+                return
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+
+    async def _beat(self, side: SideConnection) -> None:
+        sent = time.time()
+        content = f"{self._settings.slot} {sent!r}"
+        rows = await side.fetch(
+            "SELECT extract(epoch FROM clock_timestamp())::float8, pg_logical_emit_message(true, %s, %s)",
+            [HEARTBEAT_PREFIX, content],
+        )
+        self._state.heartbeat_sent = sent
+        # The server read its clock somewhere between our two readings: the middle is off by half a round trip.
+        self._state.clock_offset_seconds = float(rows[0][0]) - (sent + time.time()) / 2
+        figures = await slots.figures(side, self._settings.slot)
+        if figures is not None:
+            self._state.slot_active = figures.is_active
+            self._state.slot_wal_status = figures.wal_status
+            self._state.slot_retained_wal_bytes = figures.retained_wal_bytes
+            self._state.slot_unconfirmed_wal_bytes = figures.unconfirmed_wal_bytes
+            self._state.slot_safe_wal_bytes = figures.safe_wal_bytes
+            self._state.server_position = max(self._state.server_position, figures.server_position)
+
+    async def _start_position(self) -> Lsn:
+        assert self._side is not None  # noqa: S101  (open() made it)
+        rows = await self._side.fetch(
+            "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [self._settings.slot]
+        )
+        return Lsn.parse(rows[0][0]) if rows and rows[0][0] else Lsn(0)
+
+    # ---------------------------------------------------------------- failing
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        """Run a step inside a callback: what it raises reaches the consumer instead of the event loop."""
+        try:
+            step()
+        except InvalidatorError as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+            if self._stream is not None:
+                self._stream.abort()
+            self._ready.set()
+
+
+def _version(side: SideConnection) -> str:
+    return f"{side.server_version // 10000}.{side.server_version % 10000}"
