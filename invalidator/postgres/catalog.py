@@ -1,0 +1,404 @@
+"""What a database's catalog says, as values: tables, publications, slots, roles and server settings.
+
+Names are raw, without quotes. All functions take an open connection in autocommit mode and change nothing.
+Pages: https://www.postgresql.org/docs/current/catalogs.html, sections pg_class, pg_index, pg_publication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+
+from invalidator.model import Lsn
+from invalidator.postgres.failures import ours
+
+ORDINARY = "r"
+PARTITIONED = "p"
+KINDS = {
+    "r": "table",
+    "p": "partitioned table",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+    "S": "sequence",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    type_oid: int
+    type_name: str
+    is_not_null: bool
+    generated: str
+    """``s`` stored, ``v`` virtual, empty for an ordinary column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A unique index that can be the replica identity: plain columns, all NOT NULL, neither partial nor deferrable."""
+
+    name: str
+    columns: tuple[str, ...]
+    is_primary: bool
+    is_replica_identity: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A relation as far as publishing it is concerned."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    """``r`` table, ``p`` partitioned table, and what cannot be published: see ``KINDS``."""
+    is_permanent: bool
+    """False for unlogged and temporary tables: they write no WAL."""
+    root_oid: int | None
+    """The topmost partitioned table over this partition; None when it is no partition."""
+    replica_identity: str
+    """d(efault), n(othing), f(ull), i(ndex)."""
+    columns: tuple[Column, ...]
+    indexes: tuple[Index, ...]
+
+    @property
+    def full_name(self) -> str:
+        """``schema.table``, without quotes: for people and for comparing."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The columns of the primary key; empty when there is none or it is deferrable."""
+        return next((index.columns for index in self.indexes if index.is_primary), ())
+
+    @property
+    def identity(self) -> frozenset[str] | None:
+        """The columns whose old values UPDATE and DELETE send; None when Postgres has no way to name a row.
+
+        A table without identity in a publication of updates makes the application's own UPDATE fail.
+        """
+        match self.replica_identity:
+            case "f":
+                return frozenset(column.name for column in self.columns)
+            case "i":
+                chosen = next((index for index in self.indexes if index.is_replica_identity), None)
+                return None if chosen is None else frozenset(chosen.columns)
+            case "d":
+                return frozenset(self.primary_key) or None
+            case _:
+                return None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """A table that a publication names."""
+
+    oid: int
+    columns: frozenset[str] | None
+    """The column list; None: all columns, also those added later."""
+    has_row_filter: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A publication and the tables that it names one by one."""
+
+    name: str
+    owner: str
+    is_for_all_tables: bool
+    operations: frozenset[str]
+    """Of insert, update, delete, truncate."""
+    is_via_root: bool
+    sends_generated: bool
+    """Stored generated columns are sent (18 and newer: ``publish_generated_columns = stored``)."""
+    schemas: frozenset[str]
+    """Published with all their tables (FOR TABLES IN SCHEMA)."""
+    tables: tuple[PublishedTable, ...]
+
+    def table(self, oid: int) -> PublishedTable | None:
+        """The entry of that table, if the publication names it."""
+        return next((table for table in self.tables if table.oid == oid), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A replication slot."""
+
+    name: str
+    plugin: str | None
+    """None for a physical slot."""
+    database: str | None
+    is_temporary: bool
+    active_pid: int | None
+    restart_lsn: Lsn | None
+    confirmed_flush_lsn: Lsn | None
+    wal_status: str | None
+    safe_wal_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role's attributes."""
+
+    name: str
+    can_login: bool
+    can_replicate: bool
+    is_superuser: bool
+    can_connect: bool
+    """To the current database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server, and who we are on it."""
+
+    version: int
+    """As in ``180002``."""
+    database: str
+    user: str
+    is_superuser: bool
+    is_standby: bool
+    encoding: str
+    wal_level: str
+    max_slot_wal_keep_size: str
+    max_replication_slots: int
+    max_wal_senders: int
+    has_rds_replication: bool
+    """Amazon RDS grants replication by membership in a role, not by an attribute."""
+
+
+async def server(connection: psycopg.AsyncConnection[Any]) -> Server:
+    """The server's settings that matter for logical decoding."""
+    rows = await _fetch(
+        connection,
+        """
+        SELECT current_setting('server_version_num')::int, current_database(), current_user,
+               coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false), pg_is_in_recovery(),
+               current_setting('server_encoding'), current_setting('wal_level'),
+               current_setting('max_slot_wal_keep_size'), current_setting('max_replication_slots')::int,
+               current_setting('max_wal_senders')::int,
+               EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication')
+        """,
+    )
+    return Server(*rows[0])
+
+
+async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tuple[str, str]]) -> tuple[Table, ...]:
+    """The relations that match one of the patterns, in order of name, and all partitions below them.
+
+    Args:
+        connection: an open connection.
+        patterns: schema and table, each a raw name in which ``*`` stands for any text.
+    """
+    rows = await _fetch(
+        connection,
+        """
+        WITH RECURSIVE wanted (oid) AS (
+            SELECT c.oid
+              FROM pg_class c
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+              JOIN unnest(%s::text[], %s::text[]) AS p (schema, name)
+                ON n.nspname LIKE p.schema ESCAPE '!' AND c.relname LIKE p.name ESCAPE '!'
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+               AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+               AND n.nspname NOT LIKE 'pg!_toast%%' ESCAPE '!' AND n.nspname NOT LIKE 'pg!_temp%%' ESCAPE '!'
+             UNION
+            SELECT i.inhrelid
+              FROM wanted w
+              JOIN pg_class parent ON parent.oid = w.oid AND parent.relkind = 'p'
+              JOIN pg_inherits i ON i.inhparent = w.oid
+        )
+        SELECT c.oid::bigint, n.nspname, c.relname, c.relkind, c.relpersistence = 'p',
+               CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::bigint END, c.relreplident
+          FROM wanted
+          JOIN pg_class c USING (oid)
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         ORDER BY n.nspname, c.relname
+        """,
+        [[_like(schema) for schema, _ in patterns], [_like(name) for _, name in patterns]],
+    )
+    oids = [row[0] for row in rows]
+    columns = await _columns(connection, oids)
+    indexes = await _indexes(connection, oids)
+    return tuple(
+        Table(
+            oid,
+            schema,
+            name,
+            kind,
+            is_permanent=is_permanent,
+            root_oid=root,
+            replica_identity=identity,
+            columns=columns.get(oid, ()),
+            indexes=indexes.get(oid, ()),
+        )
+        for oid, schema, name, kind, is_permanent, root, identity in rows
+    )
+
+
+async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Publication]:
+    """All publications of the database by name."""
+    has_lists = connection.info.server_version >= 150000
+    found = await _fetch(
+        connection,
+        """
+        SELECT oid::bigint, pubname, pg_get_userbyid(pubowner), puballtables, pubviaroot,
+               coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's', pubinsert, pubupdate, pubdelete, pubtruncate
+          FROM pg_publication p
+        """,  # pubgencols is new in 18: by way of jsonb one statement serves all versions
+    )
+    named = await _fetch(connection, _PUBLISHED_TABLES if has_lists else _PUBLISHED_TABLES_14)
+    schemas = await _fetch(connection, _PUBLISHED_SCHEMAS) if has_lists else []
+    result: dict[str, Publication] = {}
+    for oid, name, owner, is_for_all, is_via_root, sends_generated, *published in found:
+        operations = zip(("insert", "update", "delete", "truncate"), published, strict=True)
+        result[name] = Publication(
+            name,
+            owner,
+            is_for_all,
+            frozenset(operation for operation, is_on in operations if is_on),
+            is_via_root,
+            sends_generated,
+            frozenset(schema for publication, schema in schemas if publication == oid),
+            tuple(
+                PublishedTable(table, None if listed is None else frozenset(listed), has_filter)
+                for publication, table, listed, has_filter in named
+                if publication == oid
+            ),
+        )
+    return result
+
+
+async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | None:
+    """The replication slot of that name, of whatever kind and database; None when there is none."""
+    rows = await _fetch(
+        connection,
+        """
+        SELECT slot_name, plugin, database, temporary, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
+               wal_status, safe_wal_size
+          FROM pg_replication_slots WHERE slot_name = %s
+        """,
+        [name],
+    )
+    if not rows:
+        return None
+    slot_name, plugin, database, is_temporary, active_pid, restart, confirmed, status, safe = rows[0]
+    return Slot(slot_name, plugin, database, is_temporary, active_pid, _lsn(restart), _lsn(confirmed), status, safe)
+
+
+async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | None:
+    """The role of that name; None when there is none. Membership in ``rds_replication`` counts as REPLICATION."""
+    rows = await _fetch(
+        connection,
+        """
+        SELECT r.rolname, r.rolcanlogin,
+               r.rolreplication OR EXISTS (
+                   SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+                    WHERE m.member = r.oid AND g.rolname = 'rds_replication'),
+               r.rolsuper, has_database_privilege(r.oid, current_database(), 'CONNECT')
+          FROM pg_roles r WHERE r.rolname = %s
+        """,
+        [name],
+    )
+    return Role(*rows[0]) if rows else None
+
+
+async def partition_root(connection: psycopg.AsyncConnection[Any], oid: int) -> tuple[str, str] | None:
+    """Schema and name of the topmost partitioned table over this one; None when it is no partition."""
+    rows = await _fetch(
+        connection,
+        """
+        SELECT n.nspname, c.relname
+          FROM pg_class leaf
+          JOIN pg_class c ON c.oid = pg_partition_root(leaf.oid)
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE leaf.oid = %s::oid AND leaf.relispartition
+        """,
+        [oid],
+    )
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+_PUBLISHED_TABLES: LiteralString = """
+    SELECT r.prpubid::bigint, r.prrelid::bigint,
+           CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
+               SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)
+           ) END,
+           r.prqual IS NOT NULL
+      FROM pg_publication_rel r
+"""
+_PUBLISHED_TABLES_14: LiteralString = (
+    "SELECT prpubid::bigint, prrelid::bigint, NULL::text[], false FROM pg_publication_rel"
+)
+_PUBLISHED_SCHEMAS: LiteralString = """
+    SELECT p.pnpubid::bigint, n.nspname FROM pg_publication_namespace p JOIN pg_namespace n ON n.oid = p.pnnspid
+"""
+
+
+async def _columns(connection: psycopg.AsyncConnection[Any], oids: list[int]) -> dict[int, tuple[Column, ...]]:
+    rows = await _fetch(
+        connection,
+        """
+        SELECT attrelid::bigint, attname, atttypid::bigint, format_type(atttypid, atttypmod), attnotnull,
+               attgenerated
+          FROM pg_attribute
+         WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped
+         ORDER BY attrelid, attnum
+        """,
+        [oids],
+    )
+    found: dict[int, tuple[Column, ...]] = {}
+    for oid, *column in rows:
+        found[oid] = (*found.get(oid, ()), Column(*column))
+    return found
+
+
+async def _indexes(connection: psycopg.AsyncConnection[Any], oids: list[int]) -> dict[int, tuple[Index, ...]]:
+    # The conditions of ALTER TABLE ... REPLICA IDENTITY USING INDEX; only key columns count, not INCLUDE ones.
+    rows = await _fetch(
+        connection,
+        """
+        SELECT i.indrelid::bigint, c.relname, array_agg(a.attname::text ORDER BY k.place), i.indisprimary,
+               i.indisreplident
+          FROM pg_index i
+          JOIN pg_class c ON c.oid = i.indexrelid
+          CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+          LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND a.attnum > 0
+         WHERE i.indrelid = ANY (%s::oid[]) AND i.indisunique AND i.indimmediate AND i.indisvalid
+           AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
+         GROUP BY i.indrelid, c.relname, i.indisprimary, i.indisreplident
+        HAVING bool_and(coalesce(a.attnotnull, false))
+         ORDER BY i.indisprimary DESC, c.relname
+        """,
+        [oids],
+    )
+    found: dict[int, tuple[Index, ...]] = {}
+    for oid, name, names, is_primary, is_identity in rows:
+        found[oid] = (*found.get(oid, ()), Index(name, tuple(names), is_primary, is_identity))
+    return found
+
+
+async def _fetch(
+    connection: psycopg.AsyncConnection[Any], statement: LiteralString, parameters: Sequence[object] = ()
+) -> list[tuple[Any, ...]]:
+    try:
+        # Without parameters psycopg takes a lone '%' as it stands; with them it must be doubled.
+        cursor = await connection.execute(statement, parameters or None)
+        return await cursor.fetchall()
+    except psycopg.Error as error:
+        raise ours(error, doing="reading the catalog") from error
+
+
+def _like(name: str) -> str:
+    escaped = name.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return escaped.replace("*", "%")
+
+
+def _lsn(text: str | None) -> Lsn | None:
+    return None if text is None else Lsn.parse(text)
