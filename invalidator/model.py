@@ -167,6 +167,8 @@ class Batch:
     """Unix seconds on the server's clock of the first commit in here; None for an empty batch."""
     heartbeat: float | None = None
     """Unix seconds on our clock at which the newest heartbeat in here was sent, if one came back."""
+    is_repeat: bool = False
+    """Applied before: a delayed repeat, which is not repeated once more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,4 +36,5 @@ def merge(batches: Sequence[Batch]) -> Batch:
             (batch.oldest_commit_time for batch in batches if batch.oldest_commit_time is not None), default=None
         ),
         heartbeat=max((batch.heartbeat for batch in batches if batch.heartbeat is not None), default=None),
+        is_repeat=all(batch.is_repeat for batch in batches),
     )

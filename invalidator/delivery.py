@@ -1,0 +1,384 @@
+"""One batch to all targets: L2, then L1, then L3; retried, repeated, and never lost by a required target.
+
+Every target has a *lane*: an inbox, and the number up to which it has applied everything. A lane takes from its inbox
+only what all required lanes of the inner layers have applied, so the order of the layers holds for each batch while
+no target waits for another one of its own layer. What piles up in an inbox meanwhile is merged into one application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from invalidator.batching import coalesce
+from invalidator.errors import TargetError, TargetThrottled
+from invalidator.model import Applied, Batch, Invalidation, Layer
+from invalidator.ports import Options, RetryOptions
+
+if TYPE_CHECKING:
+    from invalidator.ports import Clock, Target
+    from invalidator.telemetry.events import Events
+    from invalidator.telemetry.state import TargetState
+
+
+class Settings(Options):
+    """Settings of ``delivery:``."""
+
+    max_pending_items: int = Field(default=100_000, ge=1000)
+    """Names that wait for targets or for their repeat, over all targets. At this bound reading pauses (nothing is
+    dropped); a best-effort target alone gives up what it has too much of."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A batch on its way: finished when every required lane has passed it and nothing holds it any more."""
+
+    sequence: int
+    batch: Batch
+    on_finished: Callable[[], None]
+    holds: int = 1  # the lanes together; each repeat adds one
+
+    def release(self) -> None:
+        """Let go of one hold; the last one finishes the batch."""
+        self.holds -= 1
+        if self.holds == 0:
+            self.on_finished()
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """What one lane still has to apply."""
+
+    sequence: int
+    batch: Batch
+    entry: _Entry | None
+    size: int
+
+
+@dataclass(order=True, slots=True)
+class _Repeat:
+    due: float
+    order: int
+    invalidation: Invalidation = field(compare=False)
+    entry: _Entry | None = field(compare=False)
+    lane: Lane | None = field(compare=False)  # None: all lanes
+
+
+class Lane:
+    """One target with its inbox. Applies in order, retries, and tells how far it has come."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        required: bool,
+        retry: RetryOptions,
+        state: TargetState,
+        delivery: Delivery,
+    ) -> None:
+        self.target = target
+        self.required = required
+        self.state = state
+        self.applied = 0
+        self.pending_items = 0
+        self._retry = retry
+        self._delivery = delivery
+        self._inbox: deque[_Item] = deque()
+        self._wakeup = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.target.name} applied={self.applied} inbox={len(self._inbox)} items={self.pending_items}>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to apply."""
+        return not self._inbox and not self.state.in_flight
+
+    def put(self, sequence: int, batch: Batch, entry: _Entry | None) -> None:
+        """Add one batch to the inbox."""
+        size = len(batch.invalidation)
+        self._inbox.append(_Item(sequence, batch, entry, size))
+        self._count(size)
+        self._wakeup.set()
+
+    def wake(self) -> None:
+        """Look at the inbox again: an inner layer has come further."""
+        if self._inbox:
+            self._wakeup.set()
+
+    async def run(self) -> None:
+        """Apply whatever may be applied, until cancelled."""
+        while True:
+            items = self._take()
+            if not items:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+                continue
+            self.state.in_flight = 1
+            try:
+                batch = coalesce.merge([item.batch for item in items])
+                is_applied = await self._apply(batch)
+            finally:
+                self.state.in_flight = 0
+            self.applied = items[-1].sequence
+            self._count(-sum(item.size for item in items))
+            self._delivery.passed(self, batch if is_applied else None, items[0].entry)
+
+    def abandon_excess(self, limit: int) -> None:
+        """Best effort only: give the oldest batches up until the inbox is within the limit."""
+        dropped = 0
+        while self.pending_items > limit and len(self._inbox) > 1:
+            item = self._inbox.popleft()
+            dropped += item.size
+            self._count(-item.size)
+        if dropped:
+            self._delivery.events.delivery_abandoned(self.target.name, items=dropped)
+
+    def _count(self, items: int) -> None:
+        self.pending_items += items
+        self.state.pending_items = self.pending_items
+
+    def _take(self) -> list[_Item]:
+        """Everything that the inner layers have passed, up to the size of one application."""
+        gate = self._delivery.gate(self.target.layer)
+        items: list[_Item] = []
+        size = 0
+        while self._inbox and self._inbox[0].sequence <= gate and size < self._delivery.max_application_items:
+            item = self._inbox.popleft()
+            size += item.size
+            items.append(item)
+        return items
+
+    async def _apply(self, batch: Batch) -> bool:
+        """Apply, and again, until done (True) or, best effort only, given up at the deadline (False)."""
+        clock = self._delivery.clock
+        started = clock.monotonic()
+        for attempt in itertools.count(1):
+            try:
+                applied = await self.target.apply(batch)
+            except TargetError as error:
+                if error.remaining is not None:
+                    batch = Batch(error.remaining, batch.end, batch.oldest_commit_time, batch.heartbeat)
+                if not self.required and clock.monotonic() - started >= self._retry.deadline_seconds:
+                    self._delivery.events.delivery_abandoned(self.target.name, items=len(batch.invalidation))
+                    return False
+                await self._pause(error, attempt)
+            else:
+                self._report(batch, applied, clock.monotonic() - started)
+                return True
+        raise AssertionError  # pragma: no cover  (count() does not end)
+
+    async def _pause(self, error: TargetError, attempt: int) -> None:
+        """Full jitter: a random wait under a bound that doubles, so that many daemons do not knock together."""
+        bound = min(self._retry.max_delay_seconds, self._retry.initial_delay_seconds * 2 ** min(attempt - 1, 30))
+        wait = random.uniform(0, bound)  # noqa: S311  (jitter, not a secret)
+        if isinstance(error, TargetThrottled):
+            wait += error.retry_after_seconds
+            self.state.rate_limit_wait_seconds += wait
+        self._delivery.events.delivery_failed(
+            self.target.name,
+            error=str(error),
+            result=error.result,
+            attempt=attempt,
+            retry_in_seconds=wait,
+            now=self._delivery.clock.time(),
+        )
+        self._delivery.progress.set()  # nobody need wait for a failing lane
+        await self._delivery.clock.sleep(wait)
+
+    def _report(self, batch: Batch, applied: Applied, seconds: float) -> None:
+        age = None
+        if batch.oldest_commit_time is not None:
+            age = max(0.0, self._delivery.server_time() - batch.oldest_commit_time)
+        self._delivery.events.batch_applied(self.target.name, applied, seconds=seconds, age_seconds=age)
+
+
+class Delivery:
+    """All lanes, the order of their layers, and the repeats."""
+
+    def __init__(
+        self,
+        targets: Sequence[tuple[Target, bool, RetryOptions]],
+        *,
+        settings: Settings,
+        events: Events,
+        states: Mapping[str, TargetState],
+        clock: Clock,
+        max_application_items: int = 20_000,
+    ) -> None:
+        self.clock = clock
+        self.events = events
+        self.progress = asyncio.Event()
+        self.max_application_items = max_application_items
+        self._settings = settings
+        self._lanes = [
+            Lane(target, required=required, retry=retry, state=states[target.name], delivery=self)
+            for target, required, retry in targets
+        ]
+        order = list(Layer)
+        self._gates = {
+            layer: [
+                lane for lane in self._lanes if lane.required and order.index(lane.target.layer) < order.index(layer)
+            ]
+            for layer in order
+        }
+        innermost = min((order.index(lane.target.layer) for lane in self._lanes), default=0)
+        self._first = [lane for lane in self._lanes if order.index(lane.target.layer) == innermost]
+        self._required = [lane for lane in self._lanes if lane.required]
+        self._sequence = 0
+        self._entries: deque[_Entry] = deque()
+        self._repeats: list[_Repeat] = []
+        self._repeat_items = 0
+        self._repeat_order = itertools.count()
+        self._repeat_added = asyncio.Event()
+        for lane in self._lanes:
+            lane.state.pending_limit = settings.max_pending_items
+
+    def __repr__(self) -> str:
+        return f"<Delivery open={len(self._entries)} repeats={len(self._repeats)} lanes={self._lanes}>"
+
+    @property
+    def pending_items(self) -> int:
+        """Names that wait for a required target or for their repeat."""
+        return self._repeat_items + max((lane.pending_items for lane in self._required), default=0)
+
+    def tasks(self) -> list[Callable[[], Coroutine[None, None, None]]]:
+        """What must run in the daemon's task group: coroutine functions, one per lane and one for the repeats."""
+        return [*(lane.run for lane in self._lanes), self._run_repeats]
+
+    async def deliver(self, batch: Batch, on_finished: Callable[[], None]) -> None:
+        """Accept a batch, and return when the next one is welcome.
+
+        That is when the targets of the innermost layer have applied this one (so the source's next batch grows
+        meanwhile) or are failing (so that they do not delay the others), and less than ``max_pending_items`` wait.
+
+        Args:
+            batch: the next batch, in the source's order.
+            on_finished: called once, when every required target has applied it and its repeats.
+        """
+        self._submit(batch, on_finished)
+        while (
+            any(lane.pending_items and lane.state.failing_since is None for lane in self._first)
+            or self.pending_items >= self._settings.max_pending_items
+        ):
+            self.progress.clear()
+            await self.progress.wait()
+
+    async def drain(self) -> None:
+        """Return when every lane has applied what it was given. Repeats are not waited for: they come again."""
+        while not all(lane.is_idle for lane in self._required):
+            self.progress.clear()
+            await self.progress.wait()
+
+    async def close(self) -> None:
+        """Close all targets."""
+        for lane in self._lanes:
+            await lane.target.close()
+
+    def gate(self, layer: Layer) -> int:
+        """Up to which batch the required lanes of all inner layers have come."""
+        return min((lane.applied for lane in self._gates[layer]), default=self._sequence)
+
+    def server_time(self) -> float:
+        """Unix seconds on the database server's clock."""
+        return self.clock.time() + self.events.state.source.clock_offset_seconds
+
+    def passed(self, lane: Lane, batch: Batch | None, oldest: _Entry | None) -> None:
+        """Take note that a lane has applied (or given up: None) everything up to its number."""
+        delays = getattr(lane.target, "repeat_after_seconds", ())
+        if batch is not None and not batch.is_repeat and delays and oldest is not None:
+            self._repeat_purge(lane, batch, delays, oldest)
+        self._advance()
+        for other in self._lanes:
+            other.wake()
+        self.progress.set()
+
+    def _advance(self) -> None:
+        """Finish the entries that every required lane has passed."""
+        floor = min((lane.applied for lane in self._required), default=self._sequence)
+        while self._entries and self._entries[0].sequence <= floor:
+            entry = self._entries.popleft()
+            self._repeat_rules(entry)
+            entry.release()
+        state = self.events.state
+        state.oldest_unfinished_commit = next(
+            (e.batch.oldest_commit_time for e in self._entries if e.batch.oldest_commit_time is not None), None
+        )
+
+    def _submit(self, batch: Batch, on_finished: Callable[[], None], lane: Lane | None = None) -> None:
+        self._sequence += 1
+        entry = _Entry(self._sequence, batch, on_finished)
+        self._entries.append(entry)
+        if self.events.state.oldest_unfinished_commit is None:
+            self.events.state.oldest_unfinished_commit = batch.oldest_commit_time
+        empty = Batch(Invalidation(), batch.end)
+        for each in self._lanes:
+            # A repeat of one lane passes the others as an empty batch, so that the numbers stay one sequence.
+            each.put(self._sequence, batch if lane is None or each is lane else empty, entry)
+            if not each.required:
+                each.abandon_excess(self._settings.max_pending_items)
+        if not self._required:
+            self._advance()
+
+    def _repeat_rules(self, entry: _Entry) -> None:
+        for delays, part in entry.batch.invalidation.repeats.items():
+            for delay in delays:
+                self._schedule(delay, part, entry, None)
+
+    def _repeat_purge(self, lane: Lane, batch: Batch, delays: Sequence[float], oldest: _Entry) -> None:
+        """Purge again later: a response that was being rendered during the purge is stored stale."""
+        invalidation = batch.invalidation
+        part = Invalidation(cdn=invalidation.cdn, cdn_soft=invalidation.cdn_soft, cdn_all=invalidation.cdn_all)
+        has_room = lane.required or self._repeat_items < self._settings.max_pending_items
+        if part and has_room:
+            for delay in delays:
+                self._schedule(delay, part, oldest if lane.required else None, lane)
+
+    def _schedule(self, delay: float, part: Invalidation, entry: _Entry | None, lane: Lane | None) -> None:
+        if entry is not None:
+            entry.holds += 1
+        due = self.clock.monotonic() + delay
+        heapq.heappush(self._repeats, _Repeat(due, next(self._repeat_order), part, entry, lane))
+        self._repeat_items += len(part)
+        self._count_repeats()
+        self._repeat_added.set()
+
+    async def _run_repeats(self) -> None:
+        while True:
+            now = self.clock.monotonic()
+            while self._repeats and self._repeats[0].due <= now:
+                repeat = heapq.heappop(self._repeats)
+                self._repeat_items -= len(repeat.invalidation)
+                self._count_repeats()
+                batch = Batch(repeat.invalidation, is_repeat=True)
+                self._submit(batch, repeat.entry.release if repeat.entry else _nothing, repeat.lane)
+            self.progress.set()
+            self._repeat_added.clear()
+            wait = self._repeats[0].due - now if self._repeats else None
+            await self._sleep_until_added(wait)
+
+    async def _sleep_until_added(self, seconds: float | None) -> None:
+        added = asyncio.ensure_future(self._repeat_added.wait())
+        sleep = asyncio.ensure_future(self.clock.sleep(seconds)) if seconds is not None else None
+        try:
+            await asyncio.wait([added] if sleep is None else [added, sleep], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            added.cancel()
+            if sleep is not None:
+                sleep.cancel()
+
+    def _count_repeats(self) -> None:
+        for lane in self._lanes:
+            lane.state.repeats_pending = len(self._repeats)
+
+
+def _nothing() -> None:
+    """The end of a repeat that holds no position."""

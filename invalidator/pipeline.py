@@ -1,0 +1,67 @@
+"""The five steps as one loop: source, rules, batch, targets, confirm."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+from invalidator.checkpoint.tracker import Ticket, Tracker
+from invalidator.errors import SlotInUse, SourceDisconnected
+
+if TYPE_CHECKING:
+    from invalidator.delivery import Delivery
+    from invalidator.model import Batch
+    from invalidator.ports import Clock, Rules, Source
+    from invalidator.telemetry.events import Events
+
+FIRST_RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 15.0
+STANDBY_SECONDS = 1.0
+"""Between two looks whether the slot is free; jittered, so that several standbys do not knock together."""
+
+
+class Pipeline:
+    """Runs the source's connections one after the other until cancelled; what it cannot mend, it raises."""
+
+    def __init__(self, source: Source, rules: Rules, delivery: Delivery, *, events: Events, clock: Clock) -> None:
+        self._source = source
+        self._rules = rules
+        self._delivery = delivery
+        self._events = events
+        self._clock = clock
+        self._tracker = Tracker()
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Stream; after a lost connection stream again, while another process streams stand by.
+
+        Raises:
+            ConfigError, SlotLost, ProtocolError: see ``ports.Source``; only an operator can help.
+        """
+        while True:
+            try:
+                await self._stream()
+            except SourceDisconnected as error:
+                wait = random.uniform(0, min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 30)))  # noqa: S311
+                self._failures += 1
+                self._events.stream_lost(error=str(error), reason=error.reason, retry_in_seconds=round(wait, 3))
+                await self._clock.sleep(wait)
+            except SlotInUse as error:
+                self._events.stream_standby(holder_pid=error.holder_pid)
+                await self._clock.sleep(random.uniform(0.5, 1.0) * STANDBY_SECONDS)  # noqa: S311
+
+    async def _stream(self) -> None:
+        self._tracker = tracker = Tracker()
+        async for batch in self._source.batches(self._rules):
+            self._failures = 0
+            ticket = tracker.start(batch.end)
+            await self._delivery.deliver(batch, partial(self._confirm, tracker, ticket, batch))
+
+    def _confirm(self, tracker: Tracker, ticket: Ticket, batch: Batch) -> None:
+        if batch.heartbeat is not None:
+            self._events.heartbeat_delivered(sent_at=batch.heartbeat)
+        position = tracker.finish(ticket)
+        # A tracker of an earlier connection has nothing to say: what it held comes again on this one.
+        if position is not None and tracker is self._tracker:
+            self._source.confirm(position)
