@@ -46,7 +46,7 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
         # The driver's text may quote the DSN, and with it the password.
         msg = "the Postgres DSN cannot be read: it must look like postgresql://user@host:5432/database"
         raise ConfigError(msg) from error
-    defaults = {
+    defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "keepalives_idle": 10,
         "keepalives_interval": 3,

@@ -104,5 +104,5 @@ async def _verify_slot(side: SideConnection, slot: str) -> None:
         msg = f"the replication slot '{slot}' belongs to database '{database}', we are connected to '{here}'"
         raise ConfigError(msg, fix="correct source.dsn, or choose another source.slot")
     if status == "lost":
-        msg = f"the replication slot '{slot}' lost its WAL (size limit or idle timeout of the server): changes are missing"
+        msg = f"the replication slot '{slot}' lost its WAL (size limit or idle timeout): changes are missing"
         raise SlotLost(msg)
