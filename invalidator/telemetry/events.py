@@ -1,11 +1,13 @@
 """What happens, in one call each: a log line and the figures change together, so they cannot disagree.
 
 Called per batch or per state change, never per row. Event names are stable identifiers; facts are fields; no
-row value is ever a field.
+row value is ever a field. Each name is described in docs/reference/log-events.md.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,30 +15,78 @@ import structlog
 from invalidator.telemetry.state import Role, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from invalidator.model import Applied, Lsn
+    from invalidator.telemetry.problems import Problem
 
 
 class Events:
-    """The daemon's events over one state."""
+    """The daemon's events over one state.
 
-    def __init__(self, state: State) -> None:
+    Args:
+        state: the figures that change with the events.
+        clock: unix seconds.
+    """
+
+    def __init__(self, state: State, clock: Callable[[], float] = time.time) -> None:
         self.state = state
+        self._clock = clock
         self._log = structlog.get_logger("invalidator")
+
+    def daemon_started(self, *, version: str, facts: Mapping[str, object]) -> None:
+        """The process begins; this is the first line of its log.
+
+        Args:
+            version: of this package.
+            facts: what an operator asks first (rules, source, targets, listener), without secrets.
+        """
+        self.state.version = version
+        self.state.started_at = self._clock()
+        self._enter(Role.STARTING)
+        self._log.info("daemon.started", version=version, pid=os.getpid(), **facts)
+
+    def daemon_stopping(self, *, signal: str) -> None:
+        """The process finishes what it has begun, confirms it and leaves."""
+        self._enter(Role.STOPPING)
+        self._log.info("daemon.stopping", signal=signal)
+
+    def daemon_stopped(self, *, confirmed: Lsn | None, clean: bool) -> None:
+        """The process ends; what is not confirmed is read again by the next one."""
+        uptime = round(self._clock() - self.state.started_at, 3)
+        position = None if confirmed is None else str(confirmed)
+        self._log.info("daemon.stopped", confirmed=position, clean=clean, uptime_seconds=uptime)
+
+    def rules_loaded(self, *, rules_hash: str, count: int) -> None:
+        """A rule set is in force."""
+        loaded = self.state.rules_loaded
+        loaded.hash, loaded.count, loaded.loaded_at = rules_hash, count, self._clock()
+        self._log.info("rules.loaded", hash=rules_hash, rules=count)
+
+    def rule_widened(self, rule: str, *, reason: str, count: int = 1) -> None:
+        """A rule's coarse form was applied; say it once per batch. The rule's figures are counted by the engine."""
+        self._log.warning("rule.widened", rule=rule, reason=reason, count=count)
 
     def stream_connected(self, *, position: Lsn, server_version: str) -> None:
         """The slot streams to us."""
         source = self.state.source
-        source.role = Role.STREAMING
+        self._enter(Role.STREAMING)
+        source.last_error = None
         source.server_version = server_version
         self._log.info("stream.connected", slot=source.slot, position=str(position), server=server_version)
 
     def stream_lost(self, *, error: str, reason: str, retry_in_seconds: float) -> None:
         """The stream ended; we connect again."""
         source = self.state.source
-        source.role = Role.RECONNECTING
+        self._enter(Role.RECONNECTING)
+        source.last_error = error
         source.reconnects[reason] += 1
         self._log.warning(
-            "stream.lost", slot=source.slot, error=error, reason=reason, retry_in_seconds=retry_in_seconds
+            "stream.lost",
+            slot=source.slot,
+            error=error,
+            reason=reason,
+            retry_in_seconds=round(retry_in_seconds, 3),
         )
 
     def stream_standby(self, *, holder_pid: int | None) -> None:
@@ -44,20 +94,33 @@ class Events:
         source = self.state.source
         if source.role is not Role.STANDBY:
             self._log.info("stream.standby", slot=source.slot, holder_pid=holder_pid)
-        source.role = Role.STANDBY
+        self._enter(Role.STANDBY)
+        source.last_error = None
+
+    def slot_lost(self, *, error: str) -> None:
+        """The slot no longer holds what was not confirmed: changes are missing."""
+        source = self.state.source
+        source.slot_wal_status = "lost"
+        source.last_error = error
+        self._log.error("slot.lost", slot=source.slot, error=error)
 
     def heartbeat_delivered(self, *, sent_at: float) -> None:
         """A heartbeat came back through Postgres and every required target."""
         source = self.state.source
         source.heartbeat_delivered = max(source.heartbeat_delivered, sent_at)
 
+    def target_answered(self, target: str) -> None:
+        """A target was reached at the start, before there was anything to apply (a standby waits like this)."""
+        self.state.targets[target].answered = True
+
     def batch_applied(self, target: str, applied: Applied, *, seconds: float, age_seconds: float | None) -> None:
         """A target applied a batch; ``age_seconds`` is commit to now on the server's clock."""
         state = self.state.targets[target]
         if state.failing_since is not None:
-            self._log.info("delivery.recovered", target=target)
-            state.failing_since = None
-            state.last_error = None
+            failed_for = round(self._clock() - state.failing_since, 3)
+            self._log.info("delivery.recovered", target=target, failed_for_seconds=failed_for)
+            state.failing_since = state.last_error = state.last_result = None
+        state.answered = True
         state.deliveries["ok"] += 1
         items = state.delivered_items
         items["key"] += applied.keys
@@ -79,6 +142,7 @@ class Events:
         state.deliveries[result] += 1
         state.retries += 1
         state.last_error = error
+        state.last_result = result
         if state.failing_since is None:
             state.failing_since = now
         self._log.warning(
@@ -92,5 +156,22 @@ class Events:
 
     def delivery_abandoned(self, target: str, *, items: int) -> None:
         """A best-effort target was given up on for these items."""
-        self.state.targets[target].abandoned_items += items
+        state = self.state.targets[target]
+        state.abandoned_items += items
+        state.abandoned_at = self._clock()
         self._log.error("delivery.abandoned", target=target, items=items)
+
+    def problem_raised(self, problem: Problem) -> None:
+        """Something needs an operator's eye: the same words as in /status."""
+        write = {"info": self._log.info, "warning": self._log.warning}.get(problem.severity, self._log.error)
+        write("problem.raised", code=problem.code, subject=problem.subject, text=problem.text, fix=problem.fix)
+
+    def problem_cleared(self, code: str, *, subject: str, seconds: float) -> None:
+        """A problem that was raised is gone."""
+        self._log.info("problem.cleared", code=code, subject=subject, lasted_seconds=round(seconds, 3))
+
+    def _enter(self, role: Role) -> None:
+        source = self.state.source
+        if source.role is not role or not source.role_since:
+            source.role_since = self._clock()
+        source.role = role

@@ -19,7 +19,7 @@ DURATION_BUCKETS = (
 DELIVERY_BUCKETS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
-"""One application of a batch to a target, seconds."""
+"""One application of a batch to a target, and the lag of the event loop; seconds."""
 
 
 class Role(StrEnum):
@@ -53,6 +53,21 @@ class Histogram:
             self.counts[-1] += 1
         self.total += value
 
+    def quantile(self, share: float) -> float | None:
+        """The upper bound of the bucket that holds this share of all values; None when there are none.
+
+        Values above the last bound give infinity.
+        """
+        wanted = share * sum(self.counts)
+        if not wanted:
+            return None
+        below = 0
+        for count, bound in zip(self.counts, (*self.bounds, float("inf")), strict=True):
+            below += count
+            if below >= wanted:
+                return bound
+        return float("inf")
+
 
 @dataclass(slots=True)
 class SourceState:
@@ -60,6 +75,8 @@ class SourceState:
 
     slot: str = ""
     role: Role = Role.STARTING
+    role_since: float = 0.0  # unix seconds
+    last_error: str | None = None  # why the stream ended; None while it streams
     server_version: str = ""
     reconnects: Counter[str] = field(default_factory=Counter)  # by reason
     received_bytes: int = 0
@@ -98,6 +115,7 @@ class RuleState:
     null_skips: int = 0  # templates skipped because a value was NULL
     widened: Counter[str] = field(default_factory=Counter)  # by WidenReason
     errors: Counter[str] = field(default_factory=Counter)  # by reason
+    missing_columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by relation, as bound at present
 
 
 @dataclass(slots=True)
@@ -112,6 +130,8 @@ class TargetState:
     delivered_items: Counter[str] = field(default_factory=Counter)  # key, tag, pattern, cdn_tag
     removed_items: int = 0
     abandoned_items: int = 0  # given up by a best-effort target after its deadline
+    abandoned_at: float | None = None  # unix seconds of the newest of them
+    answered: bool = False  # at least once since the start
     retries: int = 0
     receivers: int | None = None  # L1 only: subscribers that the newest publication reached
     pending_items: int = 0
@@ -121,6 +141,7 @@ class TargetState:
     rate_limit_wait_seconds: float = 0.0
     failing_since: float | None = None  # unix seconds of the first failure in a row
     last_error: str | None = None
+    last_result: str | None = None  # of the newest failure in a row
     duration: Histogram = field(default_factory=lambda: Histogram(DURATION_BUCKETS))
     delivery_duration: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
 
@@ -147,3 +168,5 @@ class State:
     targets: dict[str, TargetState] = field(default_factory=dict)
     oldest_unfinished_commit: float | None = None  # server's unix seconds, of batches not yet finished
     log_messages: Counter[str] = field(default_factory=Counter)  # by level
+    loop_lag: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
+    problem_since: dict[tuple[str, str], float] = field(default_factory=dict)  # (code, subject) -> unix seconds

@@ -1,0 +1,287 @@
+"""What is wrong and what to type: one list that /status, the log and ``invalidator_problems`` share.
+
+Pure: the same state and time give the same problems. Every code has a page in docs/operations.
+"""
+
+# ruff: noqa: S608  (the statements are printed for people, never executed)
+
+from __future__ import annotations
+
+import re
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from invalidator.telemetry.ages import staleness_seconds
+from invalidator.telemetry.redaction import redact
+from invalidator.telemetry.state import Role
+
+if TYPE_CHECKING:
+    from invalidator.telemetry.state import State, TargetState
+
+Severity = Literal["critical", "warning", "info"]
+
+CODES: Final[dict[str, Severity]] = {
+    "heartbeat-late": "critical",
+    "items-abandoned": "warning",
+    "missing-column": "warning",
+    "no-subscribers": "info",
+    "not-streaming": "critical",
+    "nothing-streamed": "info",
+    "slot-at-risk": "critical",
+    "slot-lost": "critical",
+    "slot-wal-high": "warning",
+    "stale": "critical",
+    "standby": "info",
+    "target-failing": "warning",  # critical when the target is required
+    "target-rejected": "critical",
+}
+"""Every code with its usual severity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From when on something counts as a problem."""
+
+    heartbeat_late_seconds: float = 30.0
+    """Without a heartbeat that came through; three intervals are a good value."""
+    disconnected_seconds: float = 30.0
+    """Without the stream."""
+    stale_seconds: float = 30.0
+    """Age of the oldest change that is not applied."""
+    failing_seconds: float = 10.0
+    """A target has failed for so long."""
+    abandoned_seconds: float = 3600.0
+    """Abandoned items are shown for so long."""
+    silent_seconds: float = 600.0
+    """Streaming without a single row for any rule."""
+    safe_wal_bytes: int = 1_000_000_000
+    """WAL that may still be written before the slot is lost."""
+    retained_wal_bytes: int = 5_000_000_000
+    """WAL that the server keeps for the slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, complete and ready to print."""
+
+    code: str
+    severity: Severity
+    subject: str
+    """The target, rule or slot that it is about; with the code it names the problem."""
+    text: str
+    fix: str
+    since: float | None = None
+    """Unix seconds; None: as long as somebody has looked."""
+
+
+def problems(state: State, now: float, limits: Limits | None = None) -> list[Problem]:
+    """Everything that is wrong at this time, the most severe first."""
+    limits = limits or Limits()
+    found = [*_stream(state, now, limits), *_slot(state, limits), *_targets(state, now, limits), *_rules(state)]
+    dated = [_dated(problem, state, now) for problem in found]
+    order = ("critical", "warning", "info")
+    return sorted(dated, key=lambda problem: (order.index(problem.severity), problem.code, problem.subject))
+
+
+def _dated(problem: Problem, state: State, now: float) -> Problem:
+    if problem.since is not None:
+        return problem
+    return replace(problem, since=state.problem_since.get((problem.code, problem.subject), now))
+
+
+def _problem(code: str, subject: str, text: str, fix: str, since: float | None = None) -> Problem:
+    return Problem(code, CODES[code], subject, redact(text), fix, since)
+
+
+def _stream(state: State, now: float, limits: Limits) -> Iterator[Problem]:
+    source = state.source
+    match source.role:
+        case Role.STANDBY:
+            yield _standby(state)
+        case Role.STARTING | Role.RECONNECTING if now - source.role_since > limits.disconnected_seconds:
+            yield _not_streaming(state, now)
+        case Role.STREAMING:
+            yield from _flow(state, now, limits)
+        case _:
+            pass
+    stale = staleness_seconds(state, now)
+    if stale > limits.stale_seconds and source.role is not Role.STANDBY:
+        yield _problem(
+            "stale",
+            source.slot,
+            f"the oldest committed change that is not applied everywhere is {stale:.0f} s old",
+            "invalidator status   (names the target or the stream that everything waits for)",
+            now - stale,
+        )
+
+
+def _standby(state: State) -> Problem:
+    slot = state.source.slot
+    return _problem(
+        "standby",
+        slot,
+        f"another process streams from slot {slot}; this one takes over when that one ends",
+        "nothing to do if a second daemon is meant to run; who holds the slot: "
+        + _psql(
+            "SELECT r.pid, r.client_addr, r.application_name FROM pg_replication_slots s "
+            f"JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = '{slot}'"
+        ),
+        state.source.role_since,
+    )
+
+
+def _not_streaming(state: State, now: float) -> Problem:
+    source = state.source
+    seconds = now - source.role_since
+    why = f": {source.last_error}" if source.last_error else ""
+    query = f"SELECT active, active_pid, wal_status FROM pg_replication_slots WHERE slot_name = '{source.slot}'"
+    return _problem(
+        "not-streaming",
+        source.slot,
+        f"no change has been read for {seconds:.0f} s{why}",
+        f"make the server reachable with the configured DSN, then look at the slot: {_psql(query)}",
+        source.role_since,
+    )
+
+
+def _flow(state: State, now: float, limits: Limits) -> Iterator[Problem]:
+    source = state.source
+    # From the later of both: after a reconnect the newest heartbeat is as old as the outage was long.
+    silent_since = max(source.heartbeat_delivered, source.role_since)
+    if source.heartbeat_sent and now - silent_since > limits.heartbeat_late_seconds:
+        yield _problem(
+            "heartbeat-late",
+            source.slot,
+            f"no heartbeat has come through Postgres and every required target for {now - silent_since:.0f} s",
+            "mend the failing target if there is one; otherwise see where the sender waits: "
+            + _psql(
+                "SELECT r.state, r.sent_lsn, r.flush_lsn, a.wait_event FROM pg_stat_replication r "
+                "JOIN pg_stat_activity a USING (pid)"
+            ),
+            silent_since,
+        )
+    rows = sum(sum(table.rows.values()) for table in state.tables.values())
+    if not rows and now - source.role_since > limits.silent_seconds:
+        yield _problem(
+            "nothing-streamed",
+            source.slot,
+            "the slot streams, but no row of any table with a rule has come since the start",
+            "compare the published tables with the rules: "
+            + _psql("SELECT pubname, schemaname, tablename FROM pg_publication_tables"),
+            source.role_since,
+        )
+
+
+def _slot(state: State, limits: Limits) -> Iterator[Problem]:
+    source = state.source
+    slot, safe, retained = source.slot, source.slot_safe_wal_bytes, source.slot_retained_wal_bytes
+    if source.slot_wal_status == "lost":
+        yield _problem(
+            "slot-lost",
+            slot,
+            f"slot {slot} no longer holds the WAL that was not confirmed: changes were missed",
+            _psql(
+                f"SELECT pg_drop_replication_slot('{slot}'); "
+                f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
+            )
+            + "   then empty the caches that the rules cover and start again",
+        )
+    elif source.slot_wal_status == "unreserved" or (safe is not None and safe < limits.safe_wal_bytes):
+        left = "at the next checkpoint" if safe is None or safe <= 0 else f"after {safe / 1e6:.0f} MB more of WAL"
+        yield _problem(
+            "slot-at-risk",
+            slot,
+            f"the server gives slot {slot} up {left}; then changes are missed",
+            "raise the limit, then mend what holds the position back: "
+            + _psql("ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'", "SELECT pg_reload_conf()"),
+        )
+    elif retained is not None and retained > limits.retained_wal_bytes:
+        yield _problem(
+            "slot-wal-high",
+            slot,
+            f"the server keeps {retained / 1e9:.1f} GB of WAL for slot {slot}",
+            "mend what holds the position back (invalidator status), and bound what the server may keep: "
+            + _psql("SHOW max_slot_wal_keep_size"),
+        )
+
+
+def _targets(state: State, now: float, limits: Limits) -> Iterator[Problem]:
+    for target in state.targets.values():
+        if target.failing_since is not None:
+            yield from _failing(target, now, limits)
+        if target.abandoned_at is not None and now - target.abandoned_at < limits.abandoned_seconds:
+            yield _problem(
+                "items-abandoned",
+                target.name,
+                f"{target.abandoned_items} items were given up for {target.name} and may be stale there",
+                f"purge everything at {target.name} once by its own tool; "
+                f"`targets.{target.name}.required: true` would wait instead",
+                target.abandoned_at,
+            )
+        if target.layer == "L1" and target.receivers == 0:
+            yield _problem(
+                "no-subscribers",
+                target.name,
+                f"the newest message of {target.name} reached no subscriber",
+                "redis-cli PUBSUB NUMSUB cache:invalidate   (with your channel; expected if no application has an L1)",
+            )
+
+
+def _failing(target: TargetState, now: float, limits: Limits) -> Iterator[Problem]:
+    since = target.failing_since if target.failing_since is not None else now
+    error = target.last_error or "no answer"
+    if target.last_result == "rejected":
+        yield _problem(
+            "target-rejected",
+            target.name,
+            f"{target.name} refuses what is sent: {error}",
+            f"mend the credentials or permissions under `targets.{target.name}` and restart the daemon",
+            since,
+        )
+    elif now - since > limits.failing_seconds:
+        waits = "everything after it waits" if target.required else "it is best effort: nothing waits for it"
+        problem = _problem(
+            "target-failing",
+            target.name,
+            f"{target.name} has failed for {now - since:.0f} s ({target.last_result}: {error}); {waits}",
+            _reach(target),
+            since,
+        )
+        yield replace(problem, severity="critical") if target.required else problem
+
+
+def _reach(target: TargetState) -> str:
+    if target.last_result == "rate_limited":
+        return f"send {target.name} less: one coarse tag in the rules instead of many, or a higher rate at the provider"
+    if target.layer == "L3":
+        return (
+            f"curl -sS -o /dev/null -w '%{{http_code}}\\n' URL   (the URL of `targets.{target.name}`, from this host)"
+        )
+    return f"redis-cli -u URL PING; redis-cli -u URL INFO   (the URL of `targets.{target.name}`, from this host)"
+
+
+def _rules(state: State) -> Iterator[Problem]:
+    for rule in state.rules.values():
+        for relation, columns in rule.missing_columns.items():
+            names = ", ".join(columns)
+            yield _problem(
+                "missing-column",
+                rule.name,
+                f"rule {rule.name} names columns that {relation} does not have or does not publish: {names}; "
+                "its coarse form is applied instead",
+                "name the new column in the rule, or publish it; the columns that come: "
+                + _psql(f"SELECT pubname, attnames FROM pg_publication_tables{_where_table(relation)}"),
+            )
+
+
+def _where_table(relation: str) -> str:
+    # A quoted identifier may hold anything; what is pasted into a shell gets only plain names.
+    plain = re.fullmatch(r"(\w+)\.(\w+)", relation)
+    return f" WHERE schemaname = '{plain[1]}' AND tablename = '{plain[2]}'" if plain else ""
+
+
+def _psql(*statements: str) -> str:
+    commands = " ".join(f'-c "{statement}"' for statement in statements)
+    return f"psql {commands}"
