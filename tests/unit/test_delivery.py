@@ -1,0 +1,294 @@
+"""Batches reach every target in the order of the layers, and no required target loses one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from invalidator.delivery import Delivery, Settings
+from invalidator.errors import TargetThrottled, TargetUnavailable
+from invalidator.model import Applied, Batch, Invalidation, Layer, Lsn
+from invalidator.ports import RetryOptions
+from invalidator.telemetry.events import Events
+from invalidator.telemetry.state import State, TargetState
+from tests.support.clock import ManualClock, settle
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+
+@dataclass(eq=False)
+class Recorder:
+    """A target that writes down what it applies, fails as told, and can be held."""
+
+    layer: Layer  # type: ignore[misc]  # the port's is a class variable: here each instance has its own
+    name: str
+    journal: list[tuple[str, set[bytes]]]
+    errors: list[Exception] = field(default_factory=list)
+    repeat_after_seconds: tuple[float, ...] = ()
+    open_gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.open_gate.set()
+
+    async def apply(self, batch: Batch) -> Applied:
+        await self.open_gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        names = batch.invalidation.keys | batch.invalidation.cdn
+        if names:
+            self.journal.append((self.name, names))
+        return Applied(keys=len(batch.invalidation.keys))
+
+    async def close(self) -> None:
+        pass
+
+    @property
+    def applied(self) -> list[set[bytes]]:
+        return [names for name, names in self.journal if name == self.name]
+
+
+@dataclass
+class Bench:
+    delivery: Delivery
+    clock: ManualClock
+    state: State
+    journal: list[tuple[str, set[bytes]]]
+    finished: list[int] = field(default_factory=list)
+
+    def submit(self, number: int, *, items: int = 1, cdn: bool = False) -> asyncio.Task[None]:
+        names = {b"%d" % (number * 1000 + i) for i in range(items)}
+        invalidation = Invalidation(cdn=names) if cdn else Invalidation(keys=names)
+        return self.deliver(number, invalidation)
+
+    def deliver(self, number: int, invalidation: Invalidation) -> asyncio.Task[None]:
+        batch = Batch(invalidation, Lsn(number), oldest_commit_time=self.clock.time())
+        return asyncio.ensure_future(self.delivery.deliver(batch, lambda: self.finished.append(number)))
+
+
+@asynccontextmanager
+async def running(*targets: Recorder, best_effort: tuple[str, ...] = (), limit: int = 100_000) -> AsyncIterator[Bench]:
+    state = State(targets={target.name: TargetState(target.name) for target in targets})
+    clock = ManualClock()
+    delivery = Delivery(
+        [(target, target.name not in best_effort, RetryOptions(deadline_seconds=60)) for target in targets],
+        settings=Settings(max_pending_items=limit),
+        events=Events(state),
+        states=state.targets,
+        clock=clock,
+    )
+    tasks = [asyncio.ensure_future(run()) for run in delivery.tasks()]
+    try:
+        yield Bench(delivery, clock, state, targets[0].journal)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_batch_reaches_redis_then_the_processes_then_the_edge() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    edge, bus, redis = (
+        Recorder(layer, name, journal) for layer, name in ((Layer.L3, "edge"), (Layer.L1, "bus"), (Layer.L2, "redis"))
+    )
+    async with running(edge, bus, redis) as bench:
+        await bench.submit(1)
+        await settle()
+
+        assert [name for name, _ in journal] == ["redis", "bus", "edge"]
+        assert bench.finished == [1]
+
+
+async def test_an_outer_layer_waits_while_a_required_inner_one_fails() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal, errors=[TargetUnavailable("down")])
+    edge = Recorder(Layer.L3, "edge", journal)
+    async with running(redis, edge) as bench:
+        bench.submit(1)
+        await settle()
+        assert journal == []
+
+        await bench.clock.advance(1)
+
+        assert [name for name, _ in journal] == ["redis", "edge"]
+        assert bench.finished == [1]
+
+
+async def test_a_dead_target_delays_no_other_target_of_its_layer_and_holds_the_position() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    dead = Recorder(Layer.L2, "dead", journal, errors=[TargetUnavailable("down")] * 1000)
+    alive = Recorder(Layer.L2, "alive", journal)
+    async with running(dead, alive) as bench:
+        for number in (1, 2, 3):
+            await asyncio.wait_for(bench.submit(number), 1)
+            await settle()
+
+        assert alive.applied == [{b"1000"}, {b"2000"}, {b"3000"}]
+        assert bench.finished == []
+
+
+async def test_what_piled_up_behind_a_failing_target_is_applied_in_one_go_when_it_recovers() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal, errors=[TargetUnavailable("down")] * 3)
+    async with running(redis) as bench:
+        for number in (1, 2, 3):
+            bench.submit(number)
+            await settle()
+        await bench.clock.advance(10)
+
+        assert redis.applied == [{b"1000"}, {b"2000", b"3000"}]
+        assert bench.finished == [1, 2, 3]
+        assert bench.state.targets["redis"].retries == 3
+
+
+async def test_only_what_remains_is_applied_again() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    remaining = Invalidation(keys={b"left"})
+    redis = Recorder(Layer.L2, "redis", journal, errors=[TargetUnavailable("half", remaining=remaining)])
+    async with running(redis) as bench:
+        bench.submit(1, items=5)
+        await bench.clock.advance(1)
+
+        assert redis.applied == [{b"left"}]
+
+
+async def test_a_throttled_target_is_left_alone_for_as_long_as_it_asks() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    edge = Recorder(Layer.L3, "edge", journal, errors=[TargetThrottled("slow down", retry_after_seconds=30)])
+    async with running(edge) as bench:
+        bench.submit(1, cdn=True)
+        await bench.clock.advance(29.9)
+        assert edge.applied == []
+
+        await bench.clock.advance(1)
+        assert edge.applied == [{b"1000"}]
+
+
+async def test_a_best_effort_target_holds_nothing_and_gives_up_at_its_deadline() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal)
+    edge = Recorder(Layer.L3, "edge", journal, errors=[TargetUnavailable("down")] * 1000)
+    async with running(redis, edge, best_effort=("edge",)) as bench:
+        await bench.submit(1)
+        await settle()
+        assert bench.finished == [1]
+
+        await bench.clock.advance(200)
+        edge.errors.clear()
+        await bench.submit(2)
+        await bench.clock.advance(60)
+
+        assert bench.state.targets["edge"].abandoned_items == 1
+        assert edge.applied == [{b"2000"}]
+
+
+async def test_a_best_effort_target_gives_up_its_oldest_batches_when_too_much_waits() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal)
+    edge = Recorder(Layer.L3, "edge", journal, errors=[TargetUnavailable("down")] * 1000)
+    async with running(redis, edge, best_effort=("edge",), limit=1000) as bench:
+        for number in range(5):
+            await asyncio.wait_for(bench.submit(number, items=600), 1)
+            await settle()
+
+        assert bench.finished == [0, 1, 2, 3, 4]
+        assert bench.state.targets["edge"].abandoned_items >= 1200
+        assert bench.state.targets["edge"].pending_items <= 1800
+
+
+async def test_reading_pauses_while_a_healthy_target_is_busy_and_goes_on_when_it_is_done() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal)
+    redis.open_gate.clear()
+    async with running(redis) as bench:
+        waiting = bench.submit(1)
+        await settle()
+        assert not waiting.done()
+
+        redis.open_gate.set()
+        await asyncio.wait_for(waiting, 1)
+
+
+async def test_reading_pauses_at_the_bound_of_pending_names_and_nothing_is_dropped() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal, errors=[TargetUnavailable("down")] * 2)
+    async with running(redis, limit=1000) as bench:
+        first = bench.submit(1, items=600)
+        await settle()
+        second = bench.submit(2, items=600)
+        await settle()
+        assert first.done()
+        assert not second.done()
+
+        await bench.clock.advance(10)
+
+        assert second.done()
+        assert sum(len(names) for names in redis.applied) == 1200
+
+
+async def test_a_repeat_is_applied_again_after_its_delay_and_holds_the_position_until_then() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis, bus = Recorder(Layer.L2, "redis", journal), Recorder(Layer.L1, "bus", journal)
+    async with running(redis, bus) as bench:
+        invalidation = Invalidation(keys={b"once", b"twice"})
+        invalidation.repeated((0.5, 5.0)).keys.add(b"twice")
+        await bench.deliver(1, invalidation)
+        await settle()
+        assert bench.finished == []
+
+        await bench.clock.advance(0.6)
+        assert redis.applied == [{b"once", b"twice"}, {b"twice"}]
+        assert bench.finished == []
+
+        await bench.clock.advance(5)
+        assert redis.applied == bus.applied == [{b"once", b"twice"}, {b"twice"}, {b"twice"}]
+        assert bench.finished == [1]
+
+
+async def test_an_edge_is_purged_a_second_time_for_responses_that_were_being_rendered() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal)
+    edge = Recorder(Layer.L3, "edge", journal, repeat_after_seconds=(2.0,))
+    async with running(redis, edge) as bench:
+        await bench.submit(1, cdn=True)
+        await settle()
+        assert edge.applied == [{b"1000"}]
+
+        await bench.clock.advance(2)
+        assert edge.applied == [{b"1000"}, {b"1000"}]
+        assert bench.finished == [1]
+
+        await bench.clock.advance(10)
+        assert len(edge.applied) == 2, "a repeat is not repeated"
+
+
+async def test_draining_waits_for_what_was_accepted_but_not_for_repeats() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal)
+    redis.open_gate.clear()
+    async with running(redis) as bench:
+        invalidation = Invalidation(keys={b"a"})
+        invalidation.repeated((60.0,)).keys.add(b"a")
+        bench.deliver(1, invalidation)
+        draining = asyncio.ensure_future(bench.delivery.drain())
+        await settle()
+        assert not draining.done()
+
+        redis.open_gate.set()
+        await asyncio.wait_for(draining, 1)
+
+
+async def test_staleness_counts_from_the_oldest_commit_that_a_required_target_has_not_applied() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal, errors=[TargetUnavailable("down")])
+    async with running(redis) as bench:
+        began = bench.clock.time()
+        bench.submit(1)
+        await settle()
+        assert bench.state.oldest_unfinished_commit == began
+
+        await bench.clock.advance(1)
+        assert bench.state.oldest_unfinished_commit is None
