@@ -134,6 +134,16 @@ class TagPurging(Protocol):
     """A target that purges by CDN tag: rules are checked against its grammar."""
 
     tag_grammar: ClassVar[TagGrammar]
+    consents_to_purge_all: bool
+    """The settings allow ``cdn_all``; without it, rules that need it are refused at start."""
+
+
+@runtime_checkable
+class Repeating(Protocol):
+    """A target that wants everything applied again some time later."""
+
+    repeat_after_seconds: tuple[float, ...]
+    """After each of these, counted from the application that succeeded."""
 
 
 class Clock(Protocol):
