@@ -1,0 +1,353 @@
+"""The pgoutput source against a real server: what it yields, what it confirms, how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+
+from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
+from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
+from invalidator.ports import RowFunction
+from invalidator.sources.pgoutput import PgoutputSource, Settings
+from invalidator.telemetry.events import Events
+from invalidator.telemetry.state import State
+from tests.support.postgres import Database
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+DEADLINE_SECONDS = 10
+
+
+@dataclass
+class Recorder:
+    """Rules that name each row by its message type, its relation and its first text column."""
+
+    wanted: re.Pattern[str] = re.compile(r".*")
+    bound: list[Relation] = field(default_factory=list)
+
+    def bind(self, relation: Relation) -> RowFunction | None:
+        self.bound.append(relation)
+        if not self.wanted.fullmatch(relation.name):
+            return None
+        prefix = f"{relation.name} ".encode()
+
+        def row(data: bytes, invalidation: Invalidation, transaction: Transaction) -> None:
+            size = int.from_bytes(data[34:38])
+            invalidation.keys.add(prefix + data[25:26] + b" " + data[38 : 38 + size])
+
+        return row
+
+    def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        invalidation.keys |= {f"{relation.name} T".encode() for relation in relations}
+
+
+class Reading:
+    """A source that reads in the background into a list of batches."""
+
+    def __init__(self, source: PgoutputSource, rules: Recorder) -> None:
+        self.source = source
+        self.batches: list[Batch] = []
+        self.grown = asyncio.Event()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.task = asyncio.ensure_future(self._read(rules))
+
+    async def _read(self, rules: Recorder) -> None:
+        try:
+            async for batch in self.source.batches(rules):
+                self.batches.append(batch)
+                self.grown.set()
+                await self.room.wait()
+        finally:
+            self.grown.set()
+
+    @property
+    def names(self) -> set[bytes]:
+        return set().union(*(batch.invalidation.keys for batch in self.batches))
+
+    @property
+    def end(self) -> Lsn:
+        return max((batch.end for batch in self.batches if batch.end is not None), default=Lsn(0))
+
+    async def until(self, *names: bytes) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not set(names) <= self.names:
+                if self.task.done():
+                    self.task.result()
+                self.grown.clear()
+                await self.grown.wait()
+
+
+@contextlib.asynccontextmanager
+async def reading(database: Database, rules: Recorder | None = None, **options: Any) -> AsyncIterator[Reading]:
+    source = PgoutputSource(settings(database, **options), Events(State()))
+    reader = Reading(source, rules or Recorder())
+    try:
+        yield reader
+    finally:
+        reader.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, SourceDisconnected):
+            await reader.task
+        await source.close()
+
+
+def settings(database: Database, **options: Any) -> Settings:
+    return Settings(
+        type="pgoutput", dsn=database.dsn, slot=database.name, publication="p", status_seconds=0.1, **options
+    )
+
+
+@pytest.fixture
+def shop(database: Database) -> Database:
+    """A table, a publication and a slot."""
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, name text, body text)")
+    publish(database, "item")
+    return database
+
+
+def publish(database: Database, tables: str) -> None:
+    database.execute(f"CREATE PUBLICATION p FOR TABLE {tables}")
+    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", database.name)
+
+
+async def sql(database: Database, statement: str) -> list[tuple[Any, ...]]:
+    return await asyncio.to_thread(database.execute, statement)
+
+
+async def confirmed(database: Database) -> Lsn:
+    statement = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = current_database()"
+    rows = await sql(database, statement)
+    return Lsn.parse(rows[0][0])
+
+
+async def test_rows_of_committed_transactions_arrive_and_those_of_rolled_back_ones_do_not(shop: Database) -> None:
+    async with reading(shop) as reader:
+        await sql(shop, "INSERT INTO item VALUES (1)")
+        await sql(shop, "BEGIN; INSERT INTO item VALUES (2); ROLLBACK")
+        await sql(
+            shop, "BEGIN; SAVEPOINT s; INSERT INTO item VALUES (3); ROLLBACK TO s; INSERT INTO item VALUES (4); COMMIT"
+        )
+        await sql(shop, "UPDATE item SET name = 'x' WHERE id = 1")
+        await sql(shop, "DELETE FROM item WHERE id = 1")
+        await reader.until(b"public.item D 1")
+
+        assert reader.names == {b"public.item I 1", b"public.item I 4", b"public.item U 1", b"public.item D 1"}
+
+
+async def test_changes_made_while_nobody_read_arrive_afterwards(shop: Database) -> None:
+    await sql(shop, "INSERT INTO item SELECT generate_series(1, 1000)")
+
+    async with reading(shop) as reader:
+        await reader.until(b"public.item I 1", b"public.item I 1000")
+
+    assert len(reader.names) == 1000
+
+
+async def test_nothing_is_confirmed_that_was_not_asked_for(shop: Database) -> None:
+    before = await confirmed(shop)
+    async with reading(shop) as reader:
+        await sql(shop, "INSERT INTO item VALUES (1)")
+        await reader.until(b"public.item I 1")
+        first_end = reader.end
+        await sql(shop, "INSERT INTO item VALUES (2)")
+        await reader.until(b"public.item I 2")
+        assert await confirmed(shop) == before
+
+        reader.source.confirm(first_end)
+        await eventually(shop, first_end)
+
+    async with reading(shop) as again:
+        await again.until(b"public.item I 2")
+        assert again.names == {b"public.item I 2"}, "what was confirmed is not sent again, what was not is"
+
+
+async def test_an_idle_source_moves_on_with_the_wal_of_others(shop: Database) -> None:
+    await sql(shop, "CREATE TABLE unrelated (id int)")
+    async with reading(shop) as reader:
+        await sql(shop, "INSERT INTO unrelated SELECT generate_series(1, 10000)")
+        target = Lsn.parse((await sql(shop, "SELECT pg_current_wal_lsn()::text"))[0][0])
+
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while reader.end < target:
+                reader.grown.clear()
+                await reader.grown.wait()
+
+        assert reader.names == set()
+
+
+async def test_rows_of_a_partition_carry_the_name_of_the_partitioned_table(database: Database) -> None:
+    database.execute(
+        "CREATE TABLE event (id int, day date) PARTITION BY RANGE (day);"
+        "CREATE TABLE event_2026 PARTITION OF event FOR VALUES FROM ('2026-01-01') TO ('2027-01-01') PARTITION BY LIST (id);"
+        "CREATE TABLE event_2026_1 PARTITION OF event_2026 FOR VALUES IN (1)"
+    )
+    publish(database, "event")
+    async with reading(database) as reader:
+        await sql(database, "INSERT INTO event VALUES (1, '2026-05-05')")
+        await reader.until(b"public.event I 1")
+
+
+async def test_truncating_several_tables_names_them_all(database: Database) -> None:
+    database.execute("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int REFERENCES a)")
+    publish(database, "a, b")
+    async with reading(database) as reader:
+        await sql(database, "TRUNCATE a CASCADE")
+        await reader.until(b"public.a T", b"public.b T")
+
+
+async def test_quoted_and_non_ascii_names_are_raw(database: Database) -> None:
+    database.execute('CREATE SCHEMA "Über uns"; CREATE TABLE "Über uns"."It""em" (id int PRIMARY KEY)')
+    publish(database, '"Über uns"."It""em"')
+    async with reading(database) as reader:
+        await sql(database, 'INSERT INTO "Über uns"."It""em" VALUES (1)')
+        await reader.until('Über uns.It"em I 1'.encode())
+
+
+async def test_types_origins_and_foreign_messages_are_passed_over(database: Database) -> None:
+    database.execute("CREATE TYPE mood AS ENUM ('good'); CREATE TABLE t (id int PRIMARY KEY, m mood, d int[])")
+    publish(database, "t")
+    database.execute("SELECT pg_replication_origin_create('elsewhere')")
+    async with reading(database) as reader:
+        await sql(
+            database,
+            "SELECT pg_replication_origin_session_setup('elsewhere');"
+            "SELECT pg_logical_emit_message(true, 'somebody', 'hello');"
+            "SELECT pg_logical_emit_message(false, 'invalidator.heartbeat', E'other_slot 17\\nx');"
+            "INSERT INTO t VALUES (1, 'good', '{1,2}')",
+        )
+        await reader.until(b"public.t I 1")
+    database.execute("SELECT pg_replication_origin_session_reset(); SELECT pg_replication_origin_drop('elsewhere')")
+
+
+async def test_a_changed_table_is_bound_anew_before_its_next_row(shop: Database) -> None:
+    rules = Recorder()
+    async with reading(shop, rules) as reader:
+        await sql(shop, "INSERT INTO item VALUES (1)")
+        await reader.until(b"public.item I 1")
+        await sql(shop, "ALTER TABLE item ADD COLUMN price int")
+        await sql(shop, "INSERT INTO item VALUES (2)")
+        await reader.until(b"public.item I 2")
+
+    assert [len(relation.columns) for relation in rules.bound] == [3, 4]
+
+
+async def test_rows_that_no_rule_wants_are_skipped_and_counted(shop: Database) -> None:
+    state = State()
+    source = PgoutputSource(settings(shop), Events(state))
+    reader = Reading(source, Recorder(wanted=re.compile("other")))
+    await sql(shop, "INSERT INTO item SELECT generate_series(1, 500)")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while state.source.rows_without_rule < 500:
+            reader.grown.clear()
+            await reader.grown.wait()
+    reader.task.cancel()
+    await source.close()
+
+    assert reader.names == set()
+
+
+async def test_reading_pauses_at_the_bound_while_the_consumer_is_busy_and_the_server_still_hears_of_us(
+    shop: Database,
+) -> None:
+    await sql(shop, "INSERT INTO item SELECT i, 'n', repeat('x', 1000) FROM generate_series(1, 20000) i")
+    async with reading(shop, max_batch_items=100) as reader:
+        reader.room.clear()
+        await reader.until()
+        statement = "SELECT reply_time FROM pg_stat_replication WHERE application_name LIKE 'invalidator/%'"
+        seen = set()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(seen) < 4:
+                seen |= {row[0] for row in await sql(shop, statement) if row[0] is not None}
+        assert len(reader.batches) <= 1
+        assert reader.source._session is not None
+        assert len(reader.source._session._invalidation) < 100 + 256
+
+        reader.room.set()
+        await reader.until(b"public.item I 20000")
+
+    assert len(reader.names) == 20000
+
+
+async def test_a_heartbeat_comes_back_through_the_wal(shop: Database) -> None:
+    async with reading(shop, heartbeat_seconds=0.05) as reader:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not any(batch.heartbeat for batch in reader.batches):
+                reader.grown.clear()
+                await reader.grown.wait()
+
+
+async def test_a_second_reader_of_the_slot_stands_by_until_the_first_is_gone(shop: Database) -> None:
+    async with reading(shop) as reader:
+        await sql(shop, "INSERT INTO item VALUES (1)")
+        await reader.until(b"public.item I 1")
+
+        with pytest.raises(SlotInUse) as caught:
+            async for _ in PgoutputSource(settings(shop), Events(State())).batches(Recorder()):
+                pass
+        assert caught.value.holder_pid
+
+    async with reading(shop) as successor:
+        await successor.until(b"public.item I 1")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("SELECT pg_drop_replication_slot(current_database())", "there is no replication slot"),
+        ("DROP PUBLICATION p", "there is no publication 'p'"),
+        (
+            "SELECT pg_drop_replication_slot(current_database());"
+            "SELECT pg_create_logical_replication_slot(current_database(), 'test_decoding')",
+            "plugin 'test_decoding'",
+        ),
+    ],
+)
+async def test_a_wrong_setup_is_a_configuration_error_that_says_what_to_run(
+    shop: Database, spoil: str, message: str
+) -> None:
+    await sql(shop, spoil)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        async for _ in PgoutputSource(settings(shop), Events(State())).batches(Recorder()):
+            pass
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"dbname": "nowhere"}, "nowhere"), ({"user": "nobody_here"}, "nobody_here"), ({"port": "1"}, "refused")],
+)
+async def test_a_wrong_address_says_which_part(shop: Database, change: dict[str, str], message: str) -> None:
+    dsn = psycopg.conninfo.make_conninfo(shop.dsn, **change)
+    source = PgoutputSource(Settings(type="pgoutput", dsn=dsn), Events(State()))
+
+    with pytest.raises((ConfigError, SourceDisconnected), match=message) as caught:
+        async for _ in source.batches(Recorder()):
+            pass
+    assert isinstance(caught.value, SourceDisconnected) == ("port" in change)
+
+
+async def test_an_ended_connection_is_a_disconnection_and_the_next_call_goes_on(shop: Database) -> None:
+    async with reading(shop) as reader:
+        await sql(shop, "INSERT INTO item VALUES (1)")
+        await reader.until(b"public.item I 1")
+        await sql(shop, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+
+        with pytest.raises(SourceDisconnected):
+            await asyncio.wait_for(reader.task, DEADLINE_SECONDS)
+
+    async with reading(shop) as again:
+        await again.until(b"public.item I 1")
+
+
+async def eventually(database: Database, position: Lsn) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await confirmed(database) < position:
+            pass
