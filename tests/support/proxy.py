@@ -1,0 +1,182 @@
+"""A proxy between a client and a server that breaks the network in the ways networks break.
+
+Needs neither root nor tc. Faults act on bytes, so they hit any protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import AsyncExitStack, suppress
+from enum import Enum
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+
+class Fault(Enum):
+    """What happens to connections and bytes while it is set; set it at any time."""
+
+    NONE = "everything passes"
+    REFUSE = "new connections are reset; open ones go on"
+    BLACK_HOLE = "connections are accepted, bytes are held back in both directions until the fault ends"
+    DROP_REPLIES = "requests reach the server, its answers are thrown away"
+
+
+class FaultProxy:
+    """Forwards a loopback port to a server; also counts what passed.
+
+    Attributes:
+        port: where clients connect.
+        latency_seconds: added to each chunk in each direction.
+        connections: how many were accepted so far.
+        request_bytes: sent on to the server so far.
+        reply_bytes: sent on to clients so far.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.upstream = (host, port)
+        self.port = 0
+        self.latency_seconds = 0.0
+        self.connections = 0
+        self.request_bytes = 0
+        self.reply_bytes = 0
+        self._fault = Fault.NONE
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._cut_request_at: int | None = None
+        self._cut_reply_at: int | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def through(self, url: str) -> str:
+        """The URL (redis://, postgresql://, http://) with the proxy's address in place of the server's."""
+        parts = urlsplit(url)
+        credentials, at, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
+
+    @property
+    def fault(self) -> Fault:
+        """The fault in force."""
+        return self._fault
+
+    @fault.setter
+    def fault(self, fault: Fault) -> None:
+        self._fault = fault
+        if fault is Fault.BLACK_HOLE:
+            self._flowing.clear()
+        else:
+            self._flowing.set()
+
+    def reset_connections(self) -> None:
+        """Cut every open connection with a TCP reset on both sides."""
+        for writer in tuple(self._writers):
+            _reset(writer)
+
+    def cut_after(self, *, request_bytes: int | None = None, reply_bytes: int | None = None) -> None:
+        """Reset everything once that many more bytes have passed; the last chunk is cut short. Happens once."""
+        self._cut_request_at = None if request_bytes is None else self.request_bytes + request_bytes
+        self._cut_reply_at = None if reply_bytes is None else self.reply_bytes + reply_bytes
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if self._fault is Fault.REFUSE:
+                _reset(writer)
+            else:
+                await self._forward(reader, writer)
+        except OSError:  # one side is gone: so is the other
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection(*self.upstream)
+        pair = {writer, upstream_writer}
+        self._writers |= pair
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, upstream_writer, is_reply=False))
+                group.create_task(self._pump(upstream_reader, writer, is_reply=True))
+        except* OSError:
+            self._abort(pair)
+        finally:
+            self._writers -= pair
+            upstream_writer.close()
+
+    def _abort(self, pair: set[asyncio.StreamWriter]) -> None:
+        for writer in pair:
+            _reset(writer)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
+        while chunk := await reader.read(65536):
+            if self.latency_seconds:
+                await asyncio.sleep(self.latency_seconds)
+            await self._flowing.wait()
+            if is_reply and self._fault is Fault.DROP_REPLIES:
+                continue
+            part = chunk[: self._room(is_reply=is_reply)]
+            writer.write(part)
+            await writer.drain()
+            self._count(len(part), is_reply=is_reply)
+            if len(part) < len(chunk) or self._room(is_reply=is_reply) == 0:
+                self._cut_request_at = self._cut_reply_at = None
+                self.reset_connections()
+                return
+        if writer.can_write_eof():
+            writer.write_eof()
+
+    def _room(self, *, is_reply: bool) -> int | None:
+        at, so_far = (self._cut_reply_at, self.reply_bytes) if is_reply else (self._cut_request_at, self.request_bytes)
+        return None if at is None else max(0, at - so_far)
+
+    def _count(self, size: int, *, is_reply: bool) -> None:
+        if is_reply:
+            self.reply_bytes += size
+        else:
+            self.request_bytes += size
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST instead of FIN: SO_LINGER with a time of zero."""
+    connection: socket.socket | None = writer.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@pytest.fixture
+async def proxy_to() -> AsyncIterator[Callable[[str], Awaitable[FaultProxy]]]:
+    """Puts a proxy before the server of a URL: ``proxy = await proxy_to(url); client(proxy.through(url))``."""
+    async with AsyncExitStack() as stack:
+
+        async def make(url: str) -> FaultProxy:
+            parts = urlsplit(url)
+            assert parts.hostname is not None
+            assert parts.port is not None
+            return await stack.enter_async_context(FaultProxy(parts.hostname, parts.port))
+
+        yield make
