@@ -92,8 +92,15 @@ class Source(Protocol):
 class Target(Protocol):
     """A place where stale entries live."""
 
-    layer: ClassVar[Layer]
-    name: str
+    @property
+    def layer(self) -> Layer:
+        """Where it stands in the order of application."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name in the settings: the label ``target`` of metrics and logs."""
+        ...
 
     async def apply(self, batch: Batch) -> Applied:
         """Drop everything that the batch names and this target can hold.

@@ -185,7 +185,8 @@ async def test_an_idle_source_moves_on_with_the_wal_of_others(shop: Database) ->
 async def test_rows_of_a_partition_carry_the_name_of_the_partitioned_table(database: Database) -> None:
     database.execute(
         "CREATE TABLE event (id int, day date) PARTITION BY RANGE (day);"
-        "CREATE TABLE event_2026 PARTITION OF event FOR VALUES FROM ('2026-01-01') TO ('2027-01-01') PARTITION BY LIST (id);"
+        "CREATE TABLE event_2026 PARTITION OF event FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')"
+        " PARTITION BY LIST (id);"
         "CREATE TABLE event_2026_1 PARTITION OF event_2026 FOR VALUES IN (1)"
     )
     publish(database, "event")
@@ -261,7 +262,7 @@ async def test_reading_pauses_at_the_bound_while_the_consumer_is_busy_and_the_se
         reader.room.clear()
         await reader.until()
         statement = "SELECT reply_time FROM pg_stat_replication WHERE application_name LIKE 'invalidator/%'"
-        seen = set()
+        seen: set[object] = set()
         async with asyncio.timeout(DEADLINE_SECONDS):
             while len(seen) < 4:
                 seen |= {row[0] for row in await sql(shop, statement) if row[0] is not None}

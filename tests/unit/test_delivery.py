@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logs")
 class Recorder:
     """A target that writes down what it applies, fails as told, and can be held."""
 
-    layer: Layer  # type: ignore[misc]  # the port's is a class variable: here each instance has its own
+    layer: Layer
     name: str
     journal: list[tuple[str, set[bytes]]]
     errors: list[Exception] = field(default_factory=list)

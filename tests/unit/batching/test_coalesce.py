@@ -16,8 +16,17 @@ def invalidations(draw: st.DrawFn, depth: int = 1) -> Invalidation:
     repeats = {}
     if depth:
         repeats = draw(st.dictionaries(st.sampled_from([(1.0,), (1.0, 5.0)]), invalidations(depth - 1), max_size=2))
-    sets = [draw(names) for _ in range(7)]
-    return Invalidation(*sets, cdn_all=draw(st.booleans()), repeats=repeats)
+    return Invalidation(
+        keys=draw(names),
+        tags=draw(names),
+        key_patterns=draw(names),
+        tag_patterns=draw(names),
+        l1=draw(names),
+        cdn=draw(names),
+        cdn_soft=draw(names),
+        cdn_all=draw(st.booleans()),
+        repeats=repeats,
+    )
 
 
 @given(st.lists(invalidations(), min_size=1, max_size=5))
