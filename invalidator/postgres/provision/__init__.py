@@ -1,0 +1,33 @@
+"""The SQL that makes a database ready, worked out from its catalog and from what the rules need.
+
+    Need, Request      what is wanted
+    facts              what is there (reads the catalog)
+    plan               wanted minus there: steps, findings (decides, no I/O)
+    offline_plan       the same without a database: generic and guarded
+    apply              runs the steps
+
+One rule stands above all: no statement may make the application's own UPDATE or DELETE fail. Postgres refuses both on a
+table that a publication of updates names but that has no replica identity, or whose column list or row filter does not
+fit that identity (https://www.postgresql.org/docs/current/logical-replication-publication.html).
+"""
+
+from __future__ import annotations
+
+from invalidator.postgres.provision.offline import offline_plan
+from invalidator.postgres.provision.plan import plan
+from invalidator.postgres.provision.run import apply, facts
+from invalidator.postgres.provision.words import Facts, Finding, Need, Plan, Purpose, Request, Step
+
+__all__ = [
+    "Facts",
+    "Finding",
+    "Need",
+    "Plan",
+    "Purpose",
+    "Request",
+    "Step",
+    "apply",
+    "facts",
+    "offline_plan",
+    "plan",
+]

@@ -1,0 +1,173 @@
+"""Which replica identity a table should have so that the rules see old values and the application can still write.
+
+What Postgres refuses, found in CheckCmdReplicaIdentity (src/backend/executor/execReplication.c): UPDATE and DELETE on a
+published table without identity; with a column list or row filter that does not fit the identity, in *any* publication;
+and, from 18 on, with generated columns in the identity that are not published (virtual ones never are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from invalidator.postgres.catalog import Publication, PublishedTable, Table
+from invalidator.postgres.provision.words import GENERATED_COLUMNS, Facts, Finding, Request, Step, identifier
+from invalidator.postgres.provision.words import Purpose as For
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A replica identity that a table has or could have."""
+
+    columns: frozenset[str]
+    clause: sql.Composable
+    """What stands behind REPLICA IDENTITY."""
+    is_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What becomes of one table's identity."""
+
+    identity: Identity | None
+    """None: it has none and gets none, so it must not be published."""
+    change: Step | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def choose(table: Table, old_columns: frozenset[str], rules: str, facts: Facts, request: Request) -> Choice:
+    """Keep the identity if it serves, else take the smallest one that does.
+
+    Args:
+        table: an ordinary table or a partition.
+        old_columns: whose old values the rules need.
+        rules: the names of those rules, for messages.
+        facts: the database.
+        request: what is wanted.
+    """
+    current = _current(table)
+    if current is not None and old_columns <= current.columns:
+        return Choice(current)
+    blockers = sorted({name for option in _options(table) for name in _blockers(table, option, facts, request)})
+    usable = [option for option in _options(table) if not _blockers(table, option, facts, request)]
+    better = next((option for option in usable if old_columns <= option.columns), None)
+    if better is None and current is None:
+        better = next(iter(usable), None)
+    if better is None or not request.may_alter_tables:
+        return _left(table, current, old_columns, rules, better, blockers)
+    missing = f"old {_listed(old_columns - current.columns)}" if current is not None else "a way to name its rows"
+    why = f"{rules} needs {missing}" if current is not None else f"{table.full_name} needs {missing} to be published"
+    change = Step(For.IDENTITY, (alteration(table, better),), why)
+    findings: tuple[Finding, ...] = ()
+    if not old_columns <= better.columns:
+        findings = (_widening(table, old_columns - better.columns, rules, None),)
+    return Choice(better, change, findings)
+
+
+def alteration(table: Table, identity: Identity) -> sql.Composed:
+    """ALTER TABLE for that identity."""
+    return sql.SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(identifier(table), identity.clause)
+
+
+def _left(
+    table: Table,
+    current: Identity | None,
+    old_columns: frozenset[str],
+    rules: str,
+    better: Identity | None,
+    blockers: list[str],
+) -> Choice:
+    fix = None if better is None else alteration(table, better).as_string(None) + ";"
+    if current is not None:
+        return Choice(current, findings=(_widening(table, old_columns - current.columns, rules, fix, blockers),))
+    text = (
+        f"{table.full_name} has no usable replica identity: publishing it would make every UPDATE and DELETE on it fail"
+    )
+    if blockers:
+        text += f"; none can be set, because of column lists or row filters in {_listed(blockers)}"
+    elif better is None and _has_virtual(table):
+        text += "; FULL is impossible, because Postgres never sends virtual generated columns"
+    add_key = f"ALTER TABLE {identifier(table).as_string(None)} ADD PRIMARY KEY (…);"
+    return Choice(None, findings=(Finding(text + f" (left out; {rules} sees nothing of it)", fix or add_key),))
+
+
+def _widening(
+    table: Table, missing: frozenset[str], rules: str, fix: str | None, blockers: list[str] | None = None
+) -> Finding:
+    text = (
+        f"old {_listed(missing)} of {table.full_name} will not be sent: {rules} applies its coarse form"
+        " whenever it needs them"
+    )
+    if blockers:
+        text += f" (a wider identity does not fit the column lists or row filters in {_listed(blockers)})"
+    return Finding(text, fix)
+
+
+def _current(table: Table) -> Identity | None:
+    columns = table.identity
+    if columns is None or (table.replica_identity == "f" and _has_virtual(table)):
+        return None
+    clause: sql.Composable = sql.SQL("FULL" if table.replica_identity == "f" else "DEFAULT")
+    return Identity(columns, clause, is_full=table.replica_identity == "f")
+
+
+def _options(table: Table) -> Iterator[Identity]:
+    """All that the table could have, the cheapest first."""
+    if table.primary_key:
+        yield Identity(frozenset(table.primary_key), sql.SQL("DEFAULT"))
+    for index in sorted(table.indexes, key=lambda index: (len(index.columns), index.name)):
+        if not index.is_primary:
+            clause = sql.SQL("USING INDEX {}").format(sql.Identifier(index.name))
+            yield Identity(frozenset(index.columns), clause)
+    if not _has_virtual(table):
+        yield Identity(frozenset(column.name for column in table.columns), sql.SQL("FULL"), is_full=True)
+
+
+def _blockers(table: Table, identity: Identity, facts: Facts, request: Request) -> list[str]:
+    """The publications that would not fit that identity, so that UPDATE fails."""
+    return [
+        publication.name
+        for publication in facts.publications.values()
+        if publication.operations & {"update", "delete"}
+        and (
+            _has_unfit_entry(table, identity, publication, is_ours=publication.name == request.publication)
+            or (
+                facts.server.version >= GENERATED_COLUMNS
+                and publication.name != request.publication  # ours is told to send them
+                and _hides_generated(table, identity, publication)
+            )
+        )
+    ]
+
+
+def _has_unfit_entry(table: Table, identity: Identity, publication: Publication, *, is_ours: bool) -> bool:
+    for entry in _entries(table, publication):
+        if entry.has_row_filter:  # which columns it reads is not in the catalog in a form worth parsing
+            return True
+        # Our own list is set anew in the same transaction.
+        if entry.columns is not None and not is_ours and (identity.is_full or not identity.columns <= entry.columns):
+            return True
+    return False
+
+
+def _hides_generated(table: Table, identity: Identity, publication: Publication) -> bool:
+    generated = {column.name for column in table.columns if column.generated} & identity.columns
+    entries = _entries(table, publication)
+    is_published = bool(entries) or publication.is_for_all_tables or table.schema in publication.schemas
+    has_list = any(entry.columns is not None for entry in entries)
+    return bool(generated) and is_published and not publication.sends_generated and not has_list
+
+
+def _entries(table: Table, publication: Publication) -> list[PublishedTable]:
+    found = (publication.table(oid) for oid in (table.oid, table.root_oid) if oid is not None)
+    return [entry for entry in found if entry is not None]
+
+
+def _has_virtual(table: Table) -> bool:
+    return any(column.generated == "v" for column in table.columns)
+
+
+def _listed(names: frozenset[str] | list[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,99 @@
+"""Reading the facts from a database, and running the steps of a plan there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+
+from invalidator.errors import ConfigError, InvalidatorError
+from invalidator.postgres import catalog
+from invalidator.postgres.failures import ours
+from invalidator.postgres.provision.words import Facts, Need, Plan, Purpose, Request, Step
+
+LOCK_TIMEOUT = "5s"
+"""ALTER TABLE waits no longer for the application, because everybody else would queue up behind it."""
+STATEMENT_TIMEOUT = "60s"
+"""A slot is made only when all transactions that were open at that moment have ended."""
+
+
+async def facts(connection: psycopg.AsyncConnection[Any], needs: Sequence[Need], request: Request) -> Facts:
+    """Read what a plan is made from.
+
+    Raises:
+        ConfigError, SourceDisconnected: the catalog cannot be read.
+    """
+    patterns = sorted({(need.schema, need.table) for need in needs})
+    return Facts(
+        await catalog.server(connection),
+        await catalog.role(connection, request.role) if request.role is not None else None,
+        await catalog.tables(connection, patterns),
+        await catalog.publications(connection),
+        await catalog.slot(connection, request.slot),
+    )
+
+
+async def apply(
+    connection: psycopg.AsyncConnection[Any],
+    plan: Plan,
+    *,
+    only: frozenset[Purpose] | None = None,
+    report: Callable[[Step], None] | None = None,
+) -> None:
+    """Run the plan's steps in order, each in a transaction of its own.
+
+    Args:
+        connection: in autocommit mode, as a role that owns the tables and may create roles and slots.
+        plan: what to run; advice is passed over.
+        only: steps of these purposes; None: all.
+        report: called after each step.
+
+    Raises:
+        ConfigError: the server refused a statement; those before it are done, and running again goes on there.
+        SourceDisconnected: the connection broke.
+    """
+    try:
+        await connection.execute("SELECT set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
+        await connection.execute("SELECT set_config('statement_timeout', %s, false)", [STATEMENT_TIMEOUT])
+    except psycopg.Error as error:
+        raise ours(error, doing="preparing the session") from error
+    for step in plan.to_run:
+        if only is None or step.purpose in only:
+            await _run(connection, step)
+            if report is not None:
+                report(step)
+
+
+async def _run(connection: psycopg.AsyncConnection[Any], step: Step) -> None:
+    statement = step.statements[0]
+    try:
+        if len(step.statements) == 1:
+            # pg_create_logical_replication_slot refuses a transaction that has written something.
+            await connection.execute(statement)
+            return
+        async with connection.transaction():
+            for statement in step.statements:
+                await connection.execute(statement)
+    except psycopg.Error as error:
+        raise _refused(error, statement.as_string(None)) from error
+
+
+def _refused(error: psycopg.Error, statement: str) -> InvalidatorError:
+    first = statement.splitlines()[0]
+    match error:
+        case pg.LockNotAvailable():
+            msg = f"{first}: the table was in use for longer than {LOCK_TIMEOUT}; nothing waits any more"
+            return ConfigError(msg, fix="run setup --apply again at a quieter moment")
+        case pg.QueryCanceled():
+            msg = f"{first}: not done within {STATEMENT_TIMEOUT}; a slot waits for all open transactions to end"
+            return ConfigError(
+                msg, fix="SELECT pid, xact_start, query FROM pg_stat_activity WHERE xact_start IS NOT NULL;"
+            )
+        case pg.InsufficientPrivilege():
+            msg = f"{first}: {error.diag.message_primary}"
+            fix = "connect as the owner of the tables, with CREATEROLE and REPLICATION (or superuser): setup --dsn …"
+            return ConfigError(msg, fix=fix)
+        case _:
+            return ours(error, doing=first)

@@ -1,0 +1,175 @@
+"""How each table of the rules is published, or why it is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Table
+from invalidator.postgres.provision.identity import Choice, choose
+from invalidator.postgres.provision.words import (
+    COLUMN_LISTS,
+    GENERATED_COLUMNS,
+    Facts,
+    Finding,
+    Need,
+    Request,
+    Step,
+    identifier,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A table that is to be published."""
+
+    table: Table
+    required: frozenset[str]
+    """What a column list must name: the rules' columns and the replica identity."""
+    listed: frozenset[str] | None
+    """The column list; None: no list is possible or none is worth it."""
+    changes: tuple[Step, ...]
+    """ALTER TABLE … REPLICA IDENTITY, of the table or of its partitions."""
+
+    @property
+    def target(self) -> sql.Composable:
+        """The table as FOR TABLE names it, with its column list in the table's order."""
+        if self.listed is None:
+            return identifier(self.table)
+        names = [sql.Identifier(column.name) for column in self.table.columns if column.name in self.listed]
+        return sql.SQL("{} ({})").format(identifier(self.table), sql.SQL(", ").join(names))
+
+
+def entries(needs: tuple[Need, ...], facts: Facts, request: Request) -> tuple[list[Entry], list[Finding]]:
+    """Decide for each table that a rule is about.
+
+    A need that fits no table is a finding, as is a table that must be left out.
+    """
+    decided: list[Entry] = []
+    findings: list[Finding] = []
+    for need in needs:
+        if not any(need.wants(table) for table in facts.tables):
+            text = f"rule '{need.rule}' ({need.place}): no table matches {need.full_name}"
+            findings.append(Finding(text))
+    for table in facts.tables:
+        wanted = tuple(need for need in needs if need.wants(table))
+        if not wanted:
+            continue
+        refusal = _refusal(table, wanted, facts)
+        if refusal is not None:
+            findings.extend(refusal)
+            continue
+        entry, more = _entry(table, wanted, facts, request)
+        findings.extend(more)
+        if entry is not None:
+            decided.append(entry)
+    return decided, findings
+
+
+def _refusal(table: Table, needs: tuple[Need, ...], facts: Facts) -> list[Finding] | None:
+    """Why a relation cannot be published; None when it can. Globs pass over such relations in silence."""
+    rules = _rules(needs)
+    root = next((other for other in facts.tables if other.oid == table.root_oid), None)
+    if table.root_oid is not None:
+        deaf = tuple(need for need in needs if need.is_exact or root is None or not need.wants(root))
+        text = (
+            f"{table.full_name} is a partition: its rows come under the partitioned table's name, not to {_rules(deaf)}"
+        )
+        return [Finding(text, "name the partitioned table in the rule")] if deaf else []
+    if table.kind not in {ORDINARY, PARTITIONED}:
+        text = (
+            f"{table.full_name} is a {KINDS.get(table.kind, 'relation')}: it writes no changes that {rules} could see"
+        )
+        return [Finding(text, "name the tables behind it")] if any(need.is_exact for need in needs) else []
+    if not table.is_permanent:
+        text = f"{table.full_name} is unlogged: it writes no WAL, so {rules} sees nothing of it"
+        name = identifier(table).as_string(None)
+        return [Finding(text, f"ALTER TABLE {name} SET LOGGED;")] if any(need.is_exact for need in needs) else []
+    return None
+
+
+def _entry(table: Table, needs: tuple[Need, ...], facts: Facts, request: Request) -> tuple[Entry | None, list[Finding]]:
+    columns: frozenset[str] = frozenset().union(*(need.columns for need in needs))
+    known = frozenset(column.name for column in table.columns)
+    findings = _column_findings(table, needs, facts)
+    old = frozenset[str]().union(*(need.old_columns for need in needs)) & known
+    parts = [part for part in facts.tables if part.root_oid == table.oid and part.kind == ORDINARY]
+    if table.kind == PARTITIONED and table.identity is None:
+        findings.append(_without_key(table, needs))
+        return None, findings
+    choices = [
+        choose(part, old, _rules(needs), facts, request) for part in (parts if table.kind == PARTITIONED else [table])
+    ]
+    findings += [finding for choice in choices for finding in choice.findings]
+    if any(choice.identity is None for choice in choices):
+        return None, findings
+    changes = tuple(choice.change for choice in choices if choice.change is not None)
+    identity = known.intersection(*(choice.identity.columns for choice in choices if choice.identity is not None))
+    required = (columns & known) | identity
+    listed = _list(table, required, choices, facts, request)
+    findings += _comparison_findings(table, needs, identity)
+    return Entry(table, required, listed, changes), findings
+
+
+def _list(
+    table: Table, required: frozenset[str], choices: list[Choice], facts: Facts, request: Request
+) -> frozenset[str] | None:
+    """The shortest column list that is allowed; None when there is none or it would name everything."""
+    version = facts.server.version
+    publication = facts.publications.get(request.publication)
+    if version < COLUMN_LISTS or table.kind == PARTITIONED:  # without via_root Postgres takes no list for these
+        return None
+    if publication is not None and (publication.schemas or publication.is_for_all_tables):
+        return None
+    if any(choice.identity is not None and choice.identity.is_full for choice in choices):
+        return None  # any list with FULL makes UPDATE fail
+    generated = frozenset(column.name for column in table.columns if column.generated)
+    stored = frozenset(column.name for column in table.columns if column.generated == "s")
+    identity = required.intersection(*(choice.identity.columns for choice in choices if choice.identity is not None))
+    if version < GENERATED_COLUMNS and identity & generated:
+        return None  # a list may not name it, and must
+    listed = required - (generated if version < GENERATED_COLUMNS else generated - stored)
+    sendable = frozenset(column.name for column in table.columns) - generated
+    return None if not listed or sendable <= listed else listed
+
+
+def _column_findings(table: Table, needs: tuple[Need, ...], facts: Facts) -> list[Finding]:
+    known = {column.name: column for column in table.columns}
+    findings = []
+    for need in needs:
+        for name in sorted(need.columns):
+            column = known.get(name)
+            where = f"rule '{need.rule}' ({need.place})"
+            if column is None:
+                findings.append(Finding(f"{where}: {table.full_name} has no column '{name}'"))
+            elif column.generated == "v" or (column.generated and facts.server.version < GENERATED_COLUMNS):
+                text = f"{where}: '{name}' of {table.full_name} is a generated column, which Postgres does not send"
+                findings.append(Finding(text, "use the columns that it is made of"))
+    return findings
+
+
+def _comparison_findings(table: Table, needs: tuple[Need, ...], identity: frozenset[str]) -> list[Finding]:
+    return [
+        Finding(
+            f"rule '{need.rule}' ({need.place}) compares {', '.join(sorted(need.compared - identity))} of"
+            f" {table.full_name}, whose old values are not sent: it fires for every UPDATE",
+            f"ALTER TABLE {identifier(table).as_string(None)} REPLICA IDENTITY FULL;   -- if that is too often",
+            is_problem=False,
+        )
+        for need in needs
+        if need.compared - identity
+    ]
+
+
+def _without_key(table: Table, needs: tuple[Need, ...]) -> Finding:
+    text = (
+        f"{table.full_name} is partitioned and has no primary key: a partition made later would have no replica"
+        f" identity, and every UPDATE on it would fail (left out; {_rules(needs)} sees nothing of it)"
+    )
+    return Finding(text, f"ALTER TABLE {identifier(table).as_string(None)} ADD PRIMARY KEY (…);")
+
+
+def _rules(needs: tuple[Need, ...]) -> str:
+    names = sorted({need.rule for need in needs})
+    return f"rule{'s' if len(names) > 1 else ''} " + ", ".join(f"'{name}'" for name in names)
