@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from invalidator.telemetry.state import Role
+
 if TYPE_CHECKING:
     from invalidator.telemetry.state import State
 
@@ -12,7 +14,8 @@ def staleness_seconds(state: State, now: float) -> float:
     """Age of the oldest committed change that is not fully applied, on the server's clock; 0 when none is pending."""
     pending = (state.oldest_unfinished_commit, state.source.oldest_undelivered_commit)
     commits = [commit for commit in pending if commit is not None]
-    if not commits:
+    # What a standby has seen before it lost the stream is the business of the process that streams now.
+    if not commits or state.source.role is Role.STANDBY:
         return 0.0
     return max(0.0, now + state.source.clock_offset_seconds - min(commits))
 

@@ -8,7 +8,6 @@ Pure: the same state and time give the same problems. Every code has a page in d
 from __future__ import annotations
 
 import re
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal

@@ -1,0 +1,342 @@
+"""Every metric family in one table: name, type, labels, meaning; ``metrics.py`` fills it, the docs print it.
+
+``python -m invalidator.telemetry.catalogue`` writes docs/reference/metrics.md to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from invalidator.model import Operation, WidenReason
+from invalidator.telemetry.problems import CODES
+from invalidator.telemetry.state import DELIVERY_BUCKETS, DURATION_BUCKETS, Role
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+MAX_TABLES: Final = 200
+"""Tables with a series of their own; later ones share the label value ``other``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family as it is exposed."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+    note: str = ""
+    """For the reference page: how to read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Families that answer one question."""
+
+    title: str
+    families: tuple[Family, ...]
+
+
+RECONNECT_REASONS: Final = ("connection", "server_shutdown", "silence")
+SKIP_REASONS: Final = ("no_rule", "unchanged")
+RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
+WIDEN_REASONS: Final = tuple(WidenReason)
+RESULTS: Final = ("ok", "timeout", "connection", "rate_limited", "http_4xx", "http_5xx", "rejected")
+ITEM_KINDS: Final = ("key", "tag", "pattern", "cdn_tag")
+WAL_POINTS: Final = ("server", "received", "applied", "confirmed")
+WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
+    "op": tuple(Operation),
+    "role": tuple(Role),
+    "result": RESULTS,
+    "kind": ITEM_KINDS,
+    "point": WAL_POINTS,
+    "status": WAL_STATUSES,
+    "level": LOG_LEVELS,
+    "code": tuple(CODES),
+}
+"""Labels whose values are known before the first change; all of them are exposed from the start."""
+
+GROUPS: Final = (
+    Group(
+        "Freshness",
+        (
+            Family(
+                "invalidator_staleness_seconds",
+                "gauge",
+                ("slot",),
+                "Age of the oldest committed change that is not applied to every target; 0 when none is pending.",
+                "The service level to watch. Computed at the scrape, on the server's clock, so it cannot stick.",
+            ),
+            Family(
+                "invalidator_invalidation_duration_seconds",
+                "histogram",
+                ("target",),
+                "From the commit on the server until the target had applied it.",
+                "Once per batch: the age of its oldest commit.",
+            ),
+            Family(
+                "invalidator_heartbeat_last_sent_timestamp_seconds",
+                "gauge",
+                ("slot",),
+                "When the newest heartbeat was written to Postgres.",
+            ),
+            Family(
+                "invalidator_heartbeat_last_delivered_timestamp_seconds",
+                "gauge",
+                ("slot",),
+                "When the newest heartbeat that came through Postgres and every required target was sent.",
+            ),
+            Family(
+                "invalidator_clock_offset_seconds",
+                "gauge",
+                ("slot",),
+                "Clock of the Postgres server minus the local clock.",
+                "Ages and durations are corrected by it.",
+            ),
+            Family(
+                "invalidator_problems",
+                "gauge",
+                ("code",),
+                "Problems that /status lists, with their fixes, by code.",
+                "Each code has a page in [operations](../operations/README.md).",
+            ),
+        ),
+    ),
+    Group(
+        "Source",
+        (
+            Family(
+                "invalidator_role",
+                "gauge",
+                ("role",),
+                "1 for what the process does at the moment.",
+            ),
+            Family(
+                "invalidator_stream_connected",
+                "gauge",
+                ("slot",),
+                "1 if this process holds the change stream.",
+                "0 on a standby: use `max without (instance, pod)` over all replicas.",
+            ),
+            Family(
+                "invalidator_stream_reconnects_total",
+                "counter",
+                ("slot", "reason"),
+                "Times the change stream ended and was opened again.",
+                f"`reason`: {', '.join(RECONNECT_REASONS)}.",
+            ),
+            Family("invalidator_received_bytes_total", "counter", ("slot",), "Bytes of the change stream received."),
+            Family("invalidator_transactions_total", "counter", ("slot",), "Committed transactions received."),
+            Family(
+                "invalidator_events_total",
+                "counter",
+                ("table", "op"),
+                "Row changes received for tables that have rules.",
+                f"Tables after the {MAX_TABLES}th share the value `other`. A TRUNCATE counts once per table.",
+            ),
+            Family(
+                "invalidator_events_skipped_total",
+                "counter",
+                ("reason",),
+                "Row changes that made nothing stale.",
+                "`reason`: no_rule (no rule for the table), unchanged (an UPDATE outside `changed`; per rule).",
+            ),
+            Family(
+                "invalidator_wal_position_bytes",
+                "gauge",
+                ("slot", "point"),
+                "WAL position as a byte count.",
+                "Lag in bytes is the difference of two points.",
+            ),
+            Family("invalidator_slot_active", "gauge", ("slot",), "1 if some process reads the slot."),
+            Family(
+                "invalidator_slot_retained_wal_bytes",
+                "gauge",
+                ("slot",),
+                "WAL that the server keeps for the slot.",
+                "Absent until the server was asked.",
+            ),
+            Family(
+                "invalidator_slot_unconfirmed_wal_bytes",
+                "gauge",
+                ("slot",),
+                "WAL between the confirmed position and the end of the server's WAL.",
+                "Absent until the server was asked.",
+            ),
+            Family(
+                "invalidator_slot_safe_wal_bytes",
+                "gauge",
+                ("slot",),
+                "WAL that can still be written before the slot is lost.",
+                "Absent when `max_slot_wal_keep_size` is -1: the disk is the limit then.",
+            ),
+            Family(
+                "invalidator_slot_wal_status", "gauge", ("slot", "status"), "1 for the current wal_status of the slot."
+            ),
+        ),
+    ),
+    Group(
+        "Rules",
+        (
+            Family("invalidator_rule_matches_total", "counter", ("rule", "op"), "Row changes that a rule fired for."),
+            Family(
+                "invalidator_rule_null_skips_total",
+                "counter",
+                ("rule",),
+                "Templates that were left out because a value was NULL.",
+            ),
+            Family(
+                "invalidator_rule_errors_total",
+                "counter",
+                ("rule", "reason"),
+                "Row changes that a rule could not turn into exact names.",
+                f"`reason`: {', '.join(RULE_ERROR_REASONS)}. The coarse form was applied instead.",
+            ),
+            Family(
+                "invalidator_widened_total",
+                "counter",
+                ("rule", "reason"),
+                "Times a rule's coarse form was applied instead of the exact one.",
+                f"`reason`: {', '.join(WIDEN_REASONS)}.",
+            ),
+        ),
+    ),
+    Group(
+        "Targets",
+        (
+            Family(
+                "invalidator_target_info",
+                "gauge",
+                ("target", "type", "layer", "required"),
+                "The configured targets; always 1.",
+            ),
+            Family(
+                "invalidator_deliveries_total",
+                "counter",
+                ("target", "result"),
+                "Applications of a batch to a target.",
+            ),
+            Family(
+                "invalidator_delivery_duration_seconds",
+                "histogram",
+                ("target",),
+                "Time from the first attempt to apply a batch until the target had applied it.",
+            ),
+            Family(
+                "invalidator_delivered_items_total",
+                "counter",
+                ("target", "kind"),
+                "Distinct keys, tags, patterns and CDN tags applied.",
+            ),
+            Family(
+                "invalidator_removed_items_total",
+                "counter",
+                ("target",),
+                "Entries that were there and are gone, where the target tells.",
+                "Never above 0 while keys are delivered: the rules' templates do not match the application's keys.",
+            ),
+            Family(
+                "invalidator_abandoned_items_total",
+                "counter",
+                ("target",),
+                "Items given up by a best-effort target; they may be stale there.",
+            ),
+            Family("invalidator_retries_total", "counter", ("target",), "Applications that were tried again."),
+            Family(
+                "invalidator_rate_limit_wait_seconds_total",
+                "counter",
+                ("target",),
+                "Time waited because the target asked for it.",
+            ),
+            Family("invalidator_queue_items", "gauge", ("target",), "Items waiting for the target."),
+            Family(
+                "invalidator_queue_limit_items",
+                "gauge",
+                ("target",),
+                "Items at which reading pauses (required) or items are given up (best effort).",
+            ),
+            Family("invalidator_inflight_deliveries", "gauge", ("target",), "Applications under way."),
+            Family("invalidator_repeats_pending", "gauge", ("target",), "Repeats that are not due yet."),
+            Family(
+                "invalidator_l1_receivers",
+                "gauge",
+                ("target",),
+                "Subscribers that the newest L1 message reached.",
+                "Absent until the first message. On Redis Cluster: subscribers of one node.",
+            ),
+        ),
+    ),
+    Group(
+        "Process",
+        (
+            Family("invalidator_build_info", "gauge", ("version", "python"), "The running version; always 1."),
+            Family("invalidator_config_info", "gauge", ("hash",), "The rule set in force; always 1."),
+            Family("invalidator_config_rules", "gauge", (), "Rules in force."),
+            Family(
+                "invalidator_config_loaded_timestamp_seconds", "gauge", (), "When the rule set in force was loaded."
+            ),
+            Family(
+                "invalidator_event_loop_lag_seconds",
+                "histogram",
+                (),
+                "How late a timer of the event loop was; measured once a second.",
+            ),
+            Family("invalidator_log_messages_total", "counter", ("level",), "Log messages, those held back included."),
+        ),
+    ),
+)
+
+FAMILIES: Final = {family.name: family for group in GROUPS for family in group.families}
+
+
+def page() -> str:
+    """The reference page as Markdown."""
+    return "\n".join(_page_lines()) + "\n"
+
+
+def _page_lines() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield "<!-- Generated: python -m invalidator.telemetry.catalogue > docs/reference/metrics.md -->"
+    yield ""
+    yield (
+        "`GET /metrics` answers in the Prometheus text format, or in OpenMetrics when the client accepts it. "
+        f"There are {len(FAMILIES)} families, and those of the Python client library (`process_*`, `python_gc_*`, "
+        "`python_info`)."
+    )
+    yield ""
+    yield (
+        "Label values come from the configuration (`slot`, `rule`, `target`, `table` with a rule) or from fixed "
+        "sets, never from rows. What is known before the first change is exposed as 0 from the start, so that "
+        "`rate()` sees the first step."
+    )
+    for group in GROUPS:
+        yield from _group_lines(group)
+    yield from ("", "## Fixed label values", "", "| label | values |", "|---|---|")
+    for label, values in FIXED_VALUES.items():
+        yield f"| `{label}` | {', '.join(f'`{value}`' for value in values)} |"
+    yield from ("", "## Buckets", "", "| family | upper bounds in seconds |", "|---|---|")
+    yield f"| `invalidator_invalidation_duration_seconds` | {_bounds(DURATION_BUCKETS)} |"
+    yield f"| the other histograms | {_bounds(DELIVERY_BUCKETS)} |"
+
+
+def _group_lines(group: Group) -> Iterator[str]:
+    yield from ("", f"## {group.title}", "", "| name | type | labels | meaning |", "|---|---|---|---|")
+    for family in group.families:
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
+        note = f" {family.note}" if family.note else ""
+        yield f"| `{family.name}` | {family.kind} | {labels} | {family.help}{note} |"
+
+
+def _bounds(bounds: tuple[float, ...]) -> str:
+    return " ".join(f"{bound:g}" for bound in bounds)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
