@@ -128,6 +128,9 @@ class Events:
         items["pattern"] += applied.patterns
         items["cdn_tag"] += applied.cdn_tags
         state.removed_items += applied.removed
+        state.widened_items += applied.widened
+        if applied.widened:
+            self._log.warning("delivery.widened", target=target, items=applied.widened)
         if state.layer == "L1":
             state.receivers = applied.receivers
         state.delivery_duration.observe(seconds)

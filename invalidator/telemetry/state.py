@@ -129,6 +129,7 @@ class TargetState:
     deliveries: Counter[str] = field(default_factory=Counter)  # by result
     delivered_items: Counter[str] = field(default_factory=Counter)  # key, tag, pattern, cdn_tag
     removed_items: int = 0
+    widened_items: int = 0  # for which more was dropped than they say
     abandoned_items: int = 0  # given up by a best-effort target after its deadline
     abandoned_at: float | None = None  # unix seconds of the newest of them
     answered: bool = False  # at least once since the start

@@ -1,0 +1,53 @@
+"""Whether this process may be counted on: pure checks over the state, for /readyz.
+
+A CDN that is down does not make the daemon unready: nobody else could purge it either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from invalidator.telemetry.problems import Limits
+from invalidator.telemetry.state import Role
+
+if TYPE_CHECKING:
+    from invalidator.telemetry.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of being ready."""
+
+    name: str
+    is_ok: bool
+    detail: str
+
+
+def checks(state: State, now: float, limits: Limits | None = None) -> list[Check]:
+    """The conditions of being ready; all of them must hold."""
+    limits = limits or Limits()
+    loaded = state.rules_loaded
+    return [
+        Check("rules", bool(loaded.hash), f"{loaded.count} rules" if loaded.hash else "not loaded yet"),
+        _stream(state, now, limits),
+        *(
+            Check(f"target:{target.name}", target.answered, "answered" if target.answered else "no answer yet")
+            for target in state.targets.values()
+            if target.layer == "L2" and target.required
+        ),
+    ]
+
+
+def is_ready(state: State, now: float, limits: Limits | None = None) -> bool:
+    """Whether every check holds."""
+    return all(check.is_ok for check in checks(state, now, limits))
+
+
+def _stream(state: State, now: float, limits: Limits) -> Check:
+    source = state.source
+    is_ok = source.role in (Role.STREAMING, Role.STANDBY)
+    if source.role is Role.RECONNECTING:
+        # A short outage is our business, and unready pods would only add to the noise of a server restart.
+        is_ok = now - source.role_since <= limits.disconnected_seconds
+    return Check("stream", is_ok, source.role)

@@ -1,0 +1,43 @@
+"""Once a second the daemon looks at itself: how late the event loop is, and which problems came and went."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from invalidator.telemetry.problems import Limits, problems
+
+if TYPE_CHECKING:
+    from invalidator.telemetry.events import Events
+
+INTERVAL_SECONDS = 1.0
+
+
+async def watch(events: Events, clock: Callable[[], float], limits: Limits | None = None) -> None:
+    """Run until cancelled, as one task of the daemon's group.
+
+    Args:
+        events: where problems are told, and the state that is looked at.
+        clock: unix seconds.
+        limits: what counts as a problem.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + INTERVAL_SECONDS
+        await asyncio.sleep(INTERVAL_SECONDS)
+        events.state.loop_lag.observe(max(0.0, loop.time() - due))
+        note_problems(events, clock(), limits)
+
+
+def note_problems(events: Events, now: float, limits: Limits | None = None) -> None:
+    """Tell of problems that are new and of those that are gone, once each."""
+    known = events.state.problem_since
+    found = {(problem.code, problem.subject): problem for problem in problems(events.state, now, limits)}
+    for name, problem in found.items():
+        if name not in known:
+            known[name] = problem.since if problem.since is not None else now
+            events.problem_raised(problem)
+    for name in known.keys() - found.keys():
+        code, subject = name
+        events.problem_cleared(code, subject=subject, seconds=now - known.pop(name))
