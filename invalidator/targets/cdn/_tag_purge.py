@@ -77,8 +77,8 @@ class _Work:
 
     def remaining(self) -> Invalidation:
         return Invalidation(
-            cdn={tag.encode() for tag in self.hard},
-            cdn_soft={tag.encode() for tag in self.soft},
+            cdn=set(map(_encoded, self.hard)),
+            cdn_soft=set(map(_encoded, self.soft)),
             cdn_all=self.everything,
         )
 
@@ -174,14 +174,13 @@ class TagPurge(ABC, Generic[OptionsT]):
             hard, soft = hard | soft, set()
         work = _Work(hard, soft - hard, invalidation.cdn_all)
         for tags, is_soft in ((work.hard, False), (work.soft, True)):
-            # surrogateescape gives back the exact bytes of a tag that is no text at all
-            allowed = [tag for tag in sorted(tags) if self.tag_grammar.allows(tag.encode(errors="surrogateescape"))]
+            allowed = [tag for tag in sorted(tags) if self.tag_grammar.allows(_encoded(tag))]
             work.refused += tags.difference(allowed)
             work.calls += (_Call(chunk, is_soft) for chunk in self.capabilities.chunks(allowed))
         return work
 
     def _names(self, tags: set[bytes]) -> set[str]:
-        names = {tag.decode(errors="surrogateescape") for tag in tags}
+        names = {tag.decode(errors="surrogateescape") for tag in tags}  # no text at all is refused, not a crash
         return names if self.capabilities.case_sensitive else {name.lower() for name in names}
 
     async def _work_off(self, work: _Work) -> None:
@@ -262,7 +261,7 @@ class TagPurge(ABC, Generic[OptionsT]):
         return Applied(cdn_tags=work.purged, removed=work.removed + outcome.removed)
 
     async def _widen(self, work: _Work) -> Applied:
-        hashes = [hashlib.sha256(tag.encode(errors="surrogateescape")).hexdigest()[:12] for tag in work.refused]
+        hashes = [hashlib.sha256(_encoded(tag)).hexdigest()[:12] for tag in work.refused]
         if self.consents_to_purge_all:
             structlog.get_logger("invalidator").warning(
                 "delivery.widened", target=self.name, reason="unsafe_value", tags=len(hashes), sha256=hashes[:3]
@@ -282,6 +281,10 @@ class TagPurge(ABC, Generic[OptionsT]):
         if answer.status >= 500:
             msg = f"{self._label}: answered {answer.status}"
             raise TargetUnavailable(msg, result="http_5xx")
+
+
+def _encoded(tag: str) -> bytes:
+    return tag.encode(errors="surrogateescape")
 
 
 def _weight(error: TargetError) -> tuple[int, float]:

@@ -52,7 +52,7 @@ class Settings(CdnOptions):
     """Options of one Cloudflare zone."""
 
     type: Literal["cloudflare"]
-    zone_id: str = Field(pattern=r"^[0-9a-f]{32}\Z", examples=["023e105f4ecef8ad9ca31a8372d0c353"])
+    zone_id: str = Field(pattern=r"^[0-9a-f]{32}$", examples=["023e105f4ecef8ad9ca31a8372d0c353"])
     """The zone whose cache is purged."""
     api_token: HeaderSecret = Field(examples=["a-token"])
     """A token with the permission "Cache Purge" for this zone."""

@@ -24,7 +24,7 @@ class Settings(CdnOptions):
     """Options of one Fastly service."""
 
     type: Literal["fastly"]
-    service_id: str = Field(pattern=r"^[A-Za-z0-9]+\Z", examples=["SU1Z0isxPaozGVKXdv0eY"])
+    service_id: str = Field(pattern=r"^[A-Za-z0-9]+$", examples=["SU1Z0isxPaozGVKXdv0eY"])
     """The service whose cache is purged."""
     api_token: HeaderSecret = Field(examples=["a-token"])
     """A token with the scope ``purge_select`` (and ``purge_all`` with ``purge_all_on_gap``)."""

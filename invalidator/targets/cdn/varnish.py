@@ -29,9 +29,9 @@ class Settings(CdnOptions):
     """Where this instance listens."""
     secret: HeaderSecret | None = None
     """What the VCL compares with its INVALIDATOR_PURGE_SECRET."""
-    secret_header: str = Field(default="X-Purge-Secret", pattern=r"^[A-Za-z][A-Za-z0-9-]*\Z")
+    secret_header: str = Field(default="X-Purge-Secret", pattern=r"^[A-Za-z][A-Za-z0-9-]*$")
     """The header that the secret is sent in."""
-    health_path: str | None = Field(default="/.well-known/invalidator", pattern=r"^/[A-Za-z0-9._~/-]*\Z")
+    health_path: str | None = Field(default="/.well-known/invalidator", pattern=r"^/[A-Za-z0-9._~/-]*$")
     """Asked with each heartbeat; any answer below 500 will do. null: Varnish is not asked."""
 
 
