@@ -84,8 +84,8 @@ class TargetError(InvalidatorError):
 
     Args:
         message: what was seen, without secrets and without row values.
-        result: a word from the fixed set timeout, connection, rate_limited, http_4xx, http_5xx, rejected:
-            the metric label.
+        result: a word from the fixed set timeout, connection, unavailable, rate_limited, http_4xx, http_5xx,
+            rejected: the metric label.
         remaining: what is still to be applied when a part was; None means all of it.
     """
 

@@ -183,3 +183,5 @@ class Applied:
     """Entries that really were there: keys unlinked, objects purged (where the target tells)."""
     receivers: int = 0
     """Subscribers that a publication reached (L1)."""
+    widened: int = 0
+    """Names for which more was dropped than they say, because the target could not express them."""

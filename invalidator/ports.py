@@ -153,6 +153,19 @@ class Repeating(Protocol):
     """After each of these, counted from the application that succeeded."""
 
 
+@runtime_checkable
+class Background(Protocol):
+    """A target that has something to do beside applying batches."""
+
+    async def run(self) -> None:
+        """Do it until cancelled; returns at once when the settings leave nothing to do.
+
+        Runs in the daemon's task group beside ``apply``. Raises no TargetError: what it could not do is done next
+        time, and ``apply`` is what reports a target that fails.
+        """
+        ...
+
+
 class Clock(Protocol):
     """Time as the deciding code gets it, so that tests can turn it."""
 

@@ -1,0 +1,185 @@
+"""Unlinks keys in Redis, the members of tag sets, and whatever patterns find (layer L2).
+
+Keys go first: they are exact and cheap, so they are fresh at once, however long the tag sets behind them take. All
+keys of a batch leave in one ``UNLINK`` (0.16 µs of our CPU a key, against 6 for one command each).
+
+What was finished before a failure is not done again: the error says what remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import ClassVar, Final, Literal
+
+from pydantic import Field
+
+from invalidator.errors import TargetError
+from invalidator.model import Applied, Batch, Invalidation, Layer
+from invalidator.net.redis import RedisClient, RedisOptions, Script, as_bytes, as_integer, as_list
+from invalidator.targets._globs import escape, uncovered
+
+EXPAND: Final = Script((resources.files("invalidator.targets") / "lua" / "expand_tags.lua").read_bytes())
+
+MEMBERS_PER_CALL: Final = 1000
+"""So long does the server stand still for one call of the script: about 1 ms."""
+
+CUT: Final = b"\0drain"
+"""What the script puts behind the key of a large tag set while it works on it."""
+
+
+class Settings(RedisOptions):
+    """A Redis (or Valkey, KeyDB, Dragonfly ...) that holds cached values and tag sets."""
+
+    type: Literal["redis_keys"]
+    tag_prefix: str = Field(default="tag:", min_length=1)
+    """The tag set of tag ``product:7`` is the set, sorted set or hash ``tag:product:7``: its members (or fields) are
+    the keys to unlink."""
+    max_keys_per_command: int = Field(default=5000, ge=1, le=100_000)
+    """More keys than this go out as several commands, so that other clients get their turn."""
+    tags_per_call: int = Field(default=500, ge=1, le=5000)
+    """How many tag sets the script is given at once."""
+    scan_count: int = Field(default=1000, ge=10, le=100_000)
+    """COUNT of each SCAN that looks for a pattern. Only coarse forms need patterns."""
+
+
+def build(name: str, settings: Settings) -> RedisKeys:
+    """Make the target; no connection is opened yet."""
+    return RedisKeys(name, settings)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One batch at this target: what is still to do, and what was done."""
+
+    keys: list[bytes]
+    tags: list[bytes]
+    key_patterns: list[bytes]
+    tag_patterns: list[bytes]
+    removed: int = 0
+    no_set: int = 0
+
+    @classmethod
+    def of(cls, invalidation: Invalidation) -> _Work:
+        return cls(
+            keys=list(invalidation.keys),
+            tags=list(invalidation.tags),
+            key_patterns=uncovered(invalidation.key_patterns),
+            tag_patterns=uncovered(invalidation.tag_patterns),
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys) + len(self.tags) + len(self.key_patterns) + len(self.tag_patterns)
+
+    def remaining(self) -> Invalidation:
+        return Invalidation(
+            keys=set(self.keys),
+            tags=set(self.tags),
+            key_patterns=set(self.key_patterns),
+            tag_patterns=set(self.tag_patterns),
+        )
+
+
+class RedisKeys:
+    """The target; see the module.
+
+    Args:
+        name: of the target in the settings.
+        settings: its options.
+    """
+
+    layer: ClassVar[Layer] = Layer.L2
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self._settings = settings
+        self._prefix = settings.tag_prefix.encode()
+        self._probe = self._prefix + b"\0heartbeat"
+        self._client = RedisClient(settings)
+
+    def __repr__(self) -> str:
+        return f"<RedisKeys {self.name} {self._client!r}>"
+
+    async def apply(self, batch: Batch) -> Applied:
+        """Unlink everything that the batch names; see ``ports.Target`` for what is guaranteed.
+
+        A heartbeat is answered by unlinking a key that never exists: unlike PING, this fails on a replica and on
+        a server that refuses writes.
+
+        Raises:
+            TargetUnavailable: no answer, or one that says "not now".
+            TargetRejected: credentials, permissions or the kind of server are wrong.
+        """
+        work = _Work.of(batch.invalidation)
+        if not work:
+            if batch.heartbeat is not None:
+                await self._client.execute(b"UNLINK", self._probe)
+            return Applied()
+        keys, tags = len(work.keys), len(work.tags)
+        patterns = len(work.key_patterns) + len(work.tag_patterns)
+        try:
+            await self._work_off(work)
+        except TargetError as error:
+            error.remaining = work.remaining()
+            raise
+        return Applied(keys=keys, tags=tags, patterns=patterns, removed=work.removed, widened=work.no_set)
+
+    async def close(self) -> None:
+        """Release the connection."""
+        await self._client.close()
+
+    async def _work_off(self, work: _Work) -> None:
+        await self._unlink(work, work.keys)
+        await self._expand(work, work.tags, self._prefix)
+        while work.tag_patterns:
+            await self._expand_matching(work, work.tag_patterns[-1])
+            work.tag_patterns.pop()
+        while work.key_patterns:
+            await self._unlink_matching(work, work.key_patterns[-1])
+            work.key_patterns.pop()
+
+    async def _unlink(self, work: _Work, keys: list[bytes]) -> None:
+        """Unlink the keys from the end of the list, which shrinks as they go."""
+        most = self._settings.max_keys_per_command
+        while keys:
+            work.removed += as_integer(await self._client.execute(b"UNLINK", *keys[-most:]))
+            del keys[-most:]
+
+    async def _expand(self, work: _Work, tags: list[bytes], prefix: bytes = b"") -> None:
+        """Unlink the members of the tag sets from the end of the list, which shrinks as they go."""
+        is_cut = b"0"
+        while tags:
+            sets = [prefix + tag for tag in reversed(tags[-self._settings.tags_per_call :])]
+            reply = as_list(await self._client.call(EXPAND, sets, b"%d" % MEMBERS_PER_CALL, is_cut))
+            finished, removed, no_set, cut = map(as_integer, reply)
+            work.removed += removed
+            work.no_set += no_set
+            is_cut = b"%d" % cut
+            if finished:
+                del tags[-finished:]
+
+    async def _expand_matching(self, work: _Work, pattern: bytes) -> None:
+        async for found in self._scan(escape(self._prefix) + pattern):
+            await self._expand(work, list({key.removesuffix(CUT) for key in found}))
+
+    async def _unlink_matching(self, work: _Work, pattern: bytes) -> None:
+        """A tag set that the pattern happens to match is expanded: its members would be out of reach without it."""
+        async for found in self._scan(pattern):
+            sets = {key.removesuffix(CUT) for key in found if key.startswith(self._prefix)}
+            await self._expand(work, list(sets))
+            await self._unlink(work, [key for key in found if not key.startswith(self._prefix)])
+
+    async def _scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
+        """All keys that match and are there from beginning to end, in pieces; some may come twice (SCAN's promise)."""
+        cursor = b"0"
+        while True:
+            reply = await self._client.execute(
+                b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % self._settings.scan_count
+            )
+            next_cursor, found = as_list(reply)
+            cursor = as_bytes(next_cursor)
+            if keys := [as_bytes(key) for key in as_list(found)]:
+                yield keys
+            if cursor == b"0":
+                return
