@@ -1,0 +1,23 @@
+"""Settings: one typed value from a YAML file, the environment, files with secrets, and options, in that order.
+
+settings     the sections and the value that ``load`` returns
+variables    INVALIDATOR_… variables, their …_FILE form and secrets directories
+loading      merges all of it and says what is wrong with file:line:column
+"""
+
+from __future__ import annotations
+
+from invalidator.config.loading import DEFAULT_PATH, Loaded, load, load_with_origins
+from invalidator.config.settings import Component, HttpSettings, LogSettings, Settings, ShutdownSettings
+
+__all__ = [
+    "DEFAULT_PATH",
+    "Component",
+    "HttpSettings",
+    "Loaded",
+    "LogSettings",
+    "Settings",
+    "ShutdownSettings",
+    "load",
+    "load_with_origins",
+]
