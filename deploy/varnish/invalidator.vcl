@@ -18,7 +18,7 @@
 # line of a name is read here, tags on a second one would be lost in silence.
 #
 # Who may purge: direct connections from the networks below, which must also send the secret in `X-Purge-Secret`
-# when the environment of varnishd has INVALIDATOR_PURGE_SECRET.
+# when the environment of varnishd has a non-empty INVALIDATOR_PURGE_SECRET.
 
 import xkey;
 import std;
@@ -46,7 +46,7 @@ sub vcl_recv {
         if (req.http.X-Forwarded-For ~ ",") {
             return (synth(403, "Not through a proxy"));
         }
-        if (std.getenv("INVALIDATOR_PURGE_SECRET") != "") {
+        if (std.getenv("INVALIDATOR_PURGE_SECRET") ~ ".") {
             if (req.http.X-Purge-Secret != std.getenv("INVALIDATOR_PURGE_SECRET")) {
                 return (synth(401, "Wrong secret"));
             }
