@@ -37,6 +37,8 @@ class RetryOptions(Options):
 class TargetOptions(Options):
     """What every target can be told."""
 
+    type: str
+    """The component's file name."""
     required: bool = True
     """Hold the confirmed position back until this target has applied a batch. False: best effort."""
     retry: RetryOptions = RetryOptions()
@@ -45,6 +47,9 @@ class TargetOptions(Options):
 
 class SourceOptions(Options):
     """What every source can be told."""
+
+    type: str
+    """The component's file name."""
 
 
 class Rules(Protocol):

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, Field, create_model
-from pydantic.fields import FieldInfo
 
 from invalidator import registry, yamlfile
 from invalidator.config import variables
-from invalidator.config.settings import Component, HttpSettings, LogSettings, Settings, ShutdownSettings
+from invalidator.config.settings import HttpSettings, LogSettings, Settings, ShutdownSettings
 from invalidator.config.variables import Names, Override, Shape
 from invalidator.delivery import Settings as DeliverySettings
 from invalidator.errors import ConfigError
-from invalidator.ports import Options
+from invalidator.ports import Options, SourceOptions, TargetOptions
 
 DEFAULT_PATH: Final = Path("config/invalidator.yaml")
 _DEFAULT_SOURCE: Final = "pgoutput"
@@ -151,11 +150,11 @@ class _Loading:
             module = registry.load(kind, said)
         except ConfigError as error:
             where = self._document.span((*path, "type"))
-            found = self._document.diagnostic(where, "unknown-type", str(error))
+            unknown = self._document.diagnostic(where, "unknown-type", str(error))
             if self._at((*path, "type")) != said:
                 name = variables.variable((*map(str, path), "type"))
-                found = yamlfile.Diagnostic(name, 0, 0, 1, found.code, found.message)
-            self._diagnostics.append(found)
+                unknown = yamlfile.Diagnostic(name, 0, 0, 1, unknown.code, unknown.message)
+            self._diagnostics.append(unknown)
             return
         found[path] = cast("type[Options]", module.Settings)
 
@@ -201,28 +200,22 @@ class _Loading:
                 message = f"targets '{other}' and '{name}' would share their variables ({variables.PREFIX}…)"
                 self._diagnostics.append(self._document.diagnostic(where, "bad-value", message))
 
-    def _component(self, path: yamlfile.Path, model: type[Options], merged: dict[str, Any]) -> Component | None:
+    def _component(self, path: yamlfile.Path, model: type[Options], merged: dict[str, Any]) -> Options | None:
         data: Any = merged
         for step in path:
             data = data.get(step) if isinstance(data, dict) else None
-        data = {} if data is None else data
-        if isinstance(data, dict):
-            type_name = str(data.get("type") or _DEFAULT_SOURCE)
-            # A component may leave out its own type: the file name has said it.
-            data = {**data, "type": type_name} if "type" in model.model_fields else _without(data, "type")
-        options = self._checked(model, path, data)
-        if options is None:
-            return None
-        return Component(str(path[-1]), model.__module__.rpartition(".")[2], options)
+        if path == ("source",):
+            data = {"type": _DEFAULT_SOURCE} | (data if isinstance(data, dict) else {})
+        return self._checked(model, path, data)
 
     # -- values --------------------------------------------------------------------------------------------------
 
     def _shape(self, types: dict[yamlfile.Path, type[Options]]) -> type[Shape]:
         """The model of all settings with these components: it defines which variables there are."""
-        targets = {str(path[1]): (_typed(model), ...) for path, model in types.items() if path[0] == "targets"}
+        targets = {str(path[1]): (model, ...) for path, model in types.items() if path[0] == "targets"}
         targets_model = cast("type[BaseModel]", create_model("Targets", **cast("Any", targets)))
         fields: dict[str, Any] = {name: (field.annotation, field) for name, field in _File.model_fields.items()}
-        fields["source"] = (_typed(types[("source",)]), ...)
+        fields["source"] = (types[("source",)], ...)
         fields["targets"] = (targets_model, ...)
         return cast("type[Shape]", create_model("AllSettings", __base__=Shape, **fields))
 
@@ -248,14 +241,18 @@ class _Loading:
             self._diagnostics += [_with_variable(diagnostic, path) for diagnostic in invalid.diagnostics]
             return None
 
-    def _settings(self, sections: _File, components: Mapping[yamlfile.Path, Component | None]) -> Settings:
-        ready = {path: component for path, component in components.items() if component is not None}
+    def _settings(self, sections: _File, components: Mapping[yamlfile.Path, Options | None]) -> Settings:
+        targets = {str(path[1]): options for path, options in components.items() if path[0] == "targets"}
         is_file = self._document.file != _NO_FILE
         return Settings(
             file=Path(self._document.file) if is_file else None,
             rules=self._rules(sections.rules),
-            source=ready[("source",)],
-            targets={str(path[1]): component for path, component in ready.items() if path[0] == "targets"},
+            source=cast("SourceOptions", components[("source",)]),
+            targets={
+                str(path[1]): cast("TargetOptions", component)
+                for path, component in ready.items()
+                if path[0] == "targets"
+            },
             delivery=sections.delivery,
             http=sections.http,
             log=sections.log,
@@ -296,17 +293,6 @@ def _with_variable(diagnostic: yamlfile.Diagnostic, path: yamlfile.Path) -> yaml
         return diagnostic
     name = variables.variable((*map(str, path), missing[1]))
     return replace(diagnostic, help=f"write it here, or set {name} or {name}_FILE")
-
-
-def _typed(model: type[Options]) -> type[BaseModel]:
-    """The model with a field ``type``, so that a variable may set it."""
-    if "type" in model.model_fields:
-        return model
-    return create_model(f"Typed{model.__name__}", __base__=model, type=(str, FieldInfo(default="")))
-
-
-def _without(data: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name != key}
 
 
 def _copy(data: Any) -> Any:

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import builtins
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from invalidator.delivery import Settings as DeliverySettings
-from invalidator.ports import Options
-
-OptionsType = TypeVar("OptionsType", bound=Options)
-
-
-def split_listen(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port`` or ``[ipv6]:port``.
-
-    Raises:
-        ValueError: it has another form.
-    """
-    host, separator, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not separator or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and "[" not in text):
-        msg = f"{text!r} is not host:port"
-        raise ValueError(msg)
-    return host, int(port)
+from invalidator.errors import ConfigError
+from invalidator.ports import Options, SourceOptions, TargetOptions
+from invalidator.telemetry.listen import DEFAULT as DEFAULT_LISTEN
+from invalidator.telemetry.listen import parse as parse_listen
 
 
 def _checked_listen(text: str) -> str:
     try:
-        split_listen(text)
-    except ValueError as error:
+        parse_listen(text)
+    except ConfigError as error:
         code, message = "bad-value", "'{text}' is not an address to listen on"
-        help_text = "write host:port, such as 127.0.0.1:8642, 0.0.0.0:8642 or [::]:8642"
+        help_text = "write host:port, such as 127.0.0.1:8642, or :8642 for every address"
         raise PydanticCustomError(code, message, {"text": text, "help": help_text}) from error
     return text
 
@@ -43,13 +29,8 @@ def _checked_listen(text: str) -> str:
 class HttpSettings(Options):
     """``http:``, the public read-only listener."""
 
-    listen: Annotated[str, AfterValidator(_checked_listen)] = "127.0.0.1:8642"
+    listen: Annotated[str, AfterValidator(_checked_listen)] = DEFAULT_LISTEN
     """Where /livez, /readyz, /metrics and /status answer. Port 0 takes a free one."""
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port."""
-        return split_listen(self.listen)
 
 
 class LogSettings(Options):
@@ -70,29 +51,6 @@ class ShutdownSettings(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Component:
-    """A source or a target with its options."""
-
-    name: str
-    """The target's name in the settings; ``source`` for the source."""
-    type: str
-    """The component's file name: ``registry.load`` finds its module by it."""
-    options: Options
-    """The component's own ``Settings``."""
-
-    def options_as(self, kind: builtins.type[OptionsType]) -> OptionsType:
-        """The options, known to be of this class.
-
-        Raises:
-            TypeError: they are of another one.
-        """
-        if not isinstance(self.options, kind):
-            msg = f"{self.name} has options of {self.options.__class__.__module__}, not of {kind.__module__}"
-            raise TypeError(msg)
-        return self.options
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the daemon is told, checked. Secrets in it are never shown by ``repr``."""
 
@@ -100,8 +58,9 @@ class Settings:
     """The settings file; None when the environment says it all."""
     rules: tuple[Path, ...]
     """Rule files, and directories of them, as seen from the current directory."""
-    source: Component
-    targets: dict[str, Component]
+    source: SourceOptions
+    """The options of the source; their ``type`` names its module."""
+    targets: dict[str, TargetOptions]
     """By name, in the order of the file."""
     delivery: DeliverySettings
     http: HttpSettings
