@@ -41,8 +41,10 @@ local function members_of(key, kind)
 end
 
 local function finish(key, kind)
-  unlink(members_of(key, kind))
-  redis.call('UNLINK', key)
+  local names = members_of(key, kind)
+  names[#names + 1] = key  -- last: a refused UNLINK of a member must leave the set
+  unlink(names)
+  removed = removed - 1
 end
 
 -- Unlinks and forgets up to n members (not more than CHUNK); returns how many.
