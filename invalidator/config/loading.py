@@ -248,11 +248,7 @@ class _Loading:
             file=Path(self._document.file) if is_file else None,
             rules=self._rules(sections.rules),
             source=cast("SourceOptions", components[("source",)]),
-            targets={
-                str(path[1]): cast("TargetOptions", component)
-                for path, component in ready.items()
-                if path[0] == "targets"
-            },
+            targets=cast("dict[str, TargetOptions]", targets),
             delivery=sections.delivery,
             http=sections.http,
             log=sections.log,
