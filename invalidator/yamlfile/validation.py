@@ -65,6 +65,10 @@ def validate(
         origins: for overridden values: complete path → the name of what holds it, shown instead of a place in the file.
         suggestions: unknown field → what is meant by it; asked before similar names are.
 
+    A validator of the model can speak for itself by a ``PydanticCustomError`` whose type holds a hyphen: the type is
+    the diagnostic's code, and its context may hold ``help``, ``at="key"`` (the key is marked instead of the value) and
+    ``offset`` and ``width`` (a part of a text is marked). Fields with ``exclude=True`` are not offered in help lines.
+
     Raises:
         Invalid: holds every error.
     """
@@ -128,7 +132,11 @@ class _Explainer:
             return self._missing_field(tuple(finding["loc"]))
         code, message, help_text = self._bad_value(kind, finding, location)
         context = finding.get("ctx") or {}
-        return self._diagnostic(location, code, message, help_text, at_key=context.get("at") == "key")
+        found = self._diagnostic(location, code, message, help_text, at_key=context.get("at") == "key")
+        if "offset" in context and found.file == self._document.file:
+            part = self._document.within(self._root + location, context["offset"], context.get("width", 1))
+            return self._document.diagnostic(part, code, message, help_text)
+        return found
 
     def _known(self, location: Path) -> Path:
         """The location without what pydantic adds to it (names of union members, ``[key]``)."""
@@ -208,7 +216,7 @@ class _Explainer:
     def _bad_value(self, kind: str, finding: Any, location: Path) -> tuple[str, str, str | None]:
         value = finding.get("input")
         context: dict[str, Any] = finding.get("ctx") or {}
-        if "-" in kind:  # a PydanticCustomError of ours: its type is the code
+        if "-" in kind:
             return kind, finding["msg"], context.get("help")
         if self._is_secret(location):
             value = _Hidden()
@@ -294,7 +302,7 @@ def _is_template_like(value: object) -> bool:
 def _not_one_of(expected: str, value: object) -> tuple[str, str, str | None]:
     near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), 1, 0.6)
     if expected.count("'") == 2 or not re.search(r", | or ", expected):
-        return "bad-value", f"{shown(value)} is not {expected}", f"write {expected}"
+        return "bad-value", f"{_called(value)} is not {expected}", f"write {expected}"
     return "bad-value", f"{shown(value)} is not one of {expected}", f"did you mean '{near[0]}'?" if near else None
 
 
@@ -345,6 +353,8 @@ def _fields(models: Iterable[type[BaseModel]]) -> dict[str, tuple[type[BaseModel
     fields: dict[str, tuple[type[BaseModel], ...]] = {}
     for model in models:
         for name, field in model.model_fields.items():
+            if field.exclude:  # not offered
+                continue
             fields[field.alias or name] = _models_in(field.annotation)
     return fields
 

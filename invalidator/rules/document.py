@@ -1,0 +1,180 @@
+"""Rule files become a ``RuleSet``; what is wrong in any of them is reported at once, with file, line and column.
+
+    load                 the rules, or every error
+    load_with_warnings   the same, and what is worth knowing about them
+
+The format itself is in ``schema.py``, the meaning of one rule in ``assembly.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from invalidator import yamlfile
+from invalidator.rules.assembly import Assembled, assemble
+from invalidator.rules.rule import Coarse, Exact, Rule, RuleSet
+from invalidator.rules.schema import SUGGESTIONS, RuleFile
+from invalidator.rules.template import Template
+from invalidator.yamlfile import Diagnostic
+
+_SUFFIXES: Final = (".yaml", ".yml")
+_HASH_DIGITS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rules that can be used, and what is worth knowing about them."""
+
+    ruleset: RuleSet
+    warnings: tuple[Diagnostic, ...]
+    """Severity ``warning`` or ``info``, in order of file and line."""
+    sources: Mapping[str, str]
+    """The text of each file by its name."""
+
+    def rendered_warnings(self) -> tuple[str, ...]:
+        """The warnings as people read them."""
+        return tuple(warning.render(self.sources[warning.file]) for warning in self.warnings)
+
+
+def load(paths: Sequence[Path]) -> RuleSet:
+    """The rules of these files and directories.
+
+    Raises:
+        yamlfile.Invalid: holds every error of all files.
+    """
+    return load_with_warnings(paths).ruleset
+
+
+def load_with_warnings(paths: Sequence[Path]) -> Loaded:
+    """The rules of these files and directories, with the warnings about them.
+
+    A directory stands for all ``*.yaml`` and ``*.yml`` directly in it, in order of their names; hidden ones are
+    left out. A file that is reached twice is read once. Rule names are unique over all files.
+
+    Raises:
+        yamlfile.Invalid: holds every error of all files.
+    """
+    reader = _Reader()
+    for path in paths:
+        reader.add(path)
+    return reader.finish()
+
+
+def rules_without_coarse_cdn(ruleset: RuleSet) -> tuple[Rule, ...]:
+    """The rules whose coarse form purges everything at the CDNs, which needs a target's consent."""
+    return tuple(rule for rule in ruleset.rules if rule.coarse.cdn_all)
+
+
+class _Reader:
+    """Collects rules and findings over all files."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, Rule] = {}
+        self._named: dict[tuple[str, ...], list[Rule]] = {}
+        self._findings: list[Diagnostic] = []
+        self._sources: dict[str, str] = {}
+        self._seen: set[str] = set()
+
+    def add(self, path: Path) -> None:
+        """Read a file, or every rule file in a directory."""
+        files = _files_in(path) if path.is_dir() else [path]
+        if not files:
+            message = "this directory holds no rule file"
+            help_text = "the names of rule files end in .yaml or .yml"
+            self._findings.append(Diagnostic(str(path), 0, 0, 1, "no-rules", message, help_text))
+        for file in files:
+            identity = os.path.realpath(file)
+            if identity not in self._seen:
+                self._seen.add(identity)
+                self._add_file(file)
+
+    def finish(self) -> Loaded:
+        """All rules.
+
+        Raises:
+            yamlfile.Invalid: an error was found in any file.
+        """
+        errors = [finding for finding in self._findings if finding.severity == "error"]
+        if errors:
+            raise yamlfile.Invalid(errors, self._sources)
+        rules = tuple(self._rules.values())
+        warnings = sorted(self._findings, key=lambda finding: (finding.file, finding.line, finding.column))
+        return Loaded(RuleSet(rules, _hash(rules)), tuple(warnings), self._sources)
+
+    def _add_file(self, path: Path) -> None:
+        try:
+            document = yamlfile.read(path)
+            self._sources[document.file] = document.text
+            model = yamlfile.validate(RuleFile, document, suggestions=SUGGESTIONS)
+        except yamlfile.Invalid as invalid:
+            self._findings += invalid.diagnostics
+            self._sources.update(invalid.sources)
+            return
+        assembled, findings = assemble(document, model)
+        self._findings += findings
+        for index, made in enumerate(assembled):
+            first = self._rules.setdefault(made.rule.name, made.rule)
+            if first is not made.rule:
+                message = f"there is a rule '{made.rule.name}' already, at {first.place}"
+                span = document.span(("rules", index, "name"))
+                self._findings.append(document.diagnostic(span, "duplicate-rule", message))
+            self._note_same_targets(document, made)
+
+    def _note_same_targets(self, document: yamlfile.Document, made: Assembled) -> None:
+        rule = made.rule
+        for (group, text), span in made.places.items():
+            others = self._named.setdefault((rule.schema, rule.table, group, text), [])
+            other = next((other for other in others if other.events & rule.events), None)
+            others.append(rule)
+            if other is not None:
+                message = f"rule '{other.name}' at {other.place} names the same for the same table"
+                at = (document.file, span.line, span.column, span.width)
+                self._findings.append(Diagnostic(*at, "same-target", message, None, "warning"))
+
+
+def _files_in(directory: Path) -> list[Path]:
+    return sorted(
+        entry
+        for entry in directory.iterdir()
+        if entry.suffix in _SUFFIXES and not entry.name.startswith(".") and not entry.is_dir()
+    )
+
+
+def _hash(rules: Iterable[Rule]) -> str:
+    """A name for what the rules mean: comments, layout and the order of rules, lists and files do not change it."""
+    normal = sorted((_normal_rule(rule) for rule in rules), key=lambda rule: str(rule["name"]))
+    text = json.dumps(normal, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:_HASH_DIGITS]
+
+
+def _normal_rule(rule: Rule) -> dict[str, object]:
+    return {
+        "name": rule.name,
+        "table": [rule.schema, rule.table],
+        "events": sorted(rule.events),
+        "changed": None if rule.changed is None else sorted(rule.changed),
+        "exact": _normal_templates(rule.exact),
+        "coarse": _normal_templates(rule.coarse),
+        "bulk_over": rule.bulk_over,
+        "repeat_after": rule.repeat_after,
+        "soft": rule.soft,
+    }
+
+
+def _normal_templates(form: Exact | Coarse) -> dict[str, object]:
+    """Each field of the form; templates by their parts, because ``{ id }`` means ``{id}``."""
+    normal: dict[str, object] = {}
+    for field in fields(form):
+        value = getattr(form, field.name)
+        normal[field.name] = value if isinstance(value, bool) else sorted(map(_normal_template, value))
+    return normal
+
+
+def _normal_template(template: Template) -> str:
+    return json.dumps([astuple(part) for part in template.parts])
