@@ -29,15 +29,15 @@ META: Final = ("schema", "table", "op", "lsn", "xid", "commit_time")
 
 
 def _lower(value: bytes) -> bytes:
-    return value.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
+    return encode(value.decode("utf-8", "surrogateescape").lower())
 
 
 def _upper(value: bytes) -> bytes:
-    return value.decode("utf-8", "surrogateescape").upper().encode("utf-8", "surrogateescape")
+    return encode(value.decode("utf-8", "surrogateescape").upper())
 
 
 def _trim(value: bytes) -> bytes:
-    return value.decode("utf-8", "surrogateescape").strip().encode("utf-8", "surrogateescape")
+    return encode(value.decode("utf-8", "surrogateescape").strip())
 
 
 def _urlencode(value: bytes) -> bytes:
@@ -127,6 +127,15 @@ class Reference:
     name: str
     filters: tuple[Filter, ...] = ()
 
+    def filtered(self, value: bytes | None) -> bytes | None:
+        """The value behind all filters; None is NULL and passes through every filter but ``default``."""
+        for step in self.filters:
+            if step.name == DEFAULT:
+                value = encode(step.argument or "") if value is None else value
+            elif value is not None:
+                value = FILTERS[step.name](value)
+        return value
+
 
 @dataclass(frozen=True)
 class Template:
@@ -172,6 +181,11 @@ class Template:
     def suffixed(self, suffix: str) -> Template:
         """The same template with literal text behind."""
         return _from_parts((*self.parts, Literal(suffix))) if suffix else self
+
+
+def encode(text: str) -> bytes:
+    """Text of a rule or name of the database as bytes; undecodable bytes of a name come back as they were."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def literal(text: str) -> Template:

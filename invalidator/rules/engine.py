@@ -1,0 +1,121 @@
+"""The rules in force, bound to the relations of the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
+from invalidator.ports import RowFunction, TagGrammar
+from invalidator.rules import globs
+from invalidator.rules.coarse import CoarseForm, relation_facts
+from invalidator.rules.compiler import compile_relation
+from invalidator.rules.rendering import missing_columns
+from invalidator.rules.rule import Rule, RuleSet
+from invalidator.rules.template import encode
+from invalidator.telemetry.state import RuleState, TableState
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a rule applies its coarse form to every row of a relation."""
+
+    rule: str
+    relation: str
+    reason: WidenReason
+    message: str
+
+
+class Engine:
+    """Implements :class:`invalidator.ports.Rules` over one rule set.
+
+    Args:
+        ruleset: the checked rules.
+        states: where each rule counts, by rule name; missing ones are made.
+        tables: where rows are counted, by ``schema.table``; made when a relation is bound.
+        cdn_grammars: what the configured CDNs take as a tag.
+    """
+
+    def __init__(
+        self,
+        ruleset: RuleSet,
+        *,
+        states: dict[str, RuleState],
+        tables: dict[str, TableState],
+        cdn_grammars: Sequence[TagGrammar] = (),
+    ) -> None:
+        self.ruleset = ruleset
+        self._states = states
+        self._tables = tables
+        self._grammars = tuple(cdn_grammars)
+        self._matchers = [(globs.name_matcher(rule.schema), globs.name_matcher(rule.table)) for rule in ruleset.rules]
+        self._bound: dict[int, tuple[Relation, RowFunction | None]] = {}
+        self._problems: dict[int, list[Problem]] = {}
+        for rule in ruleset.rules:
+            states.setdefault(rule.name, RuleState(rule.name))
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the rules for the relations seen so far, as they were announced last."""
+        return [problem for problems in self._problems.values() for problem in problems]
+
+    def bind(self, relation: Relation) -> RowFunction | None:
+        """The function for rows of this relation; None when no rule wants any of its rows."""
+        bound = self._bound.get(relation.oid)
+        if bound is not None and bound[0] == relation:
+            return bound[1]  # Postgres announces a relation again after each ANALYZE
+        rules = [(index, rule) for index, rule in self._matching(relation) if rule.events - {Operation.TRUNCATE}]
+        self._problems[relation.oid] = [problem for _, rule in rules for problem in _problems(rule, relation)]
+        function = None
+        if rules:
+            table = self._table(relation)
+            function = compile_relation(rules, relation, self._states, table, self._grammars)
+        self._bound[relation.oid] = relation, function
+        return function
+
+    def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        """Add the coarse form of every rule that wants the TRUNCATE of one of these relations."""
+        for relation in relations:
+            matching = [rule for _, rule in self._matching(relation)]
+            if matching:
+                self._table(relation).rows[Operation.TRUNCATE] += 1
+            for rule in matching:
+                if Operation.TRUNCATE not in rule.events:
+                    continue
+                state = self._states[rule.name]
+                state.matches[Operation.TRUNCATE] += 1
+                state.widened[WidenReason.TRUNCATE] += 1
+                facts = relation_facts(relation, Operation.TRUNCATE)
+                CoarseForm(rule, facts, self._grammars).add(invalidation, transaction)
+
+    def coarse_all(self, invalidation: Invalidation) -> None:
+        """Add the coarse form of every rule, for when it is not known which rows of which tables changed."""
+        for rule in self.ruleset.rules:
+            facts: dict[str, bytes] = {}
+            if "*" not in rule.schema:
+                facts["schema"] = encode(rule.schema)
+            if "*" not in rule.table:
+                facts["table"] = encode(rule.table)
+            CoarseForm(rule, facts, self._grammars).add(invalidation, None)
+
+    def _matching(self, relation: Relation) -> Iterator[tuple[int, Rule]]:
+        for index, (schema, table) in enumerate(self._matchers):
+            if schema.fullmatch(relation.schema) and table.fullmatch(relation.table):
+                yield index, self.ruleset.rules[index]
+
+    def _table(self, relation: Relation) -> TableState:
+        return self._tables.setdefault(relation.name, TableState(relation.name))
+
+
+def _problems(rule: Rule, relation: Relation) -> Iterator[Problem]:
+    missing = sorted(missing_columns(rule, relation))
+    if missing:
+        columns = ", ".join(f"'{name}'" for name in missing)
+        noun = "column" if len(missing) == 1 else "columns"
+        yield Problem(
+            rule.name,
+            relation.name,
+            WidenReason.MISSING_COLUMN,
+            f"{rule.place}: rule '{rule.name}' names {noun} {columns}, which {relation.name} does not have (any more) "
+            "or the publication does not send: every change drops the rule's coarse form",
+        )
