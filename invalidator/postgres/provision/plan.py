@@ -29,6 +29,8 @@ RELOAD = sql.Composed([sql.SQL("SELECT pg_reload_conf()")])
 def plan(needs: Sequence[Need], facts: Facts, request: Request) -> Plan:
     """Work out the steps; what exists as wanted needs none, so a second run does nothing."""
     findings = _server(facts)
+    if facts.server.is_standby or facts.server.version < OLDEST_SERVER:
+        return Plan((), tuple(findings))
     steps = _role(facts, request)
     decided, more = entries(tuple(needs), facts, request)
     findings += more
@@ -50,7 +52,9 @@ def _server(facts: Facts) -> list[Finding]:
         findings.append(Finding("this server is a standby: run setup against the primary"))
     if server.wal_level != "logical":
         text = f"wal_level is '{server.wal_level}': this server decodes no changes"
-        fix = "ALTER SYSTEM SET wal_level = 'logical';   -- then restart Postgres"
+        fix = (
+            "ALTER SYSTEM SET wal_level = 'logical';   -- then restart Postgres and run setup again: it makes the slot"
+        )
         findings.append(Finding(text, fix))
     return findings
 
@@ -191,6 +195,8 @@ def _publication_findings(existing: Publication, decided: list[Entry]) -> list[F
 
 def _slot(facts: Facts, request: Request) -> tuple[list[Step], list[Finding]]:
     slot = facts.slot
+    if slot is None and facts.server.wal_level != "logical":
+        return [], []  # it is refused until then, and the finding about wal_level says so
     if slot is None:
         create = sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput')").format(sql.Literal(request.slot))
         return [Step(Purpose.SLOT, (create,), "after the publication; from here on WAL is kept for the daemon")], []
