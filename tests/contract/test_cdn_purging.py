@@ -275,11 +275,12 @@ async def test_a_tag_that_cannot_be_purged_widens_with_consent(
     cdn_type: str, http_server: ScriptedServer, quiet_logs: list[MutableMapping[str, Any]]
 ) -> None:
     edge = _consenting(cdn_type, http_server)
-    await edge.apply(tags_batch("product-42", "two words"))
+    applied = await edge.apply(tags_batch("product-42", "two words"))
+    assert applied.widened == 1
     tagged, everything = http_server.requests
     assert tagged.tags() == ["product-42"]
     assert b"two" not in everything.raw_head + everything.body
-    assert [entry["event"] for entry in quiet_logs] == ["delivery.widened"]
+    assert [entry["event"] for entry in quiet_logs] == ["tags.refused"]
     assert "two words" not in str(quiet_logs)
     await edge.close()
 

@@ -258,17 +258,16 @@ class TagPurge(ABC, Generic[OptionsT]):
         if not isinstance(outcome, Done):
             msg = f"{self._label}: does not take the call that purges everything: check URL and settings"
             raise TargetRejected(msg, remaining=work.remaining())
-        return Applied(cdn_tags=work.purged, removed=work.removed + outcome.removed)
+        return Applied(cdn_tags=work.purged, removed=work.removed + outcome.removed, widened=len(work.refused))
 
     async def _widen(self, work: _Work) -> Applied:
-        hashes = [hashlib.sha256(_encoded(tag)).hexdigest()[:12] for tag in work.refused]
+        hashes = [hashlib.sha256(_encoded(tag)).hexdigest()[:12] for tag in work.refused[:MAX_REFUSED_TAGS]]
         if self.consents_to_purge_all:
-            structlog.get_logger("invalidator").warning(
-                "delivery.widened", target=self.name, reason="unsafe_value", tags=len(hashes), sha256=hashes[:3]
-            )
+            # The delivery counts it; which tags these were, without their values, is known only here.
+            structlog.get_logger("invalidator").warning("tags.refused", target=self.name, sha256=hashes)
             return await self._purge_everything(work)
         msg = (
-            f"{self._label}: does not take {len(hashes)} of the tags (sha256 {', '.join(hashes[:3])}); a tag is "
+            f"{self._label}: does not take {len(work.refused)} of the tags (sha256 {', '.join(hashes)}); a tag is "
             f"{self.tag_grammar.description}: filter the value in the rule, or consent with purge_all_on_gap: true"
         )
         raise TargetRejected(msg, remaining=work.remaining())
