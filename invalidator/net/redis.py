@@ -158,7 +158,8 @@ class RedisClient:
             except (RedisError, OSError) as error:
                 # After READONLY too: the name may lead to another server now.
                 is_in_step = is_in_step and not isinstance(error, ReadOnlyError)
-                raise _translate(error, self._address.label) from error
+                # Not "from error": its text may repeat what we sent, row values, and would be in every traceback.
+                raise _translate(error, self._address.label) from None
             finally:
                 if not is_in_step:
                     await self._disconnect()
