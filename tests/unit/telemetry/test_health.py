@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from invalidator.telemetry.health import checks, is_ready
+from invalidator.telemetry.problems import Limits
+from invalidator.telemetry.state import Role, State
+from tests.support.telemetry_state import NOW, busy_state
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+
+@pytest.mark.parametrize(
+    ("role", "seconds", "expected"),
+    [
+        (Role.STARTING, 0, False),
+        (Role.STREAMING, 0, True),
+        (Role.STANDBY, 9999, True),
+        (Role.RECONNECTING, Limits().disconnected_seconds - 1, True),
+        (Role.RECONNECTING, Limits().disconnected_seconds + 1, False),
+        (Role.STOPPING, 0, False),
+    ],
+)
+def test_ready_follows_the_role(role: Role, seconds: float, expected: bool) -> None:
+    state = busy_state()
+    state.source.role, state.source.role_since = role, NOW - seconds
+    assert is_ready(state, NOW) is expected
+
+
+def test_a_daemon_that_has_just_begun_is_not_ready() -> None:
+    assert not is_ready(State(), NOW)
+
+
+def test_rules_must_be_loaded() -> None:
+    state = busy_state()
+    state.rules_loaded.hash = ""
+    assert [check.name for check in checks(state, NOW) if not check.is_ok] == ["rules"]
+
+
+def test_required_l2_targets_must_have_answered_once() -> None:
+    state = busy_state()
+    state.targets["redis"].answered = False
+    assert [check.name for check in checks(state, NOW) if not check.is_ok] == ["target:redis"]
+
+
+def test_a_target_that_answered_once_and_fails_now_does_not_make_the_daemon_unready() -> None:
+    state = busy_state()
+    state.targets["redis"].failing_since = NOW - 600
+    assert is_ready(state, NOW)
+
+
+@pytest.mark.parametrize("name", ["edge", "bus"])
+def test_a_cdn_or_a_bus_that_never_answered_does_not_make_the_daemon_unready(name: str) -> None:
+    state = busy_state()
+    state.targets[name].answered = False
+    assert is_ready(state, NOW)

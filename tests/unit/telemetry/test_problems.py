@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from invalidator.telemetry.problems import CODES, Limits, Problem, problems
+from invalidator.telemetry.state import Role, State
+from tests.support.telemetry_state import NOW, busy_state
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+LIMITS = Limits()
+
+
+def only(state: State, code: str, now: float = NOW) -> Problem:
+    found = [problem for problem in problems(state, now) if problem.code == code]
+    assert len(found) == 1, problems(state, now)
+    return found[0]
+
+
+def test_a_healthy_daemon_has_no_problems() -> None:
+    assert problems(busy_state(), NOW) == []
+
+
+def test_a_daemon_that_starts_has_no_problems_yet() -> None:
+    state = State(started_at=NOW)
+    state.source.role_since = NOW
+    assert problems(state, NOW + 1) == []
+
+
+def _standby(state: State) -> None:
+    state.source.role, state.source.role_since = Role.STANDBY, NOW - 5
+
+
+def _reconnecting(state: State) -> None:
+    state.source.role, state.source.role_since = Role.RECONNECTING, NOW - LIMITS.disconnected_seconds - 1
+
+
+def _starting(state: State) -> None:
+    state.source.role, state.source.role_since = Role.STARTING, NOW - LIMITS.disconnected_seconds - 1
+
+
+def _no_heartbeat(state: State) -> None:
+    state.source.heartbeat_delivered = NOW - LIMITS.heartbeat_late_seconds - 1
+
+
+def _silent(state: State) -> None:
+    state.tables.clear()
+
+
+def _stale(state: State) -> None:
+    state.oldest_unfinished_commit = NOW - LIMITS.stale_seconds - 1
+
+
+def _stale_in_the_source(state: State) -> None:
+    state.source.oldest_undelivered_commit = NOW - LIMITS.stale_seconds - 1
+
+
+def _slot_lost(state: State) -> None:
+    state.source.slot_wal_status, state.source.slot_safe_wal_bytes = "lost", None
+
+
+def _slot_unreserved(state: State) -> None:
+    state.source.slot_wal_status, state.source.slot_safe_wal_bytes = "unreserved", -5
+
+
+def _wal_low(state: State) -> None:
+    state.source.slot_safe_wal_bytes = LIMITS.safe_wal_bytes - 1
+
+
+def _wal_high(state: State) -> None:
+    state.source.slot_retained_wal_bytes = LIMITS.retained_wal_bytes + 1
+
+
+def _required_failing(state: State) -> None:
+    redis = state.targets["redis"]
+    redis.failing_since, redis.last_result, redis.last_error = NOW - 11, "timeout", "no answer in 2 s"
+
+
+def _best_effort_failing(state: State) -> None:
+    edge = state.targets["edge"]
+    edge.failing_since, edge.last_result, edge.last_error = NOW - 11, "http_5xx", "503"
+
+
+def _rejected(state: State) -> None:
+    edge = state.targets["edge"]
+    edge.failing_since, edge.last_result, edge.last_error = NOW, "rejected", "401"
+
+
+def _abandoned(state: State) -> None:
+    state.targets["edge"].abandoned_items, state.targets["edge"].abandoned_at = 12, NOW - 60
+
+
+def _nobody_listens(state: State) -> None:
+    state.targets["bus"].receivers = 0
+
+
+def _column_gone(state: State) -> None:
+    state.rules["user"].missing_columns["public.users"] = ("slug",)
+
+
+BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
+    (_standby, "standby", "info", "shop"),
+    (_reconnecting, "not-streaming", "critical", "shop"),
+    (_starting, "not-streaming", "critical", "shop"),
+    (_no_heartbeat, "heartbeat-late", "critical", "shop"),
+    (_silent, "nothing-streamed", "info", "shop"),
+    (_stale, "stale", "critical", "shop"),
+    (_stale_in_the_source, "stale", "critical", "shop"),
+    (_slot_lost, "slot-lost", "critical", "shop"),
+    (_slot_unreserved, "slot-at-risk", "critical", "shop"),
+    (_wal_low, "slot-at-risk", "critical", "shop"),
+    (_wal_high, "slot-wal-high", "warning", "shop"),
+    (_required_failing, "target-failing", "critical", "redis"),
+    (_best_effort_failing, "target-failing", "warning", "edge"),
+    (_rejected, "target-rejected", "critical", "edge"),
+    (_abandoned, "items-abandoned", "warning", "edge"),
+    (_nobody_listens, "no-subscribers", "info", "bus"),
+    (_column_gone, "missing-column", "warning", "user"),
+]
+
+
+@pytest.mark.parametrize(("damage", "code", "severity", "subject"), BROKEN)
+def test_each_state_that_is_wrong_gives_its_problem_and_no_other(
+    damage: Callable[[State], None], code: str, severity: str, subject: str
+) -> None:
+    state = busy_state()
+    damage(state)
+    found = problems(state, NOW)
+    assert [(problem.code, problem.severity, problem.subject) for problem in found] == [(code, severity, subject)]
+    assert found[0].text
+    assert found[0].fix
+    assert found[0].since is not None
+    assert found[0].since <= NOW
+
+
+def test_every_code_is_tested_here_and_explained_in_the_operations_pages() -> None:
+    assert {code for _, code, _, _ in BROKEN} == set(CODES)
+    pages = Path(__file__).parents[3] / "docs" / "operations"
+    assert [code for code in CODES if not (pages / f"{code}.md").is_file()] == []
+
+
+def test_a_failure_shorter_than_the_limit_is_no_problem_yet() -> None:
+    state = busy_state()
+    _required_failing(state)
+    assert problems(state, NOW - 2) == []
+
+
+def test_abandoned_items_are_shown_for_an_hour() -> None:
+    state = busy_state()
+    _abandoned(state)
+    state.source.heartbeat_delivered = NOW + 4000
+    assert problems(state, NOW + 3500) != []
+    assert problems(state, NOW + 3541) == []
+
+
+def test_a_heartbeat_is_not_late_right_after_a_long_outage() -> None:
+    state = busy_state()
+    state.source.heartbeat_delivered = NOW - 600
+    state.source.role_since = NOW - 1
+    assert problems(state, NOW) == []
+    only(state, "heartbeat-late", NOW + LIMITS.heartbeat_late_seconds + 1)
+
+
+def test_a_standby_is_not_blamed_for_the_heartbeat_or_for_old_changes() -> None:
+    state = busy_state()
+    _standby(state)
+    _no_heartbeat(state)
+    _stale(state)
+    assert [problem.code for problem in problems(state, NOW)] == ["standby"]
+
+
+def test_the_most_severe_comes_first() -> None:
+    state = busy_state()
+    for damage in (_nobody_listens, _abandoned, _required_failing):
+        damage(state)
+    assert [problem.severity for problem in problems(state, NOW)] == ["critical", "warning", "info"]
+
+
+def test_a_secret_in_an_error_is_not_repeated() -> None:
+    state = busy_state()
+    _required_failing(state)
+    state.targets["redis"].last_error = "redis://default:hunter2@cache:6379 refused"
+    assert "hunter2" not in only(state, "target-failing").text
+
+
+def test_a_hostile_table_name_is_not_pasted_into_the_command() -> None:
+    state = busy_state()
+    state.rules["user"].missing_columns['public.x"; rm -rf ~; "'] = ("slug",)
+    assert "rm -rf" not in only(state, "missing-column").fix
+
+
+def test_since_is_remembered_for_what_has_no_time_of_its_own() -> None:
+    state = busy_state()
+    _wal_low(state)
+    assert only(state, "slot-at-risk").since == NOW
+    state.problem_since["slot-at-risk", "shop"] = NOW - 100
+    assert only(state, "slot-at-risk").since == NOW - 100
+
+
+def test_the_same_state_and_time_give_the_same_problems() -> None:
+    state = busy_state()
+    _required_failing(state)
+    assert problems(state, NOW) == problems(state, NOW)

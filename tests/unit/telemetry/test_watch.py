@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+from invalidator.telemetry import watch as watching
+from invalidator.telemetry.events import Events
+from invalidator.telemetry.watch import note_problems, watch
+from tests.support.telemetry_state import NOW, busy_state
+
+Entries = list[MutableMapping[str, Any]]
+
+
+def test_a_problem_is_told_when_it_comes_and_when_it_goes_and_not_in_between(quiet_logs: Entries) -> None:
+    state = busy_state()
+    events = Events(state, lambda: NOW)
+    quiet_logs.clear()
+    for now in (NOW, NOW + 1):
+        note_problems(events, now)
+    state.source.slot_safe_wal_bytes = 1
+    for now in (NOW + 2, NOW + 3):
+        note_problems(events, now)
+    state.source.slot_safe_wal_bytes = 20_000_000_000
+    for now in (NOW + 5, NOW + 6):
+        note_problems(events, now)
+    assert [(entry["event"], entry["code"]) for entry in quiet_logs] == [
+        ("problem.raised", "slot-at-risk"),
+        ("problem.cleared", "slot-at-risk"),
+    ]
+    assert quiet_logs[1]["lasted_seconds"] == 3
+    assert state.problem_since == {}
+
+
+def test_two_targets_with_the_same_problem_are_two_problems(quiet_logs: Entries) -> None:
+    state = busy_state()
+    for name in ("redis", "edge"):
+        state.targets[name].failing_since = NOW - 60
+    quiet_logs.clear()
+    note_problems(Events(state, lambda: NOW), NOW)
+    assert {entry["subject"] for entry in quiet_logs} == {"redis", "edge"}
+
+
+async def test_the_watch_measures_the_loop_and_looks_for_problems(quiet_logs: Entries, monkeypatch: Any) -> None:
+    monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.001)
+    state = busy_state()
+    state.source.slot_safe_wal_bytes = 1
+    task = asyncio.create_task(watch(Events(state, lambda: NOW), lambda: NOW))
+    async with asyncio.timeout(10):
+        while sum(state.loop_lag.counts) < 3:  # noqa: ASYNC110  (the state is plain integers)
+            await asyncio.sleep(0)
+    task.cancel()
+    assert state.loop_lag.total >= 0
+    assert [entry["code"] for entry in quiet_logs if entry["event"] == "problem.raised"] == ["slot-at-risk"]
