@@ -1,0 +1,146 @@
+"""A Varnish with vmod xkey of our own, when the machine has them, with the VCL that the project ships."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from invalidator.demo.servers.locate import ServerMissing
+from invalidator.demo.servers.process import (
+    PortTaken,
+    ServerFailed,
+    end,
+    log_tail,
+    on_free_port,
+    spawn,
+    temporary_directory,
+    unprivileged_account,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MODULES: Final = (
+    "/usr/lib/*/varnish/vmods",
+    "/usr/lib/varnish/vmods",
+    "/usr/lib64/varnish/vmods",
+    "/usr/local/lib/varnish/vmods",
+    "/opt/homebrew/lib/varnish/vmods",
+)
+
+
+def find_varnish() -> Path:
+    """The ``varnishd`` binary, if vmod xkey and a C compiler (VCL is compiled) are there too.
+
+    Raises:
+        ServerMissing: one of them is not; the message says which.
+    """
+    install = "apt-get install varnish varnish-modules"
+    search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    binary = shutil.which("varnishd", path=search)
+    if binary is None:
+        msg = f"no varnishd found: {install}"
+        raise ServerMissing(msg)
+    if not any(next(Path("/").glob(f"{folder[1:]}/libvmod_xkey.so"), None) for folder in _MODULES):
+        msg = f"varnishd has no vmod xkey: {install}"
+        raise ServerMissing(msg)
+    if not any(shutil.which(compiler) for compiler in ("gcc", "cc", "clang")):
+        msg = "varnishd needs a C compiler for VCL: apt-get install gcc"
+        raise ServerMissing(msg)
+    return Path(binary)
+
+
+class VarnishServer:
+    """A running Varnish in front of one origin; everything of it is gone after :meth:`close`.
+
+    Args:
+        origin_port: where the origin listens on this machine.
+        vcl: the folder with ``default.vcl`` and ``invalidator.vcl``.
+
+    Raises:
+        ServerMissing: Varnish is not installed.
+        ServerFailed: it does not start; the message holds its log.
+    """
+
+    def __init__(self, origin_port: int, vcl: Path) -> None:
+        self._base = temporary_directory("varnish", unprivileged_account())
+        self._log = self._base / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._binary = find_varnish()
+            self._write_vcl(origin_port, vcl)
+            self.port = on_free_port(self._start)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where visitors and the daemon reach it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def version(self) -> str:
+        """What it calls itself, ``7.1.1``."""
+        answer = subprocess.run([self._binary, "-V"], capture_output=True, text=True, check=False)  # noqa: S603
+        _, _, rest = (answer.stderr + answer.stdout).partition("varnish-")
+        return rest.split()[0] if rest else "of unknown version"
+
+    def watch_purges(self) -> subprocess.Popen[bytes]:
+        """A process that writes one line per purge, its tags, as it happens; the caller ends it."""
+        command: Sequence[str | Path] = [
+            "varnishncsa", "-n", self._base / "work", "-q", 'ReqMethod eq "PURGE"',
+            "-F", "%{xkey-purge}i %{xkey-softpurge}i",
+        ]  # fmt: skip
+        return spawn(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def close(self) -> None:
+        """End the server and remove its directory."""
+        end(self._process, signal.SIGTERM)
+        shutil.rmtree(self._base, ignore_errors=True)
+
+    def _write_vcl(self, origin_port: int, vcl: Path) -> None:
+        # Copied, because Varnish reads VCL as a user of its own, for whom our files may lie too deep.
+        default = (vcl / "default.vcl").read_text(encoding="utf-8")
+        default = default.replace('.host = "origin"', '.host = "127.0.0.1"')
+        default = default.replace('.port = "8080"', f'.port = "{origin_port}"')
+        (self._base / "default.vcl").write_text(default, encoding="utf-8")
+        shutil.copyfile(vcl / "invalidator.vcl", self._base / "invalidator.vcl")
+        for file in self._base.glob("*.vcl"):
+            file.chmod(0o644)
+
+    def _start(self, port: int) -> None:
+        command: list[str | Path] = [self._binary, "-F", "-a", f"127.0.0.1:{port}", "-T", "none"]
+        command += ["-f", self._base / "default.vcl", "-n", self._base / "work", "-s", "malloc,32m"]
+        with self._log.open("ab") as log:
+            process = self._process = spawn(command, stdout=log, cwd=self._base, last_signal=signal.SIGTERM)
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                text = log_tail(self._log)
+                failure = PortTaken if "already in use" in text else ServerFailed
+                msg = f"varnishd ended with code {process.returncode}:\n{text}"
+                raise failure(msg)
+            return _answers(f"http://127.0.0.1:{port}/.well-known/invalidator")
+
+        wait_until(answers, what=f"varnishd on port {port} answers")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310  (our own URL)
+            return int(answer.status) == 200
+    except OSError:
+        return False
