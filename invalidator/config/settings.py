@@ -66,17 +66,3 @@ class Settings:
     http: HttpSettings
     log: LogSettings
     shutdown: ShutdownSettings
-
-    def rule_files(self) -> tuple[Path, ...]:
-        """The rule files, directories replaced by their ``*.yaml`` and ``*.yml`` in order of name.
-
-        Looks at the disk: files of a directory come and go.
-        """
-        found: list[Path] = []
-        for path in self.rules:
-            if path.is_dir():
-                inside = (file for file in path.iterdir() if file.suffix in {".yaml", ".yml"})
-                found += sorted(file for file in inside if not file.name.startswith("."))
-            else:
-                found.append(path)
-        return tuple(found)
