@@ -92,7 +92,7 @@ def test_changelog_fragments_are_named_by_kind_and_hold_one_line() -> None:
         assert FRAGMENT.fullmatch(path.name), path.name
         text = path.read_text().strip()
         assert "\n" not in text
-        assert text[0].isupper()
+        assert not text[0].islower()
         assert text.endswith(".")
 
 
@@ -119,3 +119,24 @@ def test_every_relative_link_in_the_documentation_leads_somewhere() -> None:
     ]
 
     assert broken == []
+
+
+def test_every_test_that_the_documentation_refers_to_exists() -> None:
+    reference = re.compile(r"`(tests/[\w/.-]+?)(?:::(\w+))?`")
+    missing = [
+        f"{path.relative_to(ROOT)}: {file}::{name}"
+        for path in FILES
+        if path.suffix == ".md"
+        for file, name in reference.findall(path.read_text())
+        if not (ROOT / file).exists() or (name and f"def {name}(" not in (ROOT / file).read_text())
+    ]
+
+    assert missing == []
+
+
+def test_no_row_of_the_guarantees_is_without_its_test() -> None:
+    lines = (ROOT / "docs" / "guarantees.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| |")]
+
+    assert rows
+    assert [row for row in rows if "`tests/" not in row.rsplit("|", 2)[1]] == []

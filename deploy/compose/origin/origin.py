@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ from psycopg.rows import dict_row
 
 CHANNEL = "cache:invalidate"
 SECONDS_IN_REDIS = 3600
+SECONDS_OF_SILENCE = 5
+"""Without a message for so long (the daemon sends one each second) nobody vouches for the memory."""
 
 
 @dataclass
@@ -30,12 +33,17 @@ class Memory:
     entries: dict[str, str] = field(default_factory=dict)
     epoch: str = ""
     sequence: int = 0
+    heard_at: float = 0.0
+
+    def get(self, key: str) -> str | None:
+        """The entry, unless nobody vouches for it."""
+        return self.entries.get(key) if time.monotonic() - self.heard_at < SECONDS_OF_SILENCE else None
 
     def obey(self, message: dict[str, object]) -> None:
         """Drop what the message names; drop everything if a message before it is missing."""
         epoch, sequence = str(message["epoch"]), int(str(message["seq"]))
         is_next = epoch == self.epoch and sequence == self.sequence + 1
-        self.epoch, self.sequence = epoch, sequence
+        self.epoch, self.sequence, self.heard_at = epoch, sequence, time.monotonic()
         if message.get("clear") or not is_next:
             self.entries.clear()
             return
@@ -92,8 +100,9 @@ class Products:
 
     async def _read(self, product: str) -> tuple[str | None, str]:
         key = f"product:{product}"
-        if key in self.memory.entries:
-            return self.memory.entries[key], "memory"
+        held = self.memory.get(key)
+        if held is not None:
+            return held, "memory"
         stored = await self._redis.get(key)
         if stored is not None:
             self.memory.entries[key] = str(stored)
