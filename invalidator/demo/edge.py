@@ -61,9 +61,9 @@ class StandInEdge:
         application.router.add_get(_ALIVE, self._alive)
         application.router.add_get("/{path:.*}", self._get)
         application.router.add_route("PURGE", "/{path:.*}", self._purge)
-        self._runner = web.AppRunner(application, access_log=None)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.1).start()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.port = self._runner.addresses[0][1]
 
     async def close(self) -> None:

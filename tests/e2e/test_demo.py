@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from invalidator.demo.scenario import cases
+from invalidator.demo.servers import ServerMissing, find_postgres, find_valkey
+from tests.support.processes import Program
+from tests.support.services import missing
+
+RunProgram = Callable[..., Program]
+
+
+@pytest.fixture(autouse=True)
+def _servers() -> None:
+    try:
+        find_postgres()
+        find_valkey()
+    except ServerMissing as error:
+        missing(str(error))
+
+
+def test_every_layer_is_fresh_in_every_case_and_nothing_is_left_behind(run_program: RunProgram) -> None:
+    program = run_program("demo", "--once")
+
+    assert program.wait(50) == 0, program.output
+    assert "nothing stale is left in any layer" in program.output
+    for case in cases():
+        assert f"✓ {case.name}" in program.output
+    assert not _directories(program.pid)
+
+
+def test_the_verdict_is_there_for_machines_with_the_figures_of_each_layer(run_program: RunProgram) -> None:
+    program = run_program("demo", "--once", "--json", "--edge", "stand-in")
+
+    assert program.wait(50) == 0, program.output
+    document = json.loads(program.output[program.output.index("{\n") :])
+    assert document["ok"] is True
+    assert document["seconds"] < 15
+    played = {case["case"]: case for case in document["cases"]}
+    assert list(played) == [case.name for case in cases()]
+    assert set(played["update"]["fresh_after_ms"]) == {"redis", "l1", "edge"}
+    assert {"product:rake-1", "product:fork-1"} <= set(played["key change"]["unlinked"])
+    assert {"product-rake-1", "product-fork-1"} <= set(played["key change"]["purged"])
+    assert {"product:lamp-3", "product:lamp-9"} <= set(played["tag"]["unlinked"])
+    assert "product:*" in played["bulk"]["published"]
+    assert played["bulk"]["purged"] == ["products"]
+    assert set(played["private"]["fresh_after_ms"]) == {"redis", "l1"}
+    for nothing in ("rollback", "not shown"):
+        assert played[nothing]["unlinked"] == played[nothing]["published"] == played[nothing]["purged"] == []
+
+
+@pytest.mark.parametrize("layer", ["redis", "l1", "edge"])
+@pytest.mark.timeout(120)
+def test_a_layer_that_hears_no_invalidations_is_found_out(run_program: RunProgram, layer: str) -> None:
+    program = run_program("demo", "--once", "--json", "--edge", "stand-in", "--break", layer)
+
+    assert program.wait(100) == 1, program.output
+    document = json.loads(program.output[program.output.index("{\n") :])
+    assert document["ok"] is False
+    update = next(case for case in document["cases"] if case["case"] == "update")
+    assert update["fresh_after_ms"][layer] is None
+    assert any(problem.startswith(f"{layer} still gave the stale value") for problem in update["problems"])
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_the_live_view_without_a_terminal_prints_lines_until_a_signal_and_cleans_up(
+    run_program: RunProgram, sign: signal.Signals
+) -> None:
+    program = run_program("demo", "--edge", "stand-in")
+    program.wait_for_line("fresh after ms: Redis")
+
+    os.kill(program.pid, sign)
+
+    assert program.wait(20) == 0, program.output
+    assert not _directories(program.pid)
+
+
+def test_the_live_view_ends_after_the_given_time_and_gives_one_document_per_commit(run_program: RunProgram) -> None:
+    program = run_program("demo", "--edge", "stand-in", "--json", "--seconds", "1.5")
+    assert program.wait(30) == 0, program.output
+    lines = [json.loads(line) for line in program.lines if line.startswith("{")]
+    assert len(lines) >= 2
+    assert all(line["ok"] for line in lines)
+
+
+def test_a_demo_that_is_killed_leaves_no_process(run_program: RunProgram) -> None:
+    program = run_program("demo", "--edge", "stand-in")
+    program.wait_for_line("fresh after ms: Redis")
+    children = _descendants(program.pid)
+    assert len(children) >= 3
+
+    program.kill()
+
+    program.wait_for(lambda: not any(_lives(pid) for pid in children), what="the end of all children")
+    for directory in _directories(program.pid):
+        _remove(directory)
+
+
+def _directories(pid: int) -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"invalidator-*-{pid}-*"))
+
+
+def _descendants(pid: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def _remove(directory: Path) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
