@@ -12,6 +12,9 @@ RUN python -m venv --without-pip /opt/invalidator \
  && pip --python /opt/invalidator/bin/python install --require-hashes --only-binary :all: -r requirements/run.txt
 
 COPY pyproject.toml README.md LICENSE ./
+# Files that are in the package for `invalidator demo`.
+COPY config/demo config/demo
+COPY deploy/varnish deploy/varnish
 COPY invalidator invalidator
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && pip --python /opt/invalidator/bin/python install --no-deps --no-index dist/*.whl

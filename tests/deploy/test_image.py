@@ -6,6 +6,7 @@ import fnmatch
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,19 @@ def instructions(path: Path = ROOT / "Dockerfile") -> list[tuple[str, str]]:
     text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
+
+
+def included_files() -> dict[str, str]:
+    """What the wheel takes from outside the package: source folder and its place in the wheel."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    found: dict[str, str] = build["force-include"]
+    return found
+
+
+def files_below(folder: str) -> list[str]:
+    """Relative paths of all files that are not caches."""
+    found = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return [str(path.relative_to(ROOT)) for path in found]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -56,6 +70,12 @@ def test_everything_that_is_copied_into_the_image_exists_and_reaches_the_builder
     for source in sources:
         assert (ROOT / source).exists()
         assert any(fnmatch.fnmatch(source, pattern) for pattern in allowed), f"{source} is ignored"
+
+
+def test_what_the_wheel_takes_from_outside_the_package_is_copied_into_the_builder() -> None:
+    copied = {source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]}
+
+    assert set(included_files()) <= copied
 
 
 def test_the_image_runs_as_a_number_other_than_zero_and_receives_signals_itself() -> None:
@@ -106,10 +126,8 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         inside = {name for name in wheel.namelist() if name.startswith("invalidator/")}
 
-    wanted = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "invalidator").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    wanted = set(files_below("invalidator"))
+    for source, destination in included_files().items():
+        wanted |= {name.replace(source, destination, 1) for name in files_below(source)}
 
     assert inside == wanted

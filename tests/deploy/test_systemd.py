@@ -58,5 +58,4 @@ def test_the_credential_of_the_unit_is_read_as_the_setting_that_it_is_called_aft
 
     settings = load(ROOT / "deploy/compose/settings.yaml", environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
-    dumped = settings.source.options.model_dump()
-    assert dumped["dsn"].get_secret_value() == "postgresql://from-the-credential/shop"
+    assert settings.source.model_dump()["dsn"].get_secret_value() == "postgresql://from-the-credential/shop"
