@@ -25,6 +25,10 @@ TRANSACTION_FACTS: Final = ("lsn", "xid", "commit_time")
 REASON_BITS: Final = {reason: 1 << at for at, reason in enumerate(WidenReason)}
 """Why a row of one rule widens, as bits: a row counts each reason once."""
 
+_REASONS: Final = tuple(
+    tuple(reason for reason, bit in REASON_BITS.items() if bits & bit) for bits in range(1 << len(REASON_BITS))
+)
+
 Widen = Callable[[Invalidation, Transaction | None, int], None]
 """Counts the reasons (bits) and adds the rule's coarse form."""
 
@@ -90,7 +94,7 @@ class CoarseForm:
             known = {name: fact(transaction) for name, fact in TRANSACTION_FACT_FUNCTIONS.items()}
             groups, everything = self._render({**self._facts, **known})
         _add(invalidation, groups, everything)
-        if self._delays:
+        if self._delays and (groups or everything):
             _add(invalidation.repeated(self._delays), groups, everything)
 
     def _render(self, facts: Mapping[str, bytes]) -> tuple[list[tuple[str, frozenset[bytes]]], bool]:
@@ -121,14 +125,12 @@ class CoarseForm:
 def widener(state: RuleState, form: CoarseForm) -> Widen:
     """The function that widens one rule: counts why, adds the coarse form."""
     widened, errors, add = state.widened, state.errors, form.add
-    missing = WidenReason.MISSING_COLUMN
 
     def widen(invalidation: Invalidation, transaction: Transaction | None, bits: int) -> None:
-        for reason, bit in REASON_BITS.items():
-            if bits & bit:
-                widened[reason] += 1
-        if bits & REASON_BITS[missing]:
-            errors[missing] += 1
+        for reason in _REASONS[bits]:
+            widened[reason] += 1
+            if reason is WidenReason.MISSING_COLUMN:
+                errors[reason] += 1
         add(invalidation, transaction)
 
     return widen
@@ -165,15 +167,14 @@ def _glob(
     template: Template, facts: Mapping[str, bytes], *, literals_are_globs: bool = True, only_utf8: bool = False
 ) -> bytes:
     """The template as a glob; a fact that is unknown, or cannot be written, is ``*``."""
+    escape = globs.escape_for_message if only_utf8 else globs.escape
     made: list[bytes] = []
     for part in template.parts:
         if isinstance(part, Literal):
             text = encode(part.text)
             made.append(text if literals_are_globs else globs.escape(text))
-            continue
-        value = part.filtered(facts[part.name]) if part.name in facts else None
-        if value is None or (only_utf8 and not globs.is_utf8(value)):
-            made.append(b"*")
         else:
-            made.append(globs.escape(value))
+            value = part.filtered(facts[part.name]) if part.name in facts else None
+            escaped = None if value is None else escape(value)
+            made.append(b"*" if escaped is None else escaped)
     return b"".join(made)

@@ -23,7 +23,8 @@ class Problem:
     rule: str
     relation: str
     reason: WidenReason
-    message: str
+    columns: tuple[str, ...]
+    """The columns that the rule names and the stream does not send for this relation."""
 
 
 class Engine:
@@ -59,13 +60,17 @@ class Engine:
         """What is wrong with the rules for the relations seen so far, as they were announced last."""
         return [problem for problems in self._problems.values() for problem in problems]
 
+    def applies_to(self, relation: Relation) -> bool:
+        """Whether any rule names this relation, for whatever events."""
+        return any(True for _ in self._matching(relation))
+
     def bind(self, relation: Relation) -> RowFunction | None:
         """The function for rows of this relation; None when no rule wants any of its rows."""
         bound = self._bound.get(relation.oid)
         if bound is not None and bound[0] == relation:
             return bound[1]  # Postgres announces a relation again after each ANALYZE
         rules = [(index, rule) for index, rule in self._matching(relation) if rule.events - {Operation.TRUNCATE}]
-        self._problems[relation.oid] = [problem for _, rule in rules for problem in _problems(rule, relation)]
+        self._note_problems([rule for _, rule in rules], relation)
         function = None
         if rules:
             table = self._table(relation)
@@ -98,6 +103,17 @@ class Engine:
                 facts["table"] = encode(rule.table)
             CoarseForm(rule, facts, self._grammars).add(invalidation, None)
 
+    def _note_problems(self, rules: Sequence[Rule], relation: Relation) -> None:
+        problems: list[Problem] = []
+        for rule in rules:
+            missing = tuple(sorted(missing_columns(rule, relation)))
+            by_relation = self._states[rule.name].missing_columns
+            by_relation.pop(relation.name, None)
+            if missing:
+                by_relation[relation.name] = missing
+                problems.append(Problem(rule.name, relation.name, WidenReason.MISSING_COLUMN, missing))
+        self._problems[relation.oid] = problems
+
     def _matching(self, relation: Relation) -> Iterator[tuple[int, Rule]]:
         for index, (schema, table) in enumerate(self._matchers):
             if schema.fullmatch(relation.schema) and table.fullmatch(relation.table):
@@ -105,17 +121,3 @@ class Engine:
 
     def _table(self, relation: Relation) -> TableState:
         return self._tables.setdefault(relation.name, TableState(relation.name))
-
-
-def _problems(rule: Rule, relation: Relation) -> Iterator[Problem]:
-    missing = sorted(missing_columns(rule, relation))
-    if missing:
-        columns = ", ".join(f"'{name}'" for name in missing)
-        noun = "column" if len(missing) == 1 else "columns"
-        yield Problem(
-            rule.name,
-            relation.name,
-            WidenReason.MISSING_COLUMN,
-            f"{rule.place}: rule '{rule.name}' names {noun} {columns}, which {relation.name} does not have (any more) "
-            "or the publication does not send: every change drops the rule's coarse form",
-        )

@@ -18,17 +18,17 @@ def escape(value: bytes) -> bytes:
     return _SPECIAL.sub(_replacement, value)
 
 
-def _replacement(match: re.Match[bytes]) -> bytes:
-    return _ESCAPED[match[0]]
-
-
-def is_utf8(value: bytes) -> bool:
-    """Whether the value can be put into a JSON message as it is."""
+def escape_for_message(value: bytes) -> bytes | None:
+    """The same for a glob that travels in a JSON message; None if the message cannot hold the value."""
     try:
         value.decode("utf-8")
     except UnicodeDecodeError:
-        return False
-    return True
+        return None
+    return escape(value)
+
+
+def _replacement(match: re.Match[bytes]) -> bytes:
+    return _ESCAPED[match[0]]
 
 
 def name_matcher(pattern: str) -> re.Pattern[str]:

@@ -67,8 +67,9 @@ def _escaper(state: RuleState) -> Callable[[bytes], bytes]:
     widened = state.widened
 
     def escape(value: bytes) -> bytes:
-        if globs.is_utf8(value):
-            return globs.escape(value)
+        escaped = globs.escape_for_message(value)
+        if escaped is not None:
+            return escaped
         widened[WidenReason.UNSAFE_VALUE] += 1
         return b"*"
 
@@ -220,7 +221,7 @@ class RuleCode:
         known = self._facts.get(reference.name)
         if known is not None:
             value = reference.filtered(known) or b""
-            return self._bound.escape(value) if group == "l1" else value
+            return globs.escape_for_message(value) or b"*" if group == "l1" else value
         expression = f"{self._name(TRANSACTION_FACT_FUNCTIONS[reference.name])}(tx)"
         return _Fact(self._filtered(group, reference, expression))
 
