@@ -198,15 +198,14 @@ class _Assembler:
     def _coarse_template(self, group: str, text: str, path: Path) -> Template:
         template = parse(text)
         if template.uses_row:
-            first = next(part for part in template.references if part.scope != "meta")
-            message = f"{{{first.name}}} is a row value, and no row is known when the coarse form is applied"
+            found = next(match for match in _REFERENCE.finditer(text) if _uses_row(match[0]))
+            message = f"{found[0]} is a row value, and no row is known when the coarse form is applied"
             help_text = (
                 "name the tag that all of these pages carry"
                 if group == "cdn"
                 else "write '*' where the value would stand; only {meta.…} can be filled in"
             )
-            offset = next((m.start() for m in _REFERENCE.finditer(text) if parse(m[0]).uses_row), 0)
-            self._note_part(path, offset, "row-in-coarse", message, help_text)
+            self._note_part(path, found.start(), "row-in-coarse", message, help_text, width=len(found[0]))
         return template
 
     def _check_coarse_pattern(self, pattern: Template, text: str, path: Path) -> None:
@@ -281,3 +280,7 @@ def _glob_offset(text: str) -> int | None:
 
 def _has_star(template: Template) -> bool:
     return any("*" in part.text for part in template.parts if isinstance(part, Literal))
+
+
+def _uses_row(reference: str) -> bool:
+    return parse(reference).uses_row

@@ -45,6 +45,7 @@ MAX_REPEAT_SECONDS: Final = 3600.0
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PART: Final = re.compile(r'"(?:[^"]|"")+"|[^\s".]+')
 
 
@@ -119,6 +120,11 @@ def _check_seconds(text: str) -> None:
 
 
 def _check_template(text: str) -> str:
+    control = _CONTROL.search(text)
+    if control is not None:
+        message = f"the control character U+{ord(control[0]):04X} cannot stand in a template"
+        help_text = "after '|' or '>' YAML keeps the last line break: write '|-' or '>-', or use quotes"
+        _refuse(message, help_text if control[0] == "\n" else None, offset=control.start())
     try:
         template.parse(text)
     except template.TemplateError as error:

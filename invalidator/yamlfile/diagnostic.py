@@ -23,9 +23,10 @@ _BEFORE: Final = 60  # characters shown left of the caret
 _AFTER: Final = 100
 _VALUE: Final = 60
 _SECRET_NAME: Final = re.compile(r"(?i)password|passwd|secret|token|api_?key|credential|private_?key")
-_SECRET_VALUE: Final = re.compile(
-    r"(?i)(?:\w*(?:password|passwd|secret|token|api_?key|credential|private_?key)\w*[\"']?\s*:\s+)(\S.*)"
-    r"|://[^/@\s:]*:([^@\s]+)@"
+_SECRET_VALUE: Final = re.compile(  # bounded repetitions: a line may be megabytes long
+    r"(?i)(?:password|passwd|secret|token|api_?key|credential|private_?key)\w{0,60}"
+    r"(?:[\"']?\s{0,9}:\s{1,99}(?P<value>\S.*)|=(?P<parameter>[^\s\"']{1,999}))"
+    r"|://[^/@\s:]{0,200}:(?P<password>[^@\s]{1,999})@"
 )
 
 
@@ -126,7 +127,7 @@ def looks_secret(name: object) -> bool:
 def mask_secrets(line: str) -> str:
     """The line with stars instead of what looks like a secret; its length stays, so that carets stay right."""
     for match in _SECRET_VALUE.finditer(line):
-        start, end = match.span(1) if match[1] is not None else match.span(2)
+        start, end = match.span(match.lastgroup or 0)
         line = line[:start] + "*" * (end - start) + line[end:]
     return line
 
@@ -161,8 +162,8 @@ def _excerpt(line: str, column: int, width: int) -> tuple[str, str]:
     at = min(column - 1, len(line))
     width = max(1, min(width, len(line) - at))
     start, end = max(0, at - _BEFORE), min(len(line), at + _AFTER)
-    if start <= 3:  # an ellipsis would take as much room as what it hides
-        start = 0
+    if len(line) <= _BEFORE + _AFTER:
+        start, end = 0, len(line)
     lead = "…" if start else ""
     before = lead + printable(line[start:at])
     marked = printable(line[at : min(at + width, end)])

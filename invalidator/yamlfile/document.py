@@ -27,10 +27,10 @@ Path = tuple[str | int, ...]
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BREAK = r"(?:\r\n|[\r\n\x85\u2028\u2029])"
-_FOLD = rf"(?P<fold>[ \t]*(?:{_BREAK}[ \t]*)+)"
+_FOLD = rf"(?P<fold>[ \t]*(?:{_BREAK}[ \t]*)+)|(?P<blanks>[ \t]+)"
 _ESCAPE = r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)"
 _UNITS: Final[Mapping[str | None, re.Pattern[str]]] = {
-    # one match is one character of the value (but a fold, which may be several, and an escaped line break: none)
+    # one match is one character of the value; but blanks and a fold may be several, and an escaped line break is none
     None: re.compile(rf"{_FOLD}|(?s:.)"),
     "'": re.compile(rf"''|{_FOLD}|(?s:.)"),
     '"': re.compile(rf"(?P<joined>\\{_BREAK}[ \t]*)|{_ESCAPE}|{_FOLD}|(?s:.)"),
@@ -135,13 +135,15 @@ class Document:
 def _flow_indexes(text: str, start: int, end: int, units: re.Pattern[str]) -> list[int]:
     indexes: list[int] = []
     for match in units.finditer(text, start, end):
-        groups = match.groupdict()
-        if groups.get("joined") is not None:
-            continue
-        repeat = 1
-        if groups.get("fold") is not None:
-            repeat = max(1, len(split_lines(match[0])) - 2)
-        indexes += [match.start()] * repeat
+        match match.lastgroup:
+            case "joined":
+                pass
+            case "blanks":
+                indexes += range(match.start(), match.end())
+            case "fold":  # one line break is a space, each further one is itself
+                indexes += [match.start()] * max(1, len(split_lines(match[0])) - 2)
+            case _:
+                indexes.append(match.start())
     return indexes
 
 

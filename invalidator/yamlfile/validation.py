@@ -132,7 +132,8 @@ class _Explainer:
             return self._missing_field(tuple(finding["loc"]))
         code, message, help_text = self._bad_value(kind, finding, location)
         context = finding.get("ctx") or {}
-        found = self._diagnostic(location, code, message, help_text, at_key=context.get("at") == "key")
+        at_key = context.get("at") == "key" or self._is_secret(location)  # the lines of a secret are not shown
+        found = self._diagnostic(location, code, message, help_text, at_key=at_key)
         if "offset" in context and found.file == self._document.file:
             part = self._document.within(self._root + location, context["offset"], context.get("width", 1))
             return self._document.diagnostic(part, code, message, help_text)
