@@ -124,10 +124,9 @@ def truncate(message: bytes) -> Truncate:
         count = _U32(message, 26)[0]
     except StructError as error:
         raise _damaged(message, "Truncate") from error
-    oids = tuple(message[at : at + 4] for at in range(31, 31 + 4 * count, 4))
     if len(message) < 31 + 4 * count:
         raise _damaged(message, "Truncate")
-    return Truncate(oids)
+    return Truncate(tuple(message[at : at + 4] for at in range(31, 31 + 4 * count, 4)))
 
 
 def logical_message(message: bytes) -> LogicalMessage:

@@ -1,0 +1,113 @@
+"""Messages of the stream become values, and damaged ones an explained stop."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invalidator.errors import ProtocolError
+from invalidator.model import Column
+from invalidator.postgres import decoder
+
+HEADER = b"w" + bytes(24)
+
+
+def xlog(payload: bytes) -> bytes:
+    return HEADER + payload
+
+
+def relation_message(schema: str, table: str, columns: list[tuple[int, str]], identity: str = "d") -> bytes:
+    packed = b"".join(bytes([flags]) + name.encode() + b"\0" + struct.pack(">Ii", 25, -1) for flags, name in columns)
+    names = schema.encode() + b"\0" + table.encode() + b"\0"
+    return xlog(b"R" + struct.pack(">I", 17) + names + identity.encode() + struct.pack(">H", len(columns)) + packed)
+
+
+def test_a_keepalive_tells_the_end_of_the_wal_the_servers_clock_and_whether_it_waits() -> None:
+    message = b"k" + struct.pack(">QqB", 0x16B3748, 1_000_000, 1)
+
+    keepalive = decoder.keepalive(message)
+
+    assert keepalive == decoder.Keepalive(0x16B3748, decoder.POSTGRES_EPOCH + 1, reply_requested=True)
+
+
+def test_begin_carries_the_start_of_the_commit_record_the_time_and_the_xid() -> None:
+    transaction = decoder.begin(xlog(b"B" + struct.pack(">QqI", 77, 5, 42)))
+
+    assert (transaction.final_lsn, transaction.commit_time, transaction.xid) == (77, 5, 42)
+
+
+def test_a_commit_is_confirmed_by_its_end_not_by_its_start() -> None:
+    assert decoder.commit_end(xlog(b"C" + struct.pack(">BQQq", 0, 100, 130, 0))) == 130
+
+
+def test_a_relation_has_raw_names_and_knows_its_identity() -> None:
+    relation = decoder.relation(relation_message("Über", 'a"b', [(1, "id"), (0, "na me")], identity="f"))
+
+    assert relation.name == 'Über.a"b'
+    assert relation.replica_identity == "f"
+    assert relation.columns == (Column("id", 25, is_identity=True), Column("na me", 25, is_identity=False))
+
+
+def test_the_empty_schema_of_the_wire_is_pg_catalog() -> None:
+    assert decoder.relation(relation_message("", "t", [])).schema == "pg_catalog"
+
+
+def test_names_that_are_no_utf8_survive() -> None:
+    message = relation_message("s", "t", []).replace(b"\0t\0", b"\0t\xff\0")
+
+    assert decoder.relation(message).table.encode("utf-8", "surrogateescape") == b"t\xff"
+
+
+def test_a_truncate_lists_all_its_relations() -> None:
+    truncate = decoder.truncate(xlog(b"T" + struct.pack(">IBII", 2, 1, 17, 18)))
+
+    assert truncate.relation_oids == (struct.pack(">I", 17), struct.pack(">I", 18))
+
+
+def test_a_logical_message_has_a_prefix_and_content_that_may_hold_zero_bytes() -> None:
+    message = decoder.logical_message(xlog(b"M" + struct.pack(">BQ", 1, 9) + b"app\0" + struct.pack(">I", 3) + b"a\0b"))
+
+    assert message == decoder.LogicalMessage(is_transactional=True, prefix="app", content=b"a\0b")
+
+
+def test_a_status_update_never_says_that_more_is_flushed_than_was_received() -> None:
+    status = decoder.standby_status(10, 20, now=decoder.POSTGRES_EPOCH + 2.0, reply_requested=True)
+
+    assert struct.unpack(">cQQQqB", status) == (b"r", 20, 20, 20, 2_000_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("decode", "payload"),
+    [
+        (decoder.begin, b"B" + struct.pack(">QqI", 77, 5, 42)),
+        (decoder.commit_end, b"C" + struct.pack(">BQQ", 0, 100, 130)),
+        (decoder.truncate, b"T" + struct.pack(">IBII", 2, 1, 17, 18)),
+        (decoder.relation, relation_message("s", "t", [(1, "id")])[25:]),
+        (decoder.logical_message, b"M" + struct.pack(">BQ", 1, 9) + b"app\0" + struct.pack(">I", 0)),
+    ],
+)
+def test_a_message_that_ends_too_early_is_a_protocol_error_at_every_byte(
+    decode: Callable[[bytes], object], payload: bytes
+) -> None:
+    decode(xlog(payload))
+
+    for size in range(1, len(payload)):
+        with pytest.raises(ProtocolError, match="position was kept"):
+            decode(xlog(payload[:size]))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_raise_anything_but_a_protocol_error(payload: bytes) -> None:
+    for decode in (decoder.begin, decoder.commit_end, decoder.truncate, decoder.relation, decoder.logical_message):
+        try:
+            decode(xlog(payload))
+        except ProtocolError as error:
+            assert "bytes" in str(error)  # noqa: PT017  (either outcome is fine, another exception is not)
+
+
+def test_an_unknown_message_type_is_named_in_the_error() -> None:
+    assert "b'Z'" in str(decoder.unknown(xlog(b"Z123")))

@@ -1,0 +1,153 @@
+"""The loop confirms what was applied, connects again, stands by, and stops at what only an operator can mend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from typing import Any
+
+import pytest
+
+from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
+from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
+from invalidator.pipeline import Pipeline
+from invalidator.ports import RowFunction, Rules
+from invalidator.telemetry.events import Events
+from invalidator.telemetry.state import Role, State
+from tests.support.clock import ManualClock, settle
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+
+class NoRules:
+    def bind(self, relation: Relation) -> RowFunction | None:
+        return None
+
+    def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        pass
+
+
+class ScriptedSource:
+    """Plays one script per connection: batches, then an error or silence."""
+
+    def __init__(self, *connections: list[Batch | Exception]) -> None:
+        self._connections = list(connections)
+        self.confirmed: list[Lsn] = []
+
+    async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
+        script = self._connections.pop(0) if self._connections else []
+        for step in script:
+            if isinstance(step, Exception):
+                raise step
+            yield step
+        await asyncio.Event().wait()
+
+    def confirm(self, position: Lsn) -> None:
+        self.confirmed.append(position)
+
+    async def close(self) -> None:
+        pass
+
+
+class HeldDelivery:
+    """Accepts every batch; the test finishes them."""
+
+    def __init__(self) -> None:
+        self.finish: list[Callable[[], None]] = []
+
+    async def deliver(self, batch: Batch, on_finished: Callable[[], None]) -> None:
+        self.finish.append(on_finished)
+
+
+def batch(end: int | None, heartbeat: float | None = None) -> Batch:
+    return Batch(Invalidation(keys={b"k"}), None if end is None else Lsn(end), heartbeat=heartbeat)
+
+
+class Running:
+    def __init__(self, source: ScriptedSource) -> None:
+        self.source = source
+        self.delivery = HeldDelivery()
+        self.clock = ManualClock()
+        self.state = State()
+        pipeline = Pipeline(
+            source,
+            NoRules(),
+            self.delivery,  # type: ignore[arg-type]  # the one method that the loop calls
+            events=Events(self.state, self.clock.time),
+            clock=self.clock,
+        )
+        self.task = asyncio.ensure_future(pipeline.run())
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_a_position_is_confirmed_only_when_everything_before_it_is_applied() -> None:
+    running = Running(ScriptedSource([batch(10), batch(None), batch(20)]))
+    await settle()
+
+    running.delivery.finish[2]()
+    assert running.source.confirmed == []
+    running.delivery.finish[0]()
+    running.delivery.finish[1]()
+
+    assert running.source.confirmed == [Lsn(10), Lsn(20)]
+    await running.stop()
+
+
+async def test_what_an_earlier_connection_held_confirms_nothing_on_the_next_one() -> None:
+    running = Running(ScriptedSource([batch(10), SourceDisconnected("cut")], [batch(10)]))
+    await settle()
+    await running.clock.advance(60)
+    assert len(running.delivery.finish) == 2
+
+    running.delivery.finish[0]()
+    assert running.source.confirmed == []
+
+    running.delivery.finish[1]()
+    assert running.source.confirmed == [Lsn(10)]
+    await running.stop()
+
+
+async def test_a_lost_stream_is_counted_by_its_reason_and_opened_again(
+    quiet_logs: list[MutableMapping[str, Any]],
+) -> None:
+    running = Running(ScriptedSource([SourceDisconnected("gone", reason="silence")], [batch(10)]))
+    await settle()
+    assert running.state.source.role is Role.RECONNECTING
+    await running.clock.advance(60)
+
+    assert running.state.source.reconnects == {"silence": 1}
+    assert len(running.delivery.finish) == 1
+    assert "stream.lost" in [entry["event"] for entry in quiet_logs]
+    await running.stop()
+
+
+async def test_a_slot_in_use_is_no_failure_but_standby() -> None:
+    running = Running(ScriptedSource([SlotInUse("busy", holder_pid=7)], [SlotInUse("busy")], [batch(10)]))
+    await settle()
+    assert running.state.source.role is Role.STANDBY
+    await running.clock.advance(1.1)
+    await running.clock.advance(1.1)
+
+    assert len(running.delivery.finish) == 1
+    await running.stop()
+
+
+async def test_a_configuration_error_ends_the_run() -> None:
+    running = Running(ScriptedSource([ConfigError("there is no publication")]))
+
+    with pytest.raises(ConfigError, match="publication"):
+        await asyncio.wait_for(running.task, 1)
+
+
+async def test_a_heartbeat_counts_as_delivered_when_its_batch_is_applied() -> None:
+    running = Running(ScriptedSource([batch(10, heartbeat=123.0)]))
+    await settle()
+    assert running.state.source.heartbeat_delivered == 0
+
+    running.delivery.finish[0]()
+
+    assert running.state.source.heartbeat_delivered == 123.0
+    await running.stop()
