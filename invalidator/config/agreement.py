@@ -20,7 +20,7 @@ def disagreements(settings: Settings, ruleset: RuleSet, sources: Mapping[str, st
         ruleset: the rules.
         sources: the text of each rule file by its name, for the places.
     """
-    cdns = dict(_cdns(settings))
+    cdns = tag_grammars(settings)
     documents = {file: yamlfile.parse(text, file) for file, text in sources.items()}
     findings = [
         finding
@@ -36,6 +36,15 @@ def disagreements(settings: Settings, ruleset: RuleSet, sources: Mapping[str, st
     return findings
 
 
+def tag_grammars(settings: Settings) -> dict[str, TagGrammar]:
+    """The targets that purge by tag, and what they take as a tag.
+
+    Told by their class, because building a target may open connections.
+    """
+    grammars = ((name, _grammar(options)) for name, options in settings.targets.items())
+    return {name: grammar for name, grammar in grammars if grammar is not None}
+
+
 def check_agreement(settings: Settings, ruleset: RuleSet, sources: Mapping[str, str]) -> None:
     """Refuse rules that a configured CDN could not carry out.
 
@@ -45,14 +54,6 @@ def check_agreement(settings: Settings, ruleset: RuleSet, sources: Mapping[str, 
     findings = disagreements(settings, ruleset, sources)
     if findings:
         raise yamlfile.Invalid(findings, sources)
-
-
-def _cdns(settings: Settings) -> Iterator[tuple[str, TagGrammar]]:
-    """The targets that purge by tag; told by their class, because building one may open connections."""
-    for name, options in settings.targets.items():
-        grammar = _grammar(options)
-        if grammar is not None:
-            yield name, grammar
 
 
 def _grammar(options: TargetOptions) -> TagGrammar | None:
