@@ -178,3 +178,8 @@ class Events:
         if source.role is not role or not source.role_since:
             source.role_since = self._clock()
         source.role = role
+        if role in (Role.STANDBY, Role.RECONNECTING):
+            # Nobody looks at the slot for us now: what we saw last must not stay in the figures for ever.
+            source.slot_active = False
+            source.slot_retained_wal_bytes = source.slot_unconfirmed_wal_bytes = None
+            source.slot_safe_wal_bytes = source.slot_wal_status = None

@@ -64,6 +64,21 @@ def test_the_role_and_since_when_follow_the_stream(told: Told, quiet_logs: Entri
     ]  # fmt: skip
 
 
+def test_figures_of_the_slot_do_not_outlive_the_stream_that_saw_them(told: Told, quiet_logs: Entries) -> None:
+    source = told.state.source
+    for leave in (
+        lambda: told.events.stream_lost(error="cut", reason="connection", retry_in_seconds=0.1),
+        lambda: told.events.stream_standby(holder_pid=None),
+    ):
+        told.events.stream_connected(position=Lsn(1), server_version="16")
+        source.slot_active, source.slot_wal_status = True, "unreserved"
+        source.slot_retained_wal_bytes = source.slot_unconfirmed_wal_bytes = source.slot_safe_wal_bytes = 1
+        leave()
+        assert (source.slot_active, source.slot_wal_status, source.slot_safe_wal_bytes) == (False, None, None)
+        assert (source.slot_retained_wal_bytes, source.slot_unconfirmed_wal_bytes) == (None, None)
+    assert quiet_logs
+
+
 def test_the_reason_of_an_outage_is_kept_until_the_stream_is_back(told: Told, quiet_logs: Entries) -> None:
     told.events.stream_lost(error="connection refused", reason="connection", retry_in_seconds=0.1)
     kept = told.state.source.last_error
