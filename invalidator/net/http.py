@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -26,6 +26,11 @@ class Request:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def post_json(cls, url: str, payload: object, headers: Mapping[str, str]) -> Self:
+        """A POST of a JSON document."""
+        return cls("POST", url, {"Content-Type": "application/json", **headers}, json.dumps(payload).encode())
 
 
 @dataclass(frozen=True, slots=True)

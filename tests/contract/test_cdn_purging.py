@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import datetime
 import email.utils
+import inspect
+import re
 import traceback
 from collections.abc import AsyncIterator, MutableMapping
 from typing import Any
 
 import pytest
 
-from invalidator.errors import ConfigError, TargetError, TargetRejected, TargetThrottled, TargetUnavailable
+from invalidator import registry
+from invalidator.errors import TargetError, TargetRejected, TargetThrottled, TargetUnavailable
 from invalidator.model import Batch, Invalidation
 from invalidator.ports import Repeating, TagPurging
 from invalidator.targets.cdn._tag_purge import TagPurge
@@ -37,6 +40,19 @@ HOSTILE = {
 def cdn_type(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+@pytest.fixture(params=[name for name in cdn_types() if build_cdn(name, "http://host").capabilities.everything])
+def cdn_type_with_everything(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def consenting(cdn_type_with_everything: str, http_server: ScriptedServer) -> AsyncIterator[TagPurge[Any]]:
+    target = build_cdn(cdn_type_with_everything, http_server.url, purge_all_on_gap=True)
+    yield target
+    await target.close()
 
 
 @pytest.fixture
@@ -272,35 +288,31 @@ async def test_bytes_that_are_no_text_are_refused_like_any_other_tag(
 
 
 async def test_a_tag_that_cannot_be_purged_widens_with_consent(
-    cdn_type: str, http_server: ScriptedServer, quiet_logs: list[MutableMapping[str, Any]]
+    consenting: TagPurge[Any], http_server: ScriptedServer, quiet_logs: list[MutableMapping[str, Any]]
 ) -> None:
-    edge = _consenting(cdn_type, http_server)
-    applied = await edge.apply(tags_batch("product-42", "two words"))
+    applied = await consenting.apply(tags_batch("product-42", "two words"))
     assert applied.widened == 1
     tagged, everything = http_server.requests
     assert tagged.tags() == ["product-42"]
     assert b"two" not in everything.raw_head + everything.body
     assert [entry["event"] for entry in quiet_logs] == ["tags.refused"]
     assert "two words" not in str(quiet_logs)
-    await edge.close()
 
 
-async def test_everything_is_purged_by_one_call_with_consent(cdn_type: str, http_server: ScriptedServer) -> None:
-    edge = _consenting(cdn_type, http_server)
-    await edge.apply(tags_batch("product-42", everything=True))
-    assert len(http_server.requests) == 1
-    assert b"product-42" not in http_server.requests[0].raw_head + http_server.requests[0].body
-    await edge.close()
+async def test_everything_is_purged_by_one_call_with_consent(
+    consenting: TagPurge[Any], http_server: ScriptedServer
+) -> None:
+    await consenting.apply(tags_batch("product-42", everything=True))
+    (request,) = http_server.requests
+    assert b"product-42" not in request.raw_head + request.body
 
 
-async def test_a_purge_of_everything_that_fails_remains(cdn_type: str, http_server: ScriptedServer) -> None:
-    edge = _consenting(cdn_type, http_server)
+async def test_a_purge_of_everything_that_fails_remains(consenting: TagPurge[Any], http_server: ScriptedServer) -> None:
     for status in (500, 400, 413, 401, 429):
         http_server.script(Reply(status))
         with pytest.raises(TargetError) as caught:
-            await edge.apply(tags_batch("product-42", everything=True))
+            await consenting.apply(tags_batch("product-42", everything=True))
         assert caught.value.remaining == Invalidation(cdn_all=True)
-    await edge.close()
 
 
 async def test_everything_is_not_purged_without_consent(edge: TagPurge[Any], http_server: ScriptedServer) -> None:
@@ -341,17 +353,11 @@ def test_a_url_with_more_than_scheme_host_and_path_is_refused(cdn_type: str) -> 
             build_cdn(cdn_type, url)
 
 
-def test_consent_to_what_a_provider_cannot_do_is_refused(cdn_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    edge = build_cdn(cdn_type, "http://127.0.0.1:1")
-    if not edge.capabilities.everything:
-        with pytest.raises(ConfigError, match="purges everything"):
-            build_cdn(cdn_type, "http://127.0.0.1:1", purge_all_on_gap=True)
-
-
-def _consenting(cdn_type: str, server: ScriptedServer) -> TagPurge[Any]:
-    if not build_cdn(cdn_type, server.url).capabilities.everything:
-        pytest.skip("has no call that purges everything")
-    return build_cdn(cdn_type, server.url, purge_all_on_gap=True)
+def test_a_cdn_knows_no_other_cdn(cdn_type: str) -> None:
+    module = registry.load("targets", cdn_type)
+    imported = re.findall(r"^\s*(?:from|import) invalidator\.targets\.(\S+)", inspect.getsource(module), re.MULTILINE)
+    assert imported
+    assert [name for name in imported if not name.startswith("cdn._")] == []
 
 
 def _fields(reply: Reply) -> dict[str, Any]:

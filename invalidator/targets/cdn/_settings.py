@@ -32,6 +32,8 @@ def _check_secret(secret: SecretStr) -> SecretStr:
 
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 """Scheme, host and perhaps a path, written out: no row value ever gets in here."""
+ApiUrl = Annotated[BaseUrl, Field(description="Where the provider's API is; another address for tests.")]
+"""The base URL of an API that has one address for everybody."""
 HeaderSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 """A credential that goes into a header."""
 

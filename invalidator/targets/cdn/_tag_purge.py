@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Generic, TypeVar, assert_never
 
@@ -71,7 +70,8 @@ class _Work:
     removed: int = 0
 
     def finish(self, call: _Call, removed: int) -> None:
-        (self.soft if call.soft else self.hard).difference_update(call.tags)
+        self.hard.difference_update(call.tags)
+        self.soft.difference_update(call.tags)
         self.purged += len(call.tags)
         self.removed += removed
 
@@ -115,7 +115,7 @@ class TagPurge(ABC, Generic[OptionsT]):
         )
 
     @abstractmethod
-    def purge(self, tags: Sequence[str], *, soft: bool) -> Request:
+    def purge(self, tags: list[str], *, soft: bool) -> Request:
         """The request that purges these tags, at most ``max_tags`` that the grammar allows. Pure."""
 
     def purge_everything(self) -> Request:
@@ -170,10 +170,9 @@ class TagPurge(ABC, Generic[OptionsT]):
 
     def _plan(self, invalidation: Invalidation) -> _Work:
         hard, soft = self._names(invalidation.cdn), self._names(invalidation.cdn_soft)
-        if not self.capabilities.soft:
-            hard, soft = hard | soft, set()
         work = _Work(hard, soft - hard, invalidation.cdn_all)
-        for tags, is_soft in ((work.hard, False), (work.soft, True)):
+        kinds = [(work.hard, False), (work.soft, True)] if self.capabilities.soft else [(hard | soft, False)]
+        for tags, is_soft in kinds:
             allowed = [tag for tag in sorted(tags) if self.tag_grammar.allows(_encoded(tag))]
             work.refused += tags.difference(allowed)
             work.calls += (_Call(chunk, is_soft) for chunk in self.capabilities.chunks(allowed))
@@ -200,7 +199,7 @@ class TagPurge(ABC, Generic[OptionsT]):
     async def _call_until_done(self, work: _Work) -> None:
         while work.calls:
             call = work.calls.popleft()
-            outcome = await self._exchange(self.purge(call.tags, soft=call.soft), tokens=len(call.tags))
+            outcome = await self._exchange(self.purge(list(call.tags), soft=call.soft), tokens=len(call.tags))
             match outcome:
                 case Done(removed):
                     work.finish(call, removed)

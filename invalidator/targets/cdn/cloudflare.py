@@ -5,9 +5,8 @@ https://developers.cloudflare.com/cache/how-to/purge-cache/purge-by-tags/
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
 from pydantic import Field
@@ -24,7 +23,7 @@ from invalidator.targets.cdn._outcome import (
     judge_status,
     retry_after,
 )
-from invalidator.targets.cdn._settings import BaseUrl, CdnOptions, HeaderSecret
+from invalidator.targets.cdn._settings import ApiUrl, CdnOptions, HeaderSecret
 from invalidator.targets.cdn._tag_purge import TagPurge
 
 Plan = Literal["free", "pro", "business", "enterprise"]
@@ -58,8 +57,7 @@ class Settings(CdnOptions):
     """A token with the permission "Cache Purge" for this zone."""
     plan: Plan = "free"
     """What the account may ask for: free, pro, business or enterprise. Sets the rate."""
-    api_url: BaseUrl = "https://api.cloudflare.com/client/v4"
-    """Another address of the API, for tests."""
+    api_url: ApiUrl = "https://api.cloudflare.com/client/v4"
 
 
 class Cloudflare(TagPurge[Settings]):
@@ -84,9 +82,9 @@ class Cloudflare(TagPurge[Settings]):
         """What the plan allows."""
         return _RATES[self.settings.plan]
 
-    def purge(self, tags: Sequence[str], *, soft: bool) -> Request:
+    def purge(self, tags: list[str], *, soft: bool) -> Request:
         """``purge_cache``, or ``invalidate_cache``, which marks stale and takes the same body."""
-        return self._request("invalidate_cache" if soft else "purge_cache", {"tags": list(tags)})
+        return self._request("invalidate_cache" if soft else "purge_cache", {"tags": tags})
 
     def purge_everything(self) -> Request:
         """``purge_cache`` with ``purge_everything``."""
@@ -115,12 +113,8 @@ class Cloudflare(TagPurge[Settings]):
                 return outcome
 
     def _request(self, call: str, body: Mapping[str, object]) -> Request:
-        headers = {
-            "Authorization": f"Bearer {self.settings.api_token.get_secret_value()}",
-            "Content-Type": "application/json",
-        }
-        url = f"{self.settings.api_url}/zones/{self.settings.zone_id}/{call}"
-        return Request("POST", url, headers, json.dumps(body).encode())
+        headers = {"Authorization": f"Bearer {self.settings.api_token.get_secret_value()}"}
+        return Request.post_json(f"{self.settings.api_url}/zones/{self.settings.zone_id}/{call}", body, headers)
 
 
 def _error_codes(reply: Mapping[str, object]) -> frozenset[int]:

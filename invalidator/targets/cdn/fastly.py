@@ -5,9 +5,7 @@ https://www.fastly.com/documentation/reference/api/purging/
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -16,7 +14,7 @@ from invalidator.net.http import Answer, Request
 from invalidator.ports import TagGrammar
 from invalidator.targets.cdn._capabilities import Capabilities, Rate
 from invalidator.targets.cdn._outcome import Done, Outcome, RetryAfter, Split, Unavailable, judge_status
-from invalidator.targets.cdn._settings import BaseUrl, CdnOptions, HeaderSecret
+from invalidator.targets.cdn._settings import ApiUrl, CdnOptions, HeaderSecret
 from invalidator.targets.cdn._tag_purge import TagPurge
 
 
@@ -28,8 +26,7 @@ class Settings(CdnOptions):
     """The service whose cache is purged."""
     api_token: HeaderSecret = Field(examples=["a-token"])
     """A token with the scope ``purge_select`` (and ``purge_all`` with ``purge_all_on_gap``)."""
-    api_url: BaseUrl = "https://api.fastly.com"
-    """Another address of the API, for tests."""
+    api_url: ApiUrl = "https://api.fastly.com"
 
 
 class Fastly(TagPurge[Settings]):
@@ -53,10 +50,10 @@ class Fastly(TagPurge[Settings]):
         concurrency=4,
     )
 
-    def purge(self, tags: Sequence[str], *, soft: bool) -> Request:
+    def purge(self, tags: list[str], *, soft: bool) -> Request:
         """``POST /service/{id}/purge``, soft with a header."""
         headers = self._headers() | ({"Fastly-Soft-Purge": "1"} if soft else {})
-        return Request("POST", f"{self._service}/purge", headers, json.dumps({"surrogate_keys": list(tags)}).encode())
+        return Request.post_json(f"{self._service}/purge", {"surrogate_keys": tags}, headers)
 
     def purge_everything(self) -> Request:
         """``POST /service/{id}/purge_all``; there is no soft form of it."""
@@ -84,11 +81,7 @@ class Fastly(TagPurge[Settings]):
         return f"{self.settings.api_url}/service/{self.settings.service_id}"
 
     def _headers(self) -> dict[str, str]:
-        return {
-            "Fastly-Key": self.settings.api_token.get_secret_value(),
-            "Accept": "application/json",
-            "Content-Type": "application/json",
-        }
+        return {"Fastly-Key": self.settings.api_token.get_secret_value(), "Accept": "application/json"}
 
 
 def build(name: str, settings: Settings) -> Fastly:

@@ -8,7 +8,6 @@ One target is one Varnish: several in a row are several targets, so that a dead 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -55,7 +54,7 @@ class Varnish(TagPurge[Settings]):
         concurrency=4,
     )
 
-    def purge(self, tags: Sequence[str], *, soft: bool) -> Request:
+    def purge(self, tags: list[str], *, soft: bool) -> Request:
         """``PURGE /`` with all tags on one header line: the VCL reads only the first."""
         return self._request("xkey-softpurge" if soft else "xkey-purge", " ".join(tags))
 

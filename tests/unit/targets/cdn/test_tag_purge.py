@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -32,7 +32,7 @@ class Plain(TagPurge[Settings]):
     tag_grammar: ClassVar = TagGrammar("Plain", re.compile(rb"[a-z0-9-]+"), 64, "lower case")
     capabilities: ClassVar = Capabilities(max_tags=16, rate=Rate(per_second=1, burst=2), everything=True)
 
-    def purge(self, tags: Sequence[str], *, soft: bool) -> Request:
+    def purge(self, tags: list[str], *, soft: bool) -> Request:
         return Request("POST", f"{self.settings.url}/purge", body=json.dumps({"tags": list(tags)}).encode())
 
     def purge_everything(self) -> Request:
@@ -171,7 +171,7 @@ async def test_of_several_failures_the_one_that_asks_for_most_is_reported(http_s
     class Failing(Plain):
         capabilities: ClassVar = Capabilities(max_tags=1, rate=Rate(1, 1), concurrency=4)
 
-        def purge(self, tags: Sequence[str], *, soft: bool) -> Request:
+        def purge(self, tags: list[str], *, soft: bool) -> Request:
             raise failures[int(tags[0])]
 
     edge = Failing("edge", Settings(url=http_server.url))
@@ -185,7 +185,7 @@ async def test_of_several_failures_the_one_that_asks_for_most_is_reported(http_s
 
 async def test_a_provider_bug_is_not_mistaken_for_a_failed_delivery(http_server: ScriptedServer) -> None:
     class Broken(Plain):
-        def purge(self, tags: Sequence[str], *, soft: bool) -> Request:
+        def purge(self, tags: list[str], *, soft: bool) -> Request:
             raise ZeroDivisionError
 
     edge = Broken("edge", Settings(url=http_server.url))
