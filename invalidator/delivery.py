@@ -195,6 +195,8 @@ class Lane:
         await self._delivery.clock.sleep(wait)
 
     def _report(self, batch: Batch, applied: Applied, seconds: float) -> None:
+        if applied == Applied() and batch.heartbeat is None:
+            return  # the batch named nothing for this target: no call was made
         age = None
         if batch.oldest_commit_time is not None:
             age = max(0.0, self._delivery.server_time() - batch.oldest_commit_time)

@@ -50,7 +50,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     if offline and is_applied:
         msg = "--offline and --apply exclude each other"
         raise click.UsageError(msg)
-    from invalidator.cli._rules import needs
+    from invalidator.config.needs import needs
     from invalidator.rules import document
 
     settings = load_settings(settings_file, overrides)

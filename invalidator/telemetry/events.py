@@ -63,6 +63,10 @@ class Events:
         loaded.hash, loaded.count, loaded.loaded_at = rules_hash, count, self._clock()
         self._log.info("rules.loaded", hash=rules_hash, rules=count)
 
+    def setup_incomplete(self, *, text: str, fix: str | None) -> None:
+        """The database was made ready as far as may be done without asking; this is left."""
+        self._log.warning("setup.incomplete", text=text, fix=fix)
+
     def rule_widened(self, rule: str, *, reason: str, count: int = 1) -> None:
         """A rule's coarse form was applied; say it once per batch. The rule's figures are counted by the engine."""
         self._log.warning("rule.widened", rule=rule, reason=reason, count=count)
