@@ -221,7 +221,8 @@ class RuleCode:
         known = self._facts.get(reference.name)
         if known is not None:
             value = reference.filtered(known) or b""
-            return globs.escape_for_message(value) or b"*" if group == "l1" else value
+            escaped = globs.escape_for_message(value) if group == "l1" else value
+            return b"*" if escaped is None else escaped
         expression = f"{self._name(TRANSACTION_FACT_FUNCTIONS[reference.name])}(tx)"
         return _Fact(self._filtered(group, reference, expression))
 
