@@ -37,7 +37,7 @@ def command(url: str | None, settings_file: Path | None, *, as_json: bool) -> in
     try:
         status = _get(address)
     except (OSError, ValueError) as error:
-        click.echo(f"no daemon answers at {address}: {error}", err=True)
+        click.echo(f"no daemon answers at {address}: {getattr(error, 'reason', error)}", err=True)
         return Exit.UNREACHABLE
     click.echo(json.dumps(status, indent=2, ensure_ascii=False) if as_json else "\n".join(render(status)))
     has_problems = any(problem.get("severity") != "info" for problem in status.get("problems", ()))

@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
 
 
-class _File(Options):
+class File(Options):
     """The sections of the file; those of components are checked by the components."""
 
     rules: str | list[str] = _DEFAULT_RULES
@@ -112,14 +112,14 @@ class _Loading:
         data = document.data
         self._data: dict[str, Any] = data if isinstance(data, dict) else {}
         if data is not None and not isinstance(data, dict):
-            yamlfile.validate(_File, document)  # says what was read instead of a mapping
+            yamlfile.validate(File, document)  # says what was read instead of a mapping
 
     def run(self) -> Loaded:
         types = self._types()
         self._raise_if_any()
         shape = self._shape(types)
         merged = self._merged(shape)
-        sections = self._checked(_File, (), merged)
+        sections = self._checked(File, (), merged)
         self._check_targets(merged)
         components = {path: self._component(path, model, merged) for path, model in types.items()}
         self._raise_if_any()
@@ -214,7 +214,7 @@ class _Loading:
         """The model of all settings with these components: it defines which variables there are."""
         targets = {str(path[1]): (model, ...) for path, model in types.items() if path[0] == "targets"}
         targets_model = cast("type[BaseModel]", create_model("Targets", **cast("Any", targets)))
-        fields: dict[str, Any] = {name: (field.annotation, field) for name, field in _File.model_fields.items()}
+        fields: dict[str, Any] = {name: (field.annotation, field) for name, field in File.model_fields.items()}
         fields["source"] = (types[("source",)], ...)
         fields["targets"] = (targets_model, ...)
         return cast("type[Shape]", create_model("AllSettings", __base__=Shape, **fields))
@@ -241,7 +241,7 @@ class _Loading:
             self._diagnostics += [_with_variable(diagnostic, path) for diagnostic in invalid.diagnostics]
             return None
 
-    def _settings(self, sections: _File, components: Mapping[yamlfile.Path, Options | None]) -> Settings:
+    def _settings(self, sections: File, components: Mapping[yamlfile.Path, Options | None]) -> Settings:
         targets = {str(path[1]): options for path, options in components.items() if path[0] == "targets"}
         is_file = self._document.file != _NO_FILE
         return Settings(

@@ -1,0 +1,161 @@
+"""The reference pages of settings and command line, made from the code.
+
+``python -m invalidator.cli._reference settings`` (or ``cli``) prints one.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from pydantic import BaseModel, SecretStr
+from pydantic_core import PydanticUndefined
+
+from invalidator import registry
+from invalidator.cli import verbs
+from invalidator.config import loading
+from invalidator.config.variables import variable
+
+_GENERATED = "<!-- made by: python -m invalidator.cli._reference {page} > docs/reference/{page}.md -->"
+
+
+def settings_page() -> str:
+    """All settings of all components."""
+    lines = [
+        "# Settings",
+        "",
+        _GENERATED.format(page="settings"),
+        "",
+        "One YAML file (`--settings FILE`, `$INVALIDATOR_SETTINGS`, or `config/invalidator.yaml`), and over it secrets",
+        "directories, variables and `--set`. A complete commented example is `config/invalidator.yaml`;",
+        "`invalidator config` prints the settings in force and where each came from.",
+        "",
+        "| stronger than the line above | example |",
+        "|---|---|",
+        "| the file | `source: {slot: other}` |",
+        "| a file in `$CREDENTIALS_DIRECTORY` (systemd) | `invalidator_source__dsn`, or `source/dsn` |",
+        "| a file in `$INVALIDATOR_SECRETS_DIR` | the same names |",
+        "| a variable that names a file | `INVALIDATOR_SOURCE__DSN_FILE=/run/secrets/dsn` |",
+        "| a variable | `INVALIDATOR_SOURCE__SLOT=other`; lists as JSON: `INVALIDATOR_RULES='[\"a.yaml\"]'` |",
+        "| an option | `--set source.slot=other` |",
+        "",
+        "A variable, secret or field that is no setting is an error. A target's name may be written with `-`; its",
+        "variable has `_` there. A target may stand in the environment alone, by `INVALIDATOR_TARGETS__NAME__TYPE`.",
+        "Paths in the file are relative to it; paths in variables and options to the current directory.",
+        "",
+        "## The file",
+        "",
+        *_table(loading.File, (), skip=("source", "targets")),
+    ]
+    for kind, place in (("sources", ("source",)), ("targets", ("targets", "NAME"))):
+        for type_name in registry.types(kind):
+            model: type[BaseModel] = registry.load(kind, type_name).Settings
+            text = (model.__doc__ or "").strip()
+            lines += ["", f"## `{'.'.join(place)}` with `type: {type_name}`", "", text, "", *_table(model, place)]
+    return "\n".join(lines) + "\n"
+
+
+def command_page() -> str:
+    """All verbs with their options."""
+    lines = ["# Command line", "", _GENERATED.format(page="cli"), "", f"`invalidator VERB`. {verbs.help}", ""]
+    lines += ["What a verb's exit code means: [exit codes](exit-codes.md).", ""]
+    context = click.Context(verbs, info_name="invalidator")
+    for name in verbs.list_commands(context):
+        command = verbs.get_command(context, name)
+        if command is not None:
+            lines += _verb(command, click.Context(command, info_name=name, parent=context))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _verb(command: click.Command, context: click.Context) -> Iterator[str]:
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"## `{context.info_name}`"
+    yield ""
+    yield f"`invalidator {context.info_name} {usage}`"
+    yield ""
+    yield from _paragraphs(command.help or "")
+    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+    rows = [record for record in records if record is not None and "--help" not in record[0]]
+    if rows:
+        yield "| option | |"
+        yield "|---|---|"
+        yield from (f"| `{_cell(option)}` | {_cell(text)} |" for option, text in rows)
+        yield ""
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        yield " ".join(paragraph.split())
+        yield ""
+
+
+def _table(model: type[BaseModel], place: tuple[str, ...], skip: tuple[str, ...] = ()) -> Iterator[str]:
+    yield "| setting | variable | type | default | |"
+    yield "|---|---|---|---|---|"
+    for path, field in _fields(model, place, skip):
+        default = "required" if field.is_required() else f"`{_default(field.get_default(call_default_factory=True))}`"
+        name = variable(path).replace("__NAME__", "__*NAME*__")
+        text = _cell(" ".join((field.description or "").replace("``", "`").split()))
+        yield f"| `{'.'.join(path)}` | {name} | {_cell(_type(field.annotation))} | {_cell(default)} | {text} |"
+
+
+def _fields(
+    model: type[BaseModel], place: tuple[str, ...], skip: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if name in skip:
+            continue
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _fields(annotation, (*place, name), ())
+        else:
+            yield (*place, name), field
+
+
+def _type(annotation: Any) -> str:
+    """A type in the words of the settings file."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin is typing.Annotated:
+        return _type(inner[0])
+    if origin in {typing.Union, types.UnionType}:
+        return " or ".join("`null`" if part is type(None) else _type(part) for part in inner)
+    if origin in {list, tuple, set, frozenset}:
+        return f"list of {_type(inner[0])}"
+    if origin is dict:
+        return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " or ".join(f"`{member.value}`" for member in annotation)
+    words = {str: "text", SecretStr: "text (secret)", int: "whole number", float: "number", bool: "true or false"}
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return ""
+    if isinstance(value, SecretStr):
+        return '""' if not value.get_secret_value() else "***"
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_default, value)) + "]"
+    return str(value) if value != "" else '""'
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PAGES = {"settings": settings_page, "cli": command_page}
+
+if __name__ == "__main__":
+    sys.stdout.write(PAGES[sys.argv[1]]())
