@@ -21,7 +21,7 @@ from invalidator.rules.assembly import Assembled, assemble
 from invalidator.rules.rule import Coarse, Exact, Rule, RuleSet
 from invalidator.rules.schema import SUGGESTIONS, RuleFile
 from invalidator.rules.template import Template
-from invalidator.yamlfile import Diagnostic
+from invalidator.yamlfile import Diagnostic, split_lines
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _HASH_DIGITS: Final = 12
@@ -39,7 +39,8 @@ class Loaded:
 
     def rendered_warnings(self) -> tuple[str, ...]:
         """The warnings as people read them."""
-        return tuple(warning.render(self.sources[warning.file]) for warning in self.warnings)
+        lines = {file: split_lines(text) for file, text in self.sources.items()}
+        return tuple(warning.render_lines(lines.get(warning.file, ())) for warning in self.warnings)
 
 
 def load(paths: Sequence[Path]) -> RuleSet:

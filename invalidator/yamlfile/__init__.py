@@ -10,7 +10,7 @@ more than one document and anything beyond the bounds on size and depth are refu
 
 from __future__ import annotations
 
-from invalidator.yamlfile.diagnostic import Diagnostic, Invalid, Severity, shown
+from invalidator.yamlfile.diagnostic import Diagnostic, Invalid, Severity, shown, split_lines
 from invalidator.yamlfile.document import MAX_BYTES, MAX_DEPTH, Document, Path, Span, parse, read
 from invalidator.yamlfile.validation import validate
 
@@ -26,5 +26,6 @@ __all__ = [
     "parse",
     "read",
     "shown",
+    "split_lines",
     "validate",
 ]
