@@ -142,7 +142,7 @@ def _not_yet(_value: object, info: ValidationInfo) -> None:
     _refuse(f"`{info.field_name}:` is not supported by this version", code="unsupported-field", at="key")
 
 
-RuleName = Annotated[str, AfterValidator(_check_name), Field(examples=["user", "post-tags"])]
+RuleName = Annotated[str, AfterValidator(_check_name), Field(examples=["user", "post_tags"])]
 TableName = Annotated[str, AfterValidator(_check_table), Field(examples=["public.users", "tenant_*.users"])]
 Duration = Annotated[str, BeforeValidator(_check_duration), Field(examples=["500ms", "5s", "2m", "1h"])]
 Entry = Annotated[str, AfterValidator(_check_entry), Field(examples=["user:{id}", "post:{slug|lower|urlencode}"])]
