@@ -151,8 +151,7 @@ class RedisClient:
             is_in_step = False  # whether the next byte that comes is the first one of the next reply
             try:
                 connection = await self._connected()
-                await connection.send_packed_command(packed, check_health=False)
-                replies = [await _read(connection) for _ in packed]
+                replies = await _exchange(connection, packed, self._options.timeout_seconds)
                 is_in_step = True
                 return [_checked(reply) for reply in replies]
             except (RedisError, OSError) as error:
@@ -192,13 +191,21 @@ class RedisClient:
         await self._disconnect()
         self._connection = connection = self._address.connection(
             **self._address.arguments,
-            socket_connect_timeout=self._options.connect_timeout_seconds,
-            socket_timeout=self._options.timeout_seconds,
+            # With a timeout of its own redis-py calls asyncio.wait_for(), and that loses a cancellation on
+            # Python 3.11 when the awaited thing ends at the same moment (fixed in 3.12): time is kept here.
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
             driver_info=None,
         )
-        await connection.connect()  # type: ignore[no-untyped-call]
+        seconds = self._options.connect_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            msg = f"{self._address.label}: no connection within {seconds:g} s"
+            raise TargetUnavailable(msg, result="timeout") from None
         await self._introduce(connection)
         return connection
 
@@ -209,8 +216,7 @@ class RedisClient:
         be forbidden to us or unknown to a proxy: then we go on without.
         """
         commands = [_pack((b"CLIENT", b"SETNAME", b"invalidator")), _pack((b"ROLE",))]
-        await connection.send_packed_command(commands, check_health=False)
-        _, role = [await _read(connection) for _ in commands]
+        _, role = await _exchange(connection, commands, self._options.timeout_seconds)
         if isinstance(role, list) and role and role[0] == b"slave":
             msg = f"{self._address.label}: is a replica, which cannot be written to"
             raise TargetUnavailable(msg, result="unavailable")
@@ -257,11 +263,25 @@ def as_list(reply: Reply) -> list[Reply]:
     return reply
 
 
-async def _read(connection: driver.AbstractConnection) -> Reply | ResponseError:
+async def _exchange(
+    connection: driver.AbstractConnection, packed: Sequence[bytes], seconds: float
+) -> list[Reply | ResponseError]:
+    """Send commands and read as many replies, errors among them. The time starts anew with each reply."""
+    loop = asyncio.get_running_loop()
+    replies: list[Reply | ResponseError] = []
     try:
-        return cast("Reply", await connection.read_response())
-    except ResponseError as error:
-        return error  # the replies behind it are still to be read
+        async with asyncio.timeout(seconds) as deadline:
+            await connection.send_packed_command(packed, check_health=False)
+            for _ in packed:
+                try:
+                    replies.append(cast("Reply", await connection.read_response()))
+                except ResponseError as error:
+                    replies.append(error)  # the replies behind it are still to be read
+                deadline.reschedule(loop.time() + seconds)
+    except TimeoutError:
+        msg = f"no answer within {seconds:g} s"
+        raise DriverTimeoutError(msg) from None
+    return replies
 
 
 def _checked(reply: Reply | ResponseError) -> Reply:
@@ -315,7 +335,7 @@ def _translate(error: Exception, label: str) -> TargetError:
     message = f"{label}: {text if text.startswith(code) else f'{code} {text}'}"
     if isinstance(error, NoScriptError):
         return ScriptMissing(message, result="unavailable")
-    if isinstance(error, DriverTimeoutError | TimeoutError):
+    if isinstance(error, DriverTimeoutError):
         return TargetUnavailable(f"{label}: {text}", result="timeout")
     if code in NOT_NOW:
         return TargetUnavailable(message, result="unavailable")

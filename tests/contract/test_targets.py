@@ -206,3 +206,20 @@ async def test_names_that_are_no_text_are_never_left_out_in_silence(target: Targ
     except TargetRejected as error:
         rest = error.remaining
     assert rest or done.keys + done.tags + done.patterns + done.cdn_tags > 0
+
+
+async def test_a_cancellation_at_any_moment_is_obeyed(target: Target, peer: Peer) -> None:
+    assert peer.calls == 0
+    finished, steps = 0, 0
+    while finished < 3:
+        applying = asyncio.create_task(target.apply(batch()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        steps += 1
+        if applying.done():
+            finished += 1
+            continue
+        applying.cancel()
+        await asyncio.wait([applying])
+        assert applying.cancelled(), f"a cancellation after {steps} steps was lost"
+    assert await target.apply(batch()) != Applied()
