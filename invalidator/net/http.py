@@ -97,8 +97,7 @@ class HttpClient:
                 body += piece
                 if len(body) > self._max_body_bytes:
                     del body[self._max_body_bytes :]
-                    response.close()  # the rest of the answer must not become the start of the next one
-                    break
+                    break  # releasing an answer that is not read to its end closes the connection
             return Answer(response.status, response.headers, bytes(body))
 
     def _opened(self) -> aiohttp.ClientSession:

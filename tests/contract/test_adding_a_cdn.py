@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "add-a-cdn.md"
-_BLOCK = re.compile(r"`([\w/]+\.py)`:\n\n```python\n(.*?)```\n", re.DOTALL)
+_BLOCK = re.compile(r"`?([\w/]+\.py)`?:\n\n```python\n(.*?)```\n", re.DOTALL)
 
 
 def blocks() -> dict[str, str]:

@@ -99,9 +99,10 @@ async def test_with_consent_a_provider_that_refuses_every_tag_gets_one_call_for_
 ) -> None:
     edge = Plain("edge", Settings(url=http_server.url, rate_per_second=1e6, purge_all_on_gap=True))
     http_server.otherwise = lambda request: accepted() if request.path == "/everything" else Reply(400)
-    await edge.apply(tags_batch(*TAGS))
+    await edge.apply(tags_batch(*(f"t{number}" for number in range(16 * 100))))
     assert [request.path for request in http_server.requests].count("/everything") == 1
     assert http_server.requests[-1].path == "/everything"
+    assert len(http_server.requests) <= 3 + 2 * 16 + MAX_REFUSED_TAGS
     await edge.close()
 
 

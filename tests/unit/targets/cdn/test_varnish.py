@@ -5,9 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from invalidator.errors import TargetUnavailable
+from invalidator.model import Batch, Invalidation
 from invalidator.net.http import Answer
 from invalidator.targets.cdn._outcome import Done, OperatorMustAct, RejectTags
 from invalidator.targets.cdn.varnish import Settings, Varnish, build
+from tests.support.http import Reply, ScriptedServer
 
 
 def make(**options: object) -> Varnish:
@@ -56,6 +59,20 @@ def test_the_heartbeat_asks_the_path_of_the_vcl_unless_there_is_none() -> None:
     assert request is not None
     assert (request.method, request.url) == ("GET", "http://varnish:6081/.well-known/invalidator")
     assert make(health_path=None).prove_alive() is None
+
+
+async def test_a_heartbeat_without_tags_is_one_look_at_the_path(http_server: ScriptedServer) -> None:
+    edge = make(url=http_server.url)
+    for status in (200, 404):
+        http_server.script(Reply(status))
+        await edge.apply(Batch(Invalidation(), heartbeat=1.0))
+    http_server.script(Reply(503))
+    with pytest.raises(TargetUnavailable, match="answered 503"):
+        await edge.apply(Batch(Invalidation(), heartbeat=1.0))
+    assert [(r.method, r.path) for r in http_server.requests] == [("GET", "/.well-known/invalidator")] * 3
+    await edge.apply(Batch(Invalidation(cdn={b"a"}), heartbeat=1.0))
+    assert [request.method for request in http_server.requests[3:]] == ["PURGE"]
+    await edge.close()
 
 
 @given(st.binary())
