@@ -40,7 +40,9 @@ class Plain(TagPurge[Settings]):
 
 
 class PlainPerTag(Plain):
-    capabilities: ClassVar = Capabilities(max_tags=16, rate=Rate(per_second=8, burst=16), charged_per="tag")
+    capabilities: ClassVar = Capabilities(
+        max_tags=16, rate=Rate(per_second=8, burst=16), charged_per="tag", concurrency=1
+    )
 
 
 @pytest.fixture
