@@ -247,6 +247,13 @@ GROUPS: Final = (
                 ("target",),
                 "Items given up by a best-effort target; they may be stale there.",
             ),
+            Family(
+                "invalidator_widened_items_total",
+                "counter",
+                ("target",),
+                "Items for which a target dropped more than they name.",
+                "A CDN that does not take a tag, or has too many of them, and may purge everything.",
+            ),
             Family("invalidator_retries_total", "counter", ("target",), "Applications that were tried again."),
             Family(
                 "invalidator_rate_limit_wait_seconds_total",

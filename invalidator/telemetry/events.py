@@ -6,6 +6,7 @@ row value is ever a field. Each name is described in docs/reference/log-events.m
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
@@ -57,6 +58,10 @@ class Events:
         position = None if confirmed is None else str(confirmed)
         self._log.info("daemon.stopped", confirmed=position, clean=clean, uptime_seconds=uptime)
 
+    def daemon_failed(self, error: Exception) -> None:
+        """The process ends because of something that only an operator can mend; the log's last word on it."""
+        self._log.error("daemon.failed", error_type=type(error).__name__, error=str(error))
+
     def rules_loaded(self, *, rules_hash: str, count: int) -> None:
         """A rule set is in force."""
         loaded = self.state.rules_loaded
@@ -68,7 +73,7 @@ class Events:
         self._log.warning("setup.incomplete", text=text, fix=fix)
 
     def rule_widened(self, rule: str, *, reason: str, count: int = 1) -> None:
-        """A rule's coarse form was applied; say it once per batch. The rule's figures are counted by the engine."""
+        """A rule's coarse form was applied so many times since the last such line; the engine counts them."""
         self._log.warning("rule.widened", rule=rule, reason=reason, count=count)
 
     def stream_connected(self, *, position: Lsn, server_version: str) -> None:
@@ -170,8 +175,14 @@ class Events:
 
     def problem_raised(self, problem: Problem) -> None:
         """Something needs an operator's eye: the same words as in /status."""
-        write = {"info": self._log.info, "warning": self._log.warning}.get(problem.severity, self._log.error)
-        write("problem.raised", code=problem.code, subject=problem.subject, text=problem.text, fix=problem.fix)
+        self._log.log(
+            {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.ERROR}[problem.severity],
+            "problem.raised",
+            code=problem.code,
+            subject=problem.subject,
+            text=problem.text,
+            fix=problem.fix,
+        )
 
     def problem_cleared(self, code: str, *, subject: str, seconds: float) -> None:
         """A problem that was raised is gone."""

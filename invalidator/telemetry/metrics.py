@@ -210,6 +210,7 @@ def _target(sheet: _Sheet, target: TargetState) -> None:
     sheet.histogram("invalidator_delivery_duration_seconds", target.delivery_duration, name)
     sheet.put("invalidator_removed_items_total", target.removed_items, name)
     sheet.put("invalidator_abandoned_items_total", target.abandoned_items, name)
+    sheet.put("invalidator_widened_items_total", target.widened_items, name)
     sheet.put("invalidator_retries_total", target.retries, name)
     sheet.put("invalidator_rate_limit_wait_seconds_total", target.rate_limit_wait_seconds, name)
     sheet.put("invalidator_queue_items", target.pending_items, name)

@@ -44,7 +44,7 @@ class Limits:
     """From when on something counts as a problem."""
 
     heartbeat_late_seconds: float = 30.0
-    """Without a heartbeat that came through; three intervals are a good value."""
+    """Without a heartbeat that came through; but at least three intervals of them."""
     disconnected_seconds: float = 30.0
     """Without the stream."""
     stale_seconds: float = 30.0
@@ -149,7 +149,8 @@ def _flow(state: State, now: float, limits: Limits) -> Iterator[Problem]:
     source = state.source
     # From the later of both: after a reconnect the newest heartbeat is as old as the outage was long.
     silent_since = max(source.heartbeat_delivered, source.role_since)
-    if source.heartbeat_sent and now - silent_since > limits.heartbeat_late_seconds:
+    patience = max(limits.heartbeat_late_seconds, 3 * source.heartbeat_interval_seconds)
+    if source.heartbeat_sent and now - silent_since > patience:
         yield _problem(
             "heartbeat-late",
             source.slot,

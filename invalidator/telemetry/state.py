@@ -88,6 +88,7 @@ class SourceState:
     confirmed_position: int = 0
     heartbeat_sent: float = 0.0  # unix seconds
     heartbeat_delivered: float = 0.0
+    heartbeat_interval_seconds: float = 10.0
     clock_offset_seconds: float = 0.0  # Postgres' clock minus ours
     oldest_undelivered_commit: float | None = None  # decoded, not yet in a batch: server's unix seconds
     slot_active: bool = False

@@ -104,6 +104,7 @@ def _target(target: TargetState) -> Json:
         "delivered": dict(target.delivered_items),
         "removed": target.removed_items,
         "retries": target.retries,
+        "widened": target.widened_items,
         "abandoned": target.abandoned_items,
         "repeats_pending": target.repeats_pending,
         "receivers": target.receivers,

@@ -1,8 +1,9 @@
-"""Once a second the daemon looks at itself: how late the event loop is, and which problems came and went."""
+"""Once a second the daemon looks at itself: the event loop's lag, rules that widened, problems that came and went."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from invalidator.telemetry.events import Events
 
 INTERVAL_SECONDS = 1.0
+
+Told = Counter[tuple[str, str]]
 
 
 async def watch(events: Events, clock: Callable[[], float], limits: Limits | None = None) -> None:
@@ -23,11 +26,23 @@ async def watch(events: Events, clock: Callable[[], float], limits: Limits | Non
         limits: what counts as a problem.
     """
     loop = asyncio.get_running_loop()
+    told: Told = Counter()
     while True:
         due = loop.time() + INTERVAL_SECONDS
         await asyncio.sleep(INTERVAL_SECONDS)
         events.state.loop_lag.observe(max(0.0, loop.time() - due))
+        note_widened(events, told)
         note_problems(events, clock(), limits)
+
+
+def note_widened(events: Events, told: Told) -> None:
+    """Tell how often each rule widened since the last look; the rows themselves only count."""
+    for rule in events.state.rules.values():
+        for reason, count in rule.widened.items():
+            new = count - told[rule.name, reason]
+            if new:
+                told[rule.name, reason] = count
+                events.rule_widened(rule.name, reason=str(reason), count=new)
 
 
 def note_problems(events: Events, now: float, limits: Limits | None = None) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from invalidator.errors import ConfigError
 from invalidator.model import Applied, Lsn
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.problems import Problem
-from invalidator.telemetry.state import Role, State, TargetState
+from invalidator.telemetry.state import Role, SourceState, State, TargetState
 
 Entries = list[MutableMapping[str, Any]]
 
@@ -64,18 +65,29 @@ def test_the_role_and_since_when_follow_the_stream(told: Told, quiet_logs: Entri
     ]  # fmt: skip
 
 
-def test_figures_of_the_slot_do_not_outlive_the_stream_that_saw_them(told: Told, quiet_logs: Entries) -> None:
+def figures(source: SourceState) -> tuple[bool, str | None, int | None, int | None, int | None]:
+    return (
+        source.slot_active,
+        source.slot_wal_status,
+        source.slot_retained_wal_bytes,
+        source.slot_unconfirmed_wal_bytes,
+        source.slot_safe_wal_bytes,
+    )
+
+
+@pytest.mark.parametrize("next_role", [Role.RECONNECTING, Role.STANDBY])
+def test_figures_of_the_slot_do_not_outlive_the_stream_that_saw_them(
+    told: Told, quiet_logs: Entries, next_role: Role
+) -> None:
     source = told.state.source
-    for leave in (
-        lambda: told.events.stream_lost(error="cut", reason="connection", retry_in_seconds=0.1),
-        lambda: told.events.stream_standby(holder_pid=None),
-    ):
-        told.events.stream_connected(position=Lsn(1), server_version="16")
-        source.slot_active, source.slot_wal_status = True, "unreserved"
-        source.slot_retained_wal_bytes = source.slot_unconfirmed_wal_bytes = source.slot_safe_wal_bytes = 1
-        leave()
-        assert (source.slot_active, source.slot_wal_status, source.slot_safe_wal_bytes) == (False, None, None)
-        assert (source.slot_retained_wal_bytes, source.slot_unconfirmed_wal_bytes) == (None, None)
+    told.events.stream_connected(position=Lsn(1), server_version="16")
+    source.slot_active, source.slot_wal_status = True, "unreserved"
+    source.slot_retained_wal_bytes = source.slot_unconfirmed_wal_bytes = source.slot_safe_wal_bytes = 1
+    if next_role is Role.STANDBY:
+        told.events.stream_standby(holder_pid=None)
+    else:
+        told.events.stream_lost(error="cut", reason="connection", retry_in_seconds=0.1)
+    assert figures(source) == (False, None, None, None, None)
     assert quiet_logs
 
 
@@ -149,6 +161,13 @@ def test_the_end_says_what_was_confirmed_and_for_how_long_the_daemon_ran(told: T
     assert quiet_logs[-1] == {
         "event": "daemon.stopped", "log_level": "info", "confirmed": "0/16B3748", "clean": True, "uptime_seconds": 60,
     }  # fmt: skip
+
+
+def test_the_failure_that_ends_the_process_is_logged(told: Told, quiet_logs: Entries) -> None:
+    told.events.daemon_failed(ConfigError("there is no publication shop", fix="CREATE PUBLICATION shop"))
+    (entry,) = quiet_logs
+    assert (entry["event"], entry["log_level"], entry["error_type"]) == ("daemon.failed", "error", "ConfigError")
+    assert "CREATE PUBLICATION shop" in entry["error"]
 
 
 @pytest.mark.parametrize(("severity", "level"), [("critical", "error"), ("warning", "warning"), ("info", "info")])

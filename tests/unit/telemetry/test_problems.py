@@ -164,6 +164,14 @@ def test_a_heartbeat_is_not_late_right_after_a_long_outage() -> None:
     only(state, "heartbeat-late", NOW + LIMITS.heartbeat_late_seconds + 1)
 
 
+def test_heartbeats_that_are_sent_seldom_are_waited_for_longer() -> None:
+    state = busy_state()
+    _no_heartbeat(state)
+    state.source.heartbeat_interval_seconds = 60
+    assert problems(state, NOW) == []
+    only(state, "heartbeat-late", NOW + 180)
+
+
 def test_a_standby_is_not_blamed_for_the_heartbeat_or_for_old_changes() -> None:
     state = busy_state()
     _standby(state)

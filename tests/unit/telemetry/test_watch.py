@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
 
 from invalidator.telemetry import watch as watching
 from invalidator.telemetry.events import Events
-from invalidator.telemetry.watch import note_problems, watch
+from invalidator.telemetry.watch import note_problems, note_widened, watch
 from tests.support.telemetry_state import NOW, busy_state
 
 Entries = list[MutableMapping[str, Any]]
@@ -39,6 +40,21 @@ def test_two_targets_with_the_same_problem_are_two_problems(quiet_logs: Entries)
     quiet_logs.clear()
     note_problems(Events(state, lambda: NOW), NOW)
     assert {entry["subject"] for entry in quiet_logs} == {"redis", "edge"}
+
+
+def test_a_rule_that_widens_is_told_with_its_count_and_not_again(quiet_logs: Entries) -> None:
+    state = busy_state()
+    events = Events(state, lambda: NOW)
+    told: Counter[tuple[str, str]] = Counter()
+    quiet_logs.clear()
+    note_widened(events, told)
+    note_widened(events, told)
+    state.rules["user"].widened["truncate"] += 3
+    note_widened(events, told)
+    assert [(entry["rule"], entry["reason"], entry["count"]) for entry in quiet_logs] == [
+        ("user", "truncate", 2),
+        ("user", "truncate", 3),
+    ]
 
 
 async def test_the_watch_measures_the_loop_and_looks_for_problems(quiet_logs: Entries, monkeypatch: Any) -> None:
