@@ -308,13 +308,20 @@ def _parse(url: str) -> _Address:
         msg = "must begin with redis://, rediss:// or unix://"
         raise ValueError(msg)
     if unknown := sorted(parse_qs(parts.query, keep_blank_values=True).keys() - _QUERY):
-        msg = f"unknown option '{unknown[0]}' in the query: known are {', '.join(sorted(_QUERY))}"
+        # What stands there may be half of a password with an unescaped "?" in it.
+        name = f"option '{unknown[0]}'" if unknown[0].isidentifier() else "text"
+        msg = f"unknown {name} in the query: known are {', '.join(sorted(_QUERY))}"
         raise ValueError(msg)
     database = parts.path.strip("/")
     if parts.scheme != "unix" and database and not database.isdecimal():
         msg = "the path must be the number of a database, such as /0"  # redis-py would silently take 0
         raise ValueError(msg)
-    arguments = dict(driver.parse_url(url))
+    try:
+        arguments = dict(driver.parse_url(url))
+    except ValueError:
+        # Its text may be half of a password with an unescaped "/" in it.
+        msg = "port or db is not a number in its range (write special characters of a password as %2F and so on)"
+        raise ValueError(msg) from None
     connection = cast("type[driver.AbstractConnection]", arguments.pop("connection_class", driver.Connection))
     return _Address(_label(parts.scheme, arguments), connection, arguments)
 
