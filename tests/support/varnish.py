@@ -82,6 +82,8 @@ class Varnish:
     """One varnishd on a free port, with its own working directory; ends with the tests, however they end."""
 
     def __init__(self, origin_port: int, *, secret: str | None = None) -> None:
+        if shutil.which("varnishd") is None:
+            missing("varnishd is not installed (packages varnish and varnish-modules)")
         self._directory = Path(tempfile.mkdtemp(prefix="invalidator-varnish-"))
         self._directory.chmod(0o755)  # its worker runs as a user of its own
         vcl = (_VCL / "default.vcl").read_text()
@@ -127,11 +129,6 @@ class Varnish:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _require_varnish() -> None:
-    if shutil.which("varnishd") is None:
-        missing("varnishd is not installed (packages varnish and varnish-modules)")
-
-
 @pytest.fixture(scope="session")
 def origin() -> Iterator[Origin]:
     """The origin behind the shared Varnish servers: use paths and tags of your own."""
@@ -143,7 +140,6 @@ def origin() -> Iterator[Origin]:
 @pytest.fixture(scope="session")
 def varnish(origin: Origin) -> Iterator[Varnish]:
     """A Varnish for all tests: do not stop it, and purge everything only if you mean it."""
-    _require_varnish()
     server = Varnish(origin.port)
     yield server
     server.close()
@@ -152,7 +148,6 @@ def varnish(origin: Origin) -> Iterator[Varnish]:
 @pytest.fixture(scope="session")
 def guarded_varnish(origin: Origin) -> Iterator[Varnish]:
     """A Varnish that wants the secret ``open-sesame``."""
-    _require_varnish()
     server = Varnish(origin.port, secret="open-sesame")  # noqa: S106
     yield server
     server.close()
