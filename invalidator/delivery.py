@@ -195,6 +195,8 @@ class Lane:
         await self._delivery.clock.sleep(wait)
 
     def _report(self, batch: Batch, applied: Applied, seconds: float) -> None:
+        if not batch.invalidation and batch.heartbeat is None:
+            return  # nobody was asked: that says nothing about the target
         if applied == Applied() and batch.heartbeat is None:
             return  # the batch named nothing for this target: no call was made
         age = None

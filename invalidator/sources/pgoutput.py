@@ -93,6 +93,7 @@ class PgoutputSource:
         self._prepare = prepare
         self._session: _Session | None = None
         events.state.source.slot = settings.slot
+        events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
 
     def __repr__(self) -> str:
         return f"<PgoutputSource slot={self._settings.slot} session={self._session}>"
