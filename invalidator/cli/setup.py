@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +60,8 @@ def command(  # noqa: PLR0913  (one parameter per option)
         from invalidator.postgres.provision import offline_plan
 
         return _show(_Outcome(offline_plan(wanted, request)), as_json=as_json)
+    import asyncio
+
     return _show(asyncio.run(_online(source.dsn, wanted, request, is_applied=is_applied)), as_json=as_json)
 
 

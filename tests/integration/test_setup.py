@@ -56,12 +56,15 @@ async def applied(database: Database, *needs: Need, request: Request | None = No
 
 def write(database: Database, table: str) -> None:
     """What an application does; each statement fails if the publication does not fit the replica identity."""
-    database.execute(f"INSERT INTO {table} (id, slug, body) VALUES (1, 'a', 'x'), (2, 'b', 'y')")
-    database.execute(f"UPDATE {table} SET slug = 'c' WHERE id = 1")
-    database.execute(f"UPDATE {table} SET body = 'z' WHERE id = 1")
-    database.execute(f"UPDATE {table} SET id = 3 WHERE id = 1")
-    database.execute(f"DELETE FROM {table} WHERE id = 2")
-    database.execute(f"TRUNCATE {table}")
+    for statement in (
+        "INSERT INTO {} (id, slug, body) VALUES (1, 'a', 'x'), (2, 'b', 'y')",
+        "UPDATE {} SET slug = 'c' WHERE id = 1",
+        "UPDATE {} SET body = 'z' WHERE id = 1",
+        "UPDATE {} SET id = 3 WHERE id = 1",
+        "DELETE FROM {} WHERE id = 2",
+        "TRUNCATE {}",
+    ):
+        database.execute(statement.format(table))
 
 
 def listed(database: Database, table: str) -> set[str] | None:
@@ -354,7 +357,7 @@ async def test_somebody_without_the_privileges_gets_the_reason(database: Databas
     database.execute("CREATE TABLE t (id int PRIMARY KEY, slug text, body text)")
     role = f"weak_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
-    weak = psycopg.conninfo.make_conninfo(database.dsn, user=role, password="x")
+    weak = psycopg.conninfo.make_conninfo(database.dsn, user=role, password="x")  # noqa: S106
     try:
         async with await connect(weak, application_name="test") as connection:
             request = request_for(database)

@@ -59,11 +59,16 @@ async def apply(
         await connection.execute("SELECT set_config('statement_timeout', %s, false)", [STATEMENT_TIMEOUT])
     except psycopg.Error as error:
         raise ours(error, doing="preparing the session") from error
-    for step in plan.to_run:
-        if only is None or step.purpose in only:
-            await _run(connection, step)
-            if report is not None:
-                report(step)
+    try:
+        for step in plan.to_run:
+            if only is None or step.purpose in only:
+                await _run(connection, step)
+                if report is not None:
+                    report(step)
+    finally:
+        if not connection.broken:  # the session goes on, and its other statements have their own patience
+            await connection.execute("RESET lock_timeout")
+            await connection.execute("RESET statement_timeout")
 
 
 async def _run(connection: psycopg.AsyncConnection[Any], step: Step) -> None:

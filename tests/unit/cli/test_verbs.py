@@ -1,0 +1,303 @@
+"""The verbs, their exit codes and what they print."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+import pytest
+
+from invalidator import cli
+from invalidator.cli import verbs
+from invalidator.cli._exits import Exit, report
+from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SlotLost, SourceDisconnected
+
+RULES = """\
+version: 1
+rules:
+  - name: post
+    table: public.posts
+    changed: [slug]
+    invalidate:
+      keys: ["post:{slug}", "post:id:{id}"]
+      cdn: ["post-{id}"]
+    coarse: {tags: [posts], cdn: [posts]}
+    repeat_after: [500ms]
+"""
+SETTINGS = """\
+targets:
+  edge: {type: varnish, url: "http://varnish:6081"}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "rules.yaml").write_text(RULES)
+    (tmp_path / "config" / "invalidator.yaml").write_text(SETTINGS)
+    return tmp_path
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(folder: Path, *arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Result:
+    """What the process would do, in this one."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("INVALIDATOR_", "PG"))}
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        patch.dict(os.environ, inherited | (environment or {}), clear=True),
+        patch("sys.stdin", io.StringIO(stdin)),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = cli._run(list(arguments))
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+# -- the group -------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_without_underscore_is_a_verb() -> None:
+    context = click.Context(verbs)
+    files = {file.stem for file in Path("invalidator/cli").glob("[a-z]*.py")}
+    assert set(verbs.list_commands(context)) == files
+    assert {"run", "check", "explain", "setup", "status", "config", "demo"} <= files
+    for name in files:
+        command = verbs.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.get_short_help_str(), name
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("wrong"), 78),
+        (SourceDisconnected("gone"), 69),
+        (SlotInUse("busy"), 69),
+        (SlotLost("lost"), 1),
+        (ProtocolError("what"), 1),
+        (ZeroDivisionError("oops"), 70),
+    ],
+)
+def test_each_error_has_its_exit_code_and_only_our_mistakes_a_traceback(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(error) == code
+    assert ("Traceback" in capsys.readouterr().err) == (code == 70) or error.__traceback__ is None
+
+
+def test_no_error_shows_a_password(capsys: pytest.CaptureFixture[str]) -> None:
+    report(ConfigError("cannot connect to postgresql://u:canary@h/d, password=canary"))
+    report(RuntimeError("postgresql://u:canary@h/d"))
+    assert "canary" not in capsys.readouterr().err
+
+
+def test_usage_errors_exit_2(project: Path) -> None:
+    for arguments in (["rnu"], ["check", "--frobnicate"], ["explain"], ["run", "--set", "novalue"]):
+        result = run(project, *arguments)
+        assert result.returncode == Exit.USAGE, arguments
+        assert "Usage" in result.stderr
+        assert result.stdout == ""
+
+
+def test_wrong_settings_exit_78_with_the_place_and_start_nothing(project: Path) -> None:
+    (project / "config" / "invalidator.yaml").write_text(SETTINGS.replace("varnish,", "varnihs,"))
+    result = run(project, "run")
+    assert result.returncode == Exit.CONFIG
+    assert result.stderr.startswith("config/invalidator.yaml:2:16: error[unknown-type]")
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_is_silent_about_what_is_right(project: Path) -> None:
+    result = run(project, "check")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[-1] == "1 rule in 1 file: no problem found"
+
+
+def test_check_shows_place_line_caret_and_help(project: Path) -> None:
+    (project / "config" / "rules.yaml").write_text(RULES.replace("changed", "chnaged"))
+    result = run(project, "check")
+    assert result.returncode == Exit.PROBLEMS
+    assert "config/rules.yaml:5:5: error[unknown-field]: unknown field 'chnaged'" in result.stdout
+    assert " 5 |     chnaged: [slug]" in result.stdout
+    assert "did you mean 'changed'?" in result.stdout
+    assert result.stdout.splitlines()[-1] == "1 rule in 1 file: 1 error"
+
+
+def test_check_reports_settings_and_rules_in_one_go(project: Path) -> None:
+    (project / "config" / "rules.yaml").write_text(RULES.replace("changed", "chnaged"))
+    result = run(project, "check", "config/rules.yaml", environment={"INVALIDATOR_LOGLEVEL": "x"})
+    assert "INVALIDATOR_LOGLEVEL" in result.stdout
+    assert "chnaged" in result.stdout
+    assert "2 errors" in result.stdout
+
+
+def test_check_of_files_needs_no_settings(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RULES)
+    assert run(tmp_path, "check", "r.yaml").returncode == 0
+    result = run(tmp_path, "check")
+    assert result.returncode == Exit.PROBLEMS
+    assert "there are no settings" in result.stdout
+    assert "--settings FILE" in result.stdout
+
+
+def test_check_finds_cdn_tags_that_a_provider_would_split(project: Path) -> None:
+    (project / "config" / "rules.yaml").write_text(RULES.replace('"post-{id}"', '"post {id}"'))
+    result = run(project, "check")
+    assert result.returncode == Exit.PROBLEMS
+    assert "config/rules.yaml:8:13: error[cdn-tag-grammar]" in result.stdout
+    assert "edge (Varnish xkey)" in result.stdout
+
+
+def test_check_wants_a_coarse_cdn_tag_or_the_targets_consent(project: Path) -> None:
+    (project / "config" / "rules.yaml").write_text(RULES.replace(", cdn: [posts]", ""))
+    result = run(project, "check")
+    assert result.returncode == Exit.PROBLEMS
+    assert "config/rules.yaml:8:7: error[coarse-missing]" in result.stdout
+    consent = {"INVALIDATOR_TARGETS__EDGE__PURGE_ALL_ON_GAP": "true"}
+    assert run(project, "check", environment=consent).returncode == 0
+
+
+def test_strict_makes_warnings_fail(project: Path) -> None:
+    twice = RULES + RULES.split("rules:\n")[1].replace("name: post", "name: again")
+    (project / "config" / "rules.yaml").write_text(twice)
+    lenient = run(project, "check")
+    assert lenient.returncode == 0
+    assert "warning[same-target]" in lenient.stdout
+    assert run(project, "check", "--strict").returncode == Exit.PROBLEMS
+
+
+def test_check_speaks_json_and_github(project: Path) -> None:
+    (project / "config" / "rules.yaml").write_text(RULES.replace("changed", "chnaged"))
+    document = json.loads(run(project, "check", "--json").stdout)
+    assert document["errors"] == 1
+    assert document["findings"][0]["line"] == 5
+    annotation = run(project, "check", "--format", "github").stdout.splitlines()[0]
+    assert annotation.startswith("::error file=config/rules.yaml,line=5,col=5,title=unknown-field::unknown field")
+
+
+# -- explain ---------------------------------------------------------------------------------------------------------
+
+
+def explained(project: Path, *arguments: str, stdin: str = "") -> Any:
+    result = run(project, "explain", *arguments, "--json", stdin=stdin)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)["rules"][0]
+
+
+def test_an_update_shows_old_and_new_names(project: Path) -> None:
+    row = '{"old": {"id": 1, "slug": "a"}, "new": {"id": 1, "slug": "b"}}'
+    rule = explained(project, "public.posts", row)
+    assert rule["invalidation"]["keys"] == ["post:a", "post:b", "post:id:1"]
+    assert rule["repeats"][0]["after_seconds"] == [0.5]
+    text = run(project, "explain", "public.posts", row).stdout
+    assert "rule post (config/rules.yaml:3)" in text
+    assert 'slug "a" → "b"' in text
+    assert "post:a  post:b  post:id:1" in text
+
+
+def test_with_the_primary_key_alone_the_rule_widens(project: Path) -> None:
+    row = '{"old": {"id": 1, "slug": "a"}, "new": {"id": 1, "slug": "b"}}'
+    rule = explained(project, "public.posts", row, "--identity", "id")
+    assert rule["widened"] == ["old_unavailable"]
+    assert "posts" in rule["invalidation"]["tags"]
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "event"),
+    [
+        ('{"id": 1, "slug": "a"}', [], "insert"),
+        ('{"new": {"id": 1, "slug": "a"}}', [], "insert"),
+        ('{"old": {"id": 1, "slug": "a"}}', [], "delete"),
+        ('{"id": 1, "slug": "a"}', ["--event", "delete"], "delete"),
+        ('{"new": 1, "old": 2, "id": 1, "slug": "a"}', [], "insert"),
+    ],
+)
+def test_the_event_follows_from_the_images(project: Path, row: str, options: list[str], event: str) -> None:
+    result = run(project, "explain", "public.posts", row, *options, "--json")
+    document = json.loads(result.stdout)
+    assert document["event"] == event
+    assert document["rules"][0]["invalidation"]["keys"] == ["post:a", "post:id:1"]
+
+
+def test_the_row_may_come_from_standard_input(project: Path) -> None:
+    assert explained(project, "public.posts", "-", stdin='{"id": 7, "slug": "x"}')["outcome"] == "fired"
+
+
+def test_a_rule_that_does_not_fire_says_why(project: Path) -> None:
+    row = '{"old": {"id": 1, "slug": "a"}, "new": {"id": 1, "slug": "a"}}'
+    assert "not fired: changed [slug]" in run(project, "explain", "public.posts", row).stdout
+
+
+def test_a_table_without_rule_is_a_problem_with_a_suggestion(project: Path) -> None:
+    result = run(project, "explain", "public.post", '{"id": 1}')
+    assert result.returncode == Exit.PROBLEMS
+    assert "did you mean public.posts?" in result.stdout
+
+
+@pytest.mark.parametrize("row", ["{", "[]", "1", "{}", ""])
+def test_a_row_that_is_no_object_is_a_usage_error(project: Path, row: str) -> None:
+    assert run(project, "explain", "public.posts", row).returncode == Exit.USAGE
+
+
+def test_a_hostile_value_cannot_steer_the_terminal(project: Path) -> None:
+    result = run(project, "explain", "public.posts", '{"id": "\\u001b[31m", "slug": "\\u202e"}')
+    assert "\x1b" not in result.stdout
+    assert "\u202e" not in result.stdout
+
+
+# -- config ----------------------------------------------------------------------------------------------------------
+
+
+def test_config_shows_values_with_origin_and_no_secret(project: Path) -> None:
+    environment = {
+        "INVALIDATOR_SOURCE__DSN": "postgresql://u:canary@db/app",
+        "INVALIDATOR_TARGETS__EDGE__SECRET": "canary",
+    }
+    text = run(project, "config", environment=environment).stdout
+    assert "canary" not in text
+    assert "postgresql://u:***@db/app" in text
+    assert "(INVALIDATOR_SOURCE__DSN)" in text
+    assert "(config/invalidator.yaml:2)" in text
+    rows = {row["setting"]: row for row in json.loads(run(project, "config", "--json").stdout)}
+    assert rows["source.slot"] == {
+        "setting": "source.slot",
+        "value": "invalidator",
+        "origin": "default",
+        "variable": "INVALIDATOR_SOURCE__SLOT",
+    }
+
+
+# -- reference pages -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["cli", "settings"])
+def test_the_reference_page_is_what_the_code_says(page: str) -> None:
+    pages = importlib.import_module("invalidator.cli._reference").PAGES
+    written = Path(f"docs/reference/{page}.md").read_text()
+    assert written == pages[page](), f"python -m invalidator.cli._reference {page} > docs/reference/{page}.md"
+
+
+def test_every_exit_code_is_documented() -> None:
+    text = Path("docs/reference/exit-codes.md").read_text()
+    for code in Exit:
+        assert f"| {code.value} |" in text
