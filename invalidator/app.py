@@ -128,7 +128,11 @@ class Daemon:
             expected, unexpected = failures.split(InvalidatorError)
             if expected is None or unexpected is not None:
                 raise
-            raise _most_telling(expected) from None
+            failure = _most_telling(expected)
+            if isinstance(failure, SlotLost):
+                self.events.slot_lost(error=str(failure))
+            self.events.daemon_failed(failure)
+            raise failure from None
         finally:
             await self._source.close()
             await self._delivery.close()
