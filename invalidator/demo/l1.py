@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CHANNEL = "cache:invalidate"
 _RECONNECT_SECONDS = 0.1
+_SILENCE_SECONDS = 5.0
+"""The daemon publishes at least once a second: after this long without a word, the connection or the daemon is gone."""
 
 
 class L1Cache:
@@ -101,12 +103,12 @@ async def subscribe(
         with contextlib.suppress(RedisError, OSError):
             async with client, client.pubsub() as subscription:
                 await subscription.subscribe(CHANNEL)
-                async for message in subscription.listen():
+                while message := await subscription.get_message(timeout=_SILENCE_SECONDS):
                     if message["type"] == "subscribe":
                         cache.connected()
                         ready.set()
                     elif message["type"] == "message":
                         content = json.loads(message["data"])
                         on_message(content)
-        cache.clear("disconnected")
+        cache.clear("silent")
         await asyncio.sleep(_RECONNECT_SECONDS)

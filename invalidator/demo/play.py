@@ -30,7 +30,9 @@ LAYERS: Final = ("redis", "l1", "edge")
 _LOOK_EVERY_SECONDS: Final = 0.001
 _STALE_AFTER_SECONDS: Final = 3.0
 """A layer that still gives the stale value so long after the commit is called stale."""
-_WARM_WITHIN_SECONDS: Final = 1.0
+_STALE_AGAIN_AFTER_SECONDS: Final = 0.5
+"""The same once a layer was stale: the verdict stands, and the rest of the scenario is to be shown soon."""
+_WARM_WITHIN_SECONDS: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class Player:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._sentinels = 0
+        self._patience_seconds = _STALE_AFTER_SECONDS
         self._look: dict[str, Callable[[Page], Awaitable[tuple[int, str] | None]]] = {
             "redis": self._look_into_redis,
             "l1": self._look_into_l1,
@@ -84,17 +87,12 @@ class Player:
             return Result(case, self._stage.taps.take(), problems=[str(error)])
         self._stage.taps.take()
         fresh_after = await self._commit_and_watch(case, stale)
-        if not case.drops:
-            await self._everything_before_has_arrived()
+        problems = [] if case.drops else await self._wait_for_everything_before()
         await self._settle(case)
-        result = Result(case, self._stage.taps.take(), fresh_after)
+        result = Result(case, self._stage.taps.take(), fresh_after, problems)
         if not case.drops:
             _forget_sentinel(result.effects)
-        result.problems += [
-            f"{layer} still gave the stale value {_STALE_AFTER_SECONDS:g} s after the commit"
-            for layer, after in fresh_after.items()
-            if after is None
-        ]
+        result.problems += self._stale_layers(fresh_after)
         await self._check_drops(case, stale, result)
         await self._check_keeps(case, stale, result)
         if not case.drops and result.effects:
@@ -123,8 +121,10 @@ class Player:
 
     async def _commit_and_watch(self, case: Case, stale: dict[Page, Rendered]) -> dict[str, float | None]:
         watched = {layer: [page for page in case.drops if layer in _layers_of(page)] for layer in LAYERS}
+        # An event and no cancellation: a client library that swallows one would let its watch run for ever.
+        give_up = asyncio.Event()
         watches = {
-            layer: asyncio.create_task(self._when_fresh(layer, {page: _seen(stale[page]) for page in held}))
+            layer: asyncio.create_task(self._when_fresh(layer, {page: _seen(stale[page]) for page in held}, give_up))
             for layer, held in watched.items()
             if held
         }
@@ -132,24 +132,24 @@ class Player:
             await self._commit(case)
             committed = time.perf_counter()
             if watches:
-                await asyncio.wait(watches.values(), timeout=_STALE_AFTER_SECONDS, return_when=FIRST_EXCEPTION)
-            return {layer: _milliseconds(watch, committed) for layer, watch in watches.items()}
+                await asyncio.wait(watches.values(), timeout=self._patience_seconds, return_when=FIRST_EXCEPTION)
         finally:
-            for watch in watches.values():
-                watch.cancel()
-            await asyncio.gather(*watches.values(), return_exceptions=True)
+            give_up.set()
+        moments = await asyncio.gather(*watches.values())
+        return {layer: _milliseconds(moment, committed) for layer, moment in zip(watches, moments, strict=True)}
 
-    async def _when_fresh(self, layer: str, stale: dict[Page, tuple[int, str]]) -> float:
-        """The moment at which the last of the pages is no longer given as it was."""
+    async def _when_fresh(self, layer: str, stale: dict[Page, tuple[int, str]], give_up: asyncio.Event) -> float | None:
+        """The moment at which the last of the pages is no longer given as it was.
+
+        One page after the other, because each look costs time that the shop and the daemon could use.
+        """
         look = self._look[layer]
-        waiting = dict(stale)
-        while True:
-            for page, old in tuple(waiting.items()):
-                if await look(page) != old:
-                    del waiting[page]
-            if not waiting:
-                return time.perf_counter()
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        for page, old in stale.items():
+            while await look(page) == old:
+                if give_up.is_set():
+                    return None
+                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        return time.perf_counter()
 
     async def _commit(self, case: Case) -> None:
         async with self._stage.writer.transaction():
@@ -158,17 +158,31 @@ class Player:
             if case.is_rolled_back:
                 raise Rollback
 
-    async def _everything_before_has_arrived(self) -> None:
-        """Positions are applied in commit order: what a later commit drops everywhere, proves the earlier ones done."""
+    async def _wait_for_everything_before(self) -> list[str]:
+        """Commit one thing more and wait for it in every layer; returns what is wrong.
+
+        Positions are applied in commit order: what a later commit drops everywhere proves the earlier ones done.
+        """
         self._sentinels += 1
         later = sentinel(self._sentinels)
-        await self._commit_and_watch(later, await self._warm(later))
+        try:
+            fresh_after = await self._commit_and_watch(later, await self._warm(later))
+        except NotWarm as error:
+            return [str(error)]
+        return self._stale_layers(fresh_after)
+
+    def _stale_layers(self, fresh_after: dict[str, float | None]) -> list[str]:
+        stale = [layer for layer, after in fresh_after.items() if after is None]
+        waited = self._patience_seconds
+        if stale:
+            self._patience_seconds = _STALE_AGAIN_AFTER_SECONDS
+        return [f"{layer} still gave the stale value {waited:g} s after the commit" for layer in stale]
 
     async def _settle(self, case: Case) -> None:
         """The logs of Redis and the edge may be a moment behind what the daemon has done."""
         await self._stage.taps.settle()
         if not case.drops or any("edge" in _layers_of(page) for page in case.drops):
-            await self._stage.taps.purge_seen()
+            await self._stage.taps.purges_seen()
 
     async def _check_drops(self, case: Case, stale: dict[Page, Rendered], result: Result) -> None:
         """A last look at everything, now that all layers had time to be filled again."""
@@ -221,11 +235,9 @@ def _seen(rendered: Rendered) -> tuple[int, str]:
     return rendered.status, rendered.body
 
 
-def _milliseconds(watch: asyncio.Task[float], committed: float) -> float | None:
-    if not watch.done():
-        return None
+def _milliseconds(moment: float | None, committed: float) -> float | None:
     # The daemon may be done before our own COMMIT is answered.
-    return round(max(0.0, watch.result() - committed) * 1000, 2)
+    return None if moment is None else round(max(0.0, moment - committed) * 1000, 2)
 
 
 def _forget_sentinel(effects: Effects) -> None:

@@ -51,6 +51,7 @@ async def once(options: Options, *, as_json: bool) -> int:
         sys.stdout.write(json.dumps({**document, "cases": cases}, indent=2) + "\n")
     else:
         out.print(view.summary(results))
+        out.print(view.MEASURED, style="dim")
         out.print(_verdict(results, seconds))
     return 0 if is_good else 1
 

@@ -57,7 +57,8 @@ class Taps:
 
     async def watch_redis(self, url: str, ready: asyncio.Event) -> None:
         """Note every key that is unlinked, until cancelled."""
-        async with Redis.from_url(url) as client, client.monitor() as monitor:
+        # Nothing may be done at Redis for long: a silent connection is no broken one.
+        async with Redis.from_url(url, socket_timeout=None) as client, client.monitor() as monitor:
             self._client = client
             ready.set()
             async for seen in monitor.listen():
@@ -77,11 +78,15 @@ class Taps:
         async with asyncio.timeout(2):
             await self._marker.wait()
 
-    async def purge_seen(self, within_seconds: float = 0.5) -> None:
-        """Return once a purge was noted since the last :meth:`take`; Varnish writes its log a little later."""
+    async def purges_seen(self, within_seconds: float = 0.5, quiet_seconds: float = 0.03) -> None:
+        """Return once purges were noted since the last :meth:`take`; Varnish writes its log a little later."""
+        wait = within_seconds
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_seconds):
-                await self._purge.wait()
+            while True:
+                async with asyncio.timeout(wait):
+                    await self._purge.wait()
+                self._purge.clear()
+                wait = quiet_seconds
 
     async def watch_varnish(self, server: VarnishServer) -> None:
         """Note the tags of every purge that Varnish logs, until cancelled."""

@@ -52,7 +52,7 @@ def block(result: Result) -> Group:
 
 def summary(results: Sequence[Result]) -> Table:
     """The table at the end of ``--once``."""
-    table = Table(title="fresh after, in milliseconds", title_justify="left", caption=MEASURED, caption_justify="left")
+    table = Table(title="fresh after, in milliseconds", title_justify="left")
     for title in ("case", "unlinked", "published", "purged"):
         table.add_column(title, justify="left" if title == "case" else "right")
     for layer in LAYERS:
@@ -107,7 +107,6 @@ class LiveView:
             self._percentiles(),
             Text(MEASURED, "dim"),
         ]
-        parts.append(Text(MEASURED, "dim"))
         return Panel(Group(*parts), title="invalidator demo", subtitle="q: quit", border_style="blue")
 
     def _table(self) -> Table:
