@@ -81,16 +81,17 @@ class _Value:
     """A row value in a template, for one image."""
 
     name: str
-    filters: Reference
+    reference: Reference
     bit: int
     """The reason to widen if it was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Fact:
-    """A fact of the transaction: an expression."""
+    """A fact of the transaction."""
 
     expression: str
+    reference: Reference
 
 
 _Part = bytes | _Value | _Fact
@@ -180,7 +181,7 @@ class RuleCode:
         seen: list[object] = []
         for scope in self._scopes(template):
             parts, unavailable = self._resolve(group, template, scope)
-            same = [(part.name, part.filters) if isinstance(part, _Value) else part for part in parts]
+            same = [_identity(part) for part in parts]
             if unavailable:
                 self._bits |= unavailable
             elif same not in seen:  # the old row may be known to have the new row's values
@@ -224,7 +225,7 @@ class RuleCode:
             escaped = globs.escape_for_message(value) if group == "l1" else value
             return b"*" if escaped is None else escaped
         expression = f"{self._name(TRANSACTION_FACT_FUNCTIONS[reference.name])}(tx)"
-        return _Fact(self._filtered(group, reference, expression))
+        return _Fact(self._filtered(group, reference, expression), reference)
 
     def _value(self, reference: Reference, scope: str) -> tuple[_Value | None, int]:
         column = self._images.columns[reference.name]
@@ -239,11 +240,16 @@ class RuleCode:
     def _instance(self, group: str, parts: Sequence[_Part]) -> list[str]:
         """Render for one image, if all its values were sent and none is NULL without a default."""
         add = self._add(group, parts)
-        values = {part.name: part for part in parts if isinstance(part, _Value)}
+        values: dict[str, int] = {}  # name -> reasons if it was not sent
+        strict: dict[str, None] = {}
+        for part in parts:
+            if isinstance(part, _Value):
+                values[part.name] = values.get(part.name, 0) | part.bit
+                if part.reference.filtered(None) is None:
+                    strict[part.name] = None
         if not values:
             return add
         self._may_widen = True
-        strict = {part.name: part for part in parts if isinstance(part, _Value) and part.filters.filtered(None) is None}
         unsent = " or ".join(f"{name} is False" for name in values)
         lines = [f"if {unsent}: w |= {_reasons(values)}"]
         if strict:
@@ -294,7 +300,7 @@ class RuleCode:
             case _Fact():
                 return part.expression
             case _Value():
-                return self._filtered(group, part.filters, part.name)
+                return self._filtered(group, part.reference, part.name)
 
     def _filtered(self, group: str, reference: Reference, expression: str) -> str:
         if reference.filters:
@@ -306,8 +312,19 @@ class RuleCode:
         return f"({expression} if {expression}.isalnum() else {escaped})" if expression.isidentifier() else escaped
 
 
-def _reasons(values: Mapping[str, _Value]) -> str:
-    bits = {value.bit for value in values.values()}
-    if len(bits) == 1:
-        return str(bits.pop())
-    return " | ".join(f"({value.bit} if {name} is False else 0)" for name, value in values.items())
+def _reasons(values: Mapping[str, int]) -> str:
+    """The reasons of those values that were not sent, as an expression."""
+    if len(set(values.values())) == 1:
+        return str(next(iter(values.values())))
+    return " | ".join(f"({bits} if {name} is False else 0)" for name, bits in values.items())
+
+
+def _identity(part: _Part) -> object:
+    """What makes two parts the same bytes for every row."""
+    match part:
+        case bytes():
+            return part
+        case _Fact():
+            return part.reference
+        case _Value():
+            return part.name, part.reference.filters
