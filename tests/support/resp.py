@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
@@ -48,9 +49,14 @@ def well(command: Command) -> bytes:
 
 
 class ScriptedRedis:
-    """Answers every command by ``answer``; keeps all commands but those that introduce a connection."""
+    """Answers every command by ``answer``; keeps all commands but those that introduce a connection.
 
-    def __init__(self) -> None:
+    Args:
+        tls: with a certificate, for a server that speaks TLS.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.commands: list[Command] = []
         self.introductions: list[Command] = []
         self.answer: Callable[[Command], Answer] = well
@@ -81,7 +87,7 @@ class ScriptedRedis:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:
