@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -19,7 +20,6 @@ from invalidator.postgres.provision import Facts, Need, Plan, Purpose, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.postgres import Database
 
@@ -464,3 +464,25 @@ def test_an_unreachable_server_is_an_explained_error(project: Path) -> None:
 
     with pytest.raises(SourceDisconnected, match="--offline"):
         invoke("setup", "-c", project, "--dsn", "postgresql://127.0.0.1:1/x")
+
+
+def test_the_example_in_deploy_is_what_setup_prints(database: Database, project: Path) -> None:
+    if int(database.execute("SHOW server_version_num")[0][0]) < 180000:
+        pytest.skip("the example is for Postgres 18")
+    database.execute("CREATE TABLE posts (id int PRIMARY KEY, slug text, body text)")
+    database.execute("CREATE TABLE users (id int PRIMARY KEY, email text, body text)")
+    rules = project.with_name("rules.yaml")
+    rules.write_text(
+        rules.read_text() + "  - name: user\n    table: public.users\n    changed: [email]\n"
+        "    invalidate: {keys: ['user:{id}']}\n"
+    )
+    role = f"role {database.name}"
+    _, printed = invoke("setup", "-c", project, "--role", role, "--set", f"source.slot=s_{database.name}")
+    example = Path("deploy/sql/setup.sql").read_text().replace('"invalidator" LOGIN', f'"{role}" LOGIN')
+    example = example.replace("slot('invalidator'", f"slot('s_{database.name}'")
+    assert _statements(example) == _statements(printed)
+
+
+def _statements(text: str) -> list[str]:
+    code = " ".join(line for line in text.splitlines() if not line.startswith("--"))
+    return [" ".join(statement.split()) for statement in code.split(";") if statement.strip()]
