@@ -276,6 +276,13 @@ class Delivery:
             self.progress.clear()
             await self.progress.wait()
 
+    def greet(self) -> None:
+        """Ask the L2 targets for an answer; L1 subscribers must not hear of a process that stands by."""
+        hello = Batch(Invalidation(), heartbeat=self.clock.time(), is_repeat=True)
+        for lane in self._lanes:
+            if lane.target.layer is Layer.L2:
+                self._submit(hello, _nothing, lane)
+
     async def drain(self) -> None:
         """Return when every lane has applied what it was given. Repeats are not waited for: they come again."""
         while not all(lane.is_idle for lane in self._required):
@@ -323,7 +330,7 @@ class Delivery:
         self._entries.append(entry)
         if self.events.state.oldest_unfinished_commit is None:
             self.events.state.oldest_unfinished_commit = batch.oldest_commit_time
-        empty = Batch(Invalidation(), batch.end)
+        empty = Batch(Invalidation(), batch.end, is_repeat=batch.is_repeat)
         for each in self._lanes:
             # A repeat of one lane passes the others as an empty batch, so that the numbers stay one sequence.
             each.put(self._sequence, batch if lane is None or each is lane else empty, entry)
@@ -385,4 +392,4 @@ class Delivery:
 
 
 def _nothing() -> None:
-    """The end of a repeat that holds no position."""
+    """The end of a batch that holds no position."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from invalidator.checkpoint.tracker import Ticket, Tracker
 from invalidator.errors import SlotInUse, SourceDisconnected
-from invalidator.model import Batch, Invalidation
 
 if TYPE_CHECKING:
     from invalidator.delivery import Delivery
+    from invalidator.model import Batch
     from invalidator.ports import Clock, Rules, Source
     from invalidator.telemetry.events import Events
 
@@ -50,14 +50,10 @@ class Pipeline:
                 await self._clock.sleep(wait)
             except SlotInUse as error:
                 self._events.stream_standby(holder_pid=error.holder_pid)
-                await self._greet()
+                if not self._has_greeted:  # a standby delivers nothing, and must know all the same whether it could
+                    self._has_greeted = True
+                    self._delivery.greet()
                 await self._clock.sleep(random.uniform(0.5, 1.0) * STANDBY_SECONDS)  # noqa: S311
-
-    async def _greet(self) -> None:
-        """Ask every target once: a standby delivers nothing, and must know all the same whether it could."""
-        if not self._has_greeted:
-            self._has_greeted = True
-            await self._delivery.deliver(Batch(Invalidation(), heartbeat=self._clock.time()), lambda: None)
 
     async def _stream(self) -> None:
         self._tracker = tracker = Tracker()

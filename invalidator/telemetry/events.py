@@ -140,7 +140,7 @@ class Events:
         state.widened_items += applied.widened
         if applied.widened:
             self._log.warning("delivery.widened", target=target, items=applied.widened)
-        if state.layer == "L1":
+        if state.layer == "L1" and (applied.keys or applied.tags or applied.patterns):  # something was published
             state.receivers = applied.receivers
         state.delivery_duration.observe(seconds)
         if age_seconds is not None:

@@ -292,3 +292,36 @@ async def test_staleness_counts_from_the_oldest_commit_that_a_required_target_ha
 
         await bench.clock.advance(1)
         assert bench.state.oldest_unfinished_commit is None
+
+
+@dataclass(eq=False)
+class Listener(Recorder):
+    """Writes down every batch that asks or tells something, as a bus would."""
+
+    async def apply(self, batch: Batch) -> Applied:
+        if batch.heartbeat is not None or not batch.is_repeat:
+            self.journal.append((self.name, set()))
+        return Applied()
+
+
+async def test_a_greeting_is_answered_by_l2_and_heard_by_nobody_else() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    targets = [Listener(layer, layer.value, journal) for layer in Layer]
+    async with running(*targets) as bench:
+        bench.delivery.greet()
+        await settle()
+
+        assert journal == [("L2", set())]
+        assert {name: target.answered for name, target in bench.state.targets.items()} == {
+            "L2": True, "L1": False, "L3": False,
+        }  # fmt: skip
+
+
+async def test_a_batch_that_asks_a_target_for_nothing_is_no_answer_of_it() -> None:
+    redis = Recorder(Layer.L2, "redis", [])
+    async with running(redis) as bench:
+        await bench.delivery.deliver(Batch(Invalidation(), Lsn(5)), lambda: None)
+        await settle()
+
+        assert bench.state.targets["redis"].answered is False
+        assert bench.state.targets["redis"].deliveries["ok"] == 0

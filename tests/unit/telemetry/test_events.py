@@ -123,6 +123,8 @@ def test_a_batch_is_counted_by_what_it_did_and_logged_not_at_all(told: Told, qui
     assert redis.delivered_items == {"key": 3, "tag": 2, "pattern": 0, "cdn_tag": 0}
     assert (redis.removed_items, redis.receivers, redis.answered) == (1, None, True)
     assert told.state.targets["bus"].receivers == 2
+    told.events.batch_applied("bus", Applied(), seconds=0.001, age_seconds=None)
+    assert told.state.targets["bus"].receivers == 2  # nothing was published: that says nothing about listeners
     assert redis.duration.total == pytest.approx(0.002)
     assert quiet_logs == []
 
