@@ -10,13 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOT_OURS = {".git", ".venv", ".matrix", "node_modules", "__pycache__", "build", "dist"}
+NOT_OURS = {".git", ".venv", ".matrix", "node_modules", "__pycache__", "build", "dist"}  # and caches: .x_cache
 FRAGMENT = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\.(breaking|security|feature|fix)\.md")
 DECISION = re.compile(r"(\d{4})-[a-z0-9]+(?:-[a-z0-9]+)*\.md")
 # Written in two parts, so that this file does not contain them.
 MACHINE_PATHS = [f"/{first}/" for first in ("root", "work", "home", "Users")]
 REGISTRY_HOSTS = [f"{first}.{last}" for first, last in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"))]
 DRAFTS = [f"{first}/{last}" for first, last in (("shared", "reference"), ("shared", "prototypes"), ("", "tmp/inv"))]
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether it lies in a folder that tools make."""
+    parts = path.relative_to(ROOT).parts
+    return any(part in NOT_OURS or part.endswith("_cache") or part == ".hypothesis" for part in parts)
 
 
 def tracked_files() -> list[Path]:
@@ -26,8 +32,7 @@ def tracked_files() -> list[Path]:
             ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
         ).stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
-        found = (path for path in ROOT.rglob("*") if not NOT_OURS & set(path.relative_to(ROOT).parts))
-        return sorted(path for path in found if path.is_file())
+        return sorted(path for path in ROOT.rglob("*") if path.is_file() and not is_left_over(path))
     return sorted(path for path in (ROOT / name for name in listed if name) if path.is_file())
 
 
