@@ -36,7 +36,7 @@ def uncovered(globs: Iterable[bytes]) -> list[bytes]:
     """The globs without those that another one covers, as ``user:*`` covers ``user:7:*``."""
     kept: list[bytes] = []
     prefixes: list[bytes] = []
-    for glob in sorted(globs, key=len):
+    for glob in sorted(globs, key=lambda glob: (len(literal_prefix(glob)), glob)):  # what covers comes first
         if not any(literal_prefix(glob).startswith(prefix) for prefix in prefixes):
             kept.append(glob)
             if glob.endswith(b"*") and len(literal_prefix(glob)) == len(glob) - 1:

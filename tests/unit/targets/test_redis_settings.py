@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pydantic
 import pytest
 
 from invalidator.net.redis import RedisClient
-from invalidator.targets import redis_bus, redis_keys
+from invalidator.ports import TargetOptions
+from invalidator.targets import blackhole, redis_bus, redis_keys
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
 def settings(url: str, **options: object) -> redis_keys.Settings:
@@ -72,3 +78,22 @@ def test_the_formats_have_their_own_default_of_what_to_include() -> None:
 def test_tags_are_not_left_out_in_silence_by_a_format_without_them() -> None:
     with pytest.raises(pydantic.ValidationError, match="no place for tags"):
         bus(format="pattern", include=["l1", "tags"])
+
+
+@pytest.mark.parametrize("module", [redis_keys, redis_bus, blackhole], ids=lambda module: module.__name__)
+def test_the_reference_lists_every_option_with_its_default(module: object) -> None:
+    text = (REFERENCE / f"targets-{'redis' if module is not blackhole else 'blackhole'}.md").read_text()
+    options: type[TargetOptions] = module.Settings  # type: ignore[attr-defined]
+    section = text if module is blackhole else text.split(f"## `{module.__name__.rpartition('.')[2]}`")[1]  # type: ignore[attr-defined]
+    rows = {
+        name: default
+        for names, default in re.findall(r"^\| (`.+?`) \| (.*?) ?\| .+ \|$", section, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    for name, field in options.model_fields.items():
+        if name == "type":
+            continue
+        assert name in rows, name
+        shown = rows[name].strip("`").replace("[l1, tags]", "['l1', 'tags']")
+        if shown not in {"", "required"}:
+            assert shown == str(getattr(field.default, "value", field.default)), name
