@@ -64,6 +64,8 @@ class Table:
     """The topmost partitioned table over this partition; None when it is no partition."""
     replica_identity: str
     """d(efault), n(othing), f(ull), i(ndex)."""
+    has_children: bool
+    """Other tables inherit from it (INHERITS; partitions do not count)."""
     columns: tuple[Column, ...]
     indexes: tuple[Index, ...]
 
@@ -215,7 +217,8 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
               JOIN pg_inherits i ON i.inhparent = w.oid
         )
         SELECT c.oid::bigint, n.nspname, c.relname, c.relkind, c.relpersistence = 'p',
-               CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::bigint END, c.relreplident
+               CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::bigint END, c.relreplident,
+               c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
           FROM wanted
           JOIN pg_class c USING (oid)
           JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -235,10 +238,11 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
             is_permanent=is_permanent,
             root_oid=root,
             replica_identity=identity,
+            has_children=has_children,
             columns=columns.get(oid, ()),
             indexes=indexes.get(oid, ()),
         )
-        for oid, schema, name, kind, is_permanent, root, identity in rows
+        for oid, schema, name, kind, is_permanent, root, identity, has_children in rows
     )
 
 

@@ -134,6 +134,9 @@ TABLES = {
         CREATE TABLE t (id int PRIMARY KEY, slug text, body text) PARTITION BY RANGE (id);
         CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (9);
         ALTER TABLE t_1 REPLICA IDENTITY NOTHING""",
+    "inherited": """
+        CREATE TABLE t (id int PRIMARY KEY, slug text, body text);
+        CREATE TABLE t_child (more int) INHERITS (t)""",
     "hostile_names": """
         CREATE TABLE "t""; DROP TABLE x; --" (id int PRIMARY KEY, slug text, body text);
         CREATE VIEW t AS SELECT * FROM "t""; DROP TABLE x; --" """,
@@ -266,6 +269,32 @@ async def test_stored_generated_columns_of_other_publications_forbid_full(databa
         "CREATE TABLE t (id int PRIMARY KEY, slug text, body text, low text GENERATED ALWAYS AS (lower(slug)) STORED)"
     )
     database.execute("CREATE PUBLICATION theirs FOR ALL TABLES")
+    await applied(database, need("public.t", ALL, ALL))
+    write(database, "t")
+
+
+async def test_tables_that_inherit_can_be_written_too(database: Database) -> None:
+    database.execute(TABLES["inherited"])
+    database.execute("CREATE PUBLICATION careless FOR TABLE t")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        write(database, "t_child")
+    database.execute("DROP PUBLICATION careless; DELETE FROM t")
+    for columns in (ALL, ALL | {"body"}):
+        rest = await applied(database, need("public.t", columns))
+        assert rest.to_run == ()
+        assert any("inherit from public.t" in finding.text for finding in rest.findings)
+        write(database, "t_child")
+        database.execute("INSERT INTO t_child (id, slug) VALUES (5, 'x')")
+        database.execute("UPDATE t SET slug = 'y'")
+        database.execute("DELETE FROM t")
+    assert listed(database, "t_child") is None
+
+
+async def test_a_list_on_a_partition_of_ours_keeps_its_identity(database: Database) -> None:
+    if not has_lists(database):
+        pytest.skip("column lists came with Postgres 15")
+    database.execute(TABLES["partitioned"])
+    database.execute("CREATE PUBLICATION invalidator FOR TABLE t_1 (id, slug), t_2")
     await applied(database, need("public.t", ALL, ALL))
     write(database, "t")
 

@@ -146,8 +146,9 @@ def _has_unfit_entry(table: Table, identity: Identity, publication: Publication,
     for entry in _entries(table, publication):
         if entry.has_row_filter:  # which columns it reads is not in the catalog in a form worth parsing
             return True
-        # Our own list is set anew in the same transaction.
-        if entry.columns is not None and not is_ours and (identity.is_full or not identity.columns <= entry.columns):
+        # Our own list of an ordinary table is set anew in the same transaction.
+        is_renewed = is_ours and table.root_oid is None
+        if entry.columns is not None and not is_renewed and (identity.is_full or not identity.columns <= entry.columns):
             return True
     return False
 

@@ -58,7 +58,9 @@ def _publication(names: list[tuple[str, str]], request: Request) -> Step:
     tables = [sql.Identifier(schema, table) for schema, table in names]
     literals = sql.SQL(", ").join(sql.Literal(table.as_string(None)) for table in tables)
     create = sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(
-        sql.Identifier(request.publication), sql.SQL(", ").join(tables)
+        # ONLY: tables that inherit from these have no primary key of theirs. It leaves partitions in.
+        sql.Identifier(request.publication),
+        sql.SQL(", ").join(sql.SQL("ONLY {}").format(table) for table in tables),
     )
     guard = sql.SQL(_GUARD).format(tables=literals)
     return Step(Purpose.PUBLICATION, (guard, create), "all columns: with a connection, setup makes column lists")

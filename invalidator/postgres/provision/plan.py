@@ -17,7 +17,7 @@ from invalidator.postgres.provision.words import (
     Purpose,
     Request,
     Step,
-    identifier,
+    published_name,
 )
 
 OPERATIONS = frozenset({"insert", "update", "delete", "truncate"})
@@ -148,7 +148,7 @@ def _must_renew(listed: frozenset[str] | None, entry: Entry) -> bool:
 def _renewal(existing: Publication, entry: Entry) -> Step:
     """Take the table out and put it back in one transaction: no change is missed, no UPDATE meets a wrong list."""
     name = sql.Identifier(existing.name)
-    drop = sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(name, identifier(entry.table))
+    drop = sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(name, published_name(entry.table))
     add = sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(name, entry.target)
     changes = tuple(statement for change in entry.changes for statement in change.statements)
     why = "; ".join(["another column list", *(change.why for change in entry.changes)])

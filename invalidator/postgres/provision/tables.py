@@ -17,6 +17,7 @@ from invalidator.postgres.provision.words import (
     Request,
     Step,
     identifier,
+    published_name,
 )
 
 
@@ -36,9 +37,9 @@ class Entry:
     def target(self) -> sql.Composable:
         """The table as FOR TABLE names it, with its column list in the table's order."""
         if self.listed is None:
-            return identifier(self.table)
+            return published_name(self.table)
         names = [sql.Identifier(column.name) for column in self.table.columns if column.name in self.listed]
-        return sql.SQL("{} ({})").format(identifier(self.table), sql.SQL(", ").join(names))
+        return sql.SQL("{} ({})").format(published_name(self.table), sql.SQL(", ").join(names))
 
 
 def entries(needs: tuple[Need, ...], facts: Facts, request: Request) -> tuple[list[Entry], list[Finding]]:
@@ -109,6 +110,9 @@ def _entry(table: Table, needs: tuple[Need, ...], facts: Facts, request: Request
     required = (columns & known) | identity
     listed = _list(table, required, choices, facts, request)
     findings += _comparison_findings(table, needs, identity)
+    if table.has_children:
+        text = f"other tables inherit from {table.full_name}: their rows come under other names, not to {_rules(needs)}"
+        findings.append(Finding(text, "name those tables in rules of their own", is_problem=False))
     return Entry(table, required, listed, changes), findings
 
 

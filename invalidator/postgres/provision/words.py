@@ -133,6 +133,14 @@ class Plan:
         return tuple(finding for finding in self.findings if finding.is_problem)
 
 
+def published_name(table: Table) -> sql.Composable:
+    """The table as publications name it: without the tables that inherit from it.
+
+    Those would be published too, and primary keys are not inherited: UPDATE on them would fail.
+    """
+    return sql.SQL("ONLY {}").format(identifier(table)) if table.has_children else identifier(table)
+
+
 def identifier(table: Table) -> sql.Identifier:
     """The table's name, quoted."""
     return sql.Identifier(table.schema, table.name)

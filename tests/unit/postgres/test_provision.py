@@ -26,7 +26,7 @@ ROLE = Role("inv", can_login=True, can_replicate=True, is_superuser=False, can_c
 SLOT = Slot("s", "pgoutput", "app", is_temporary=False, active_pid=None, restart_lsn=None, confirmed_flush_lsn=None,
             wal_status="reserved", safe_wal_bytes=None)  # fmt: skip
 TABLE = Table(
-    1, "public", "t", "r", is_permanent=True, root_oid=None, replica_identity="d",
+    1, "public", "t", "r", is_permanent=True, root_oid=None, replica_identity="d", has_children=False,
     columns=tuple(Column(name, 25, "text", is_not_null=True, generated="") for name in ("id", "slug", "body")),
     indexes=(Index("t_pkey", ("id",), is_primary=True, is_replica_identity=False),),
 )  # fmt: skip
@@ -153,4 +153,4 @@ def test_offline_a_glob_is_a_problem_and_an_old_value_a_note() -> None:
     assert [finding.is_problem for finding in made.findings] == [True, False]
     (guard, create) = texts(made, Purpose.PUBLICATION)
     assert guard.startswith("DO $guard$")
-    assert create == 'CREATE PUBLICATION "p" FOR TABLE "public"."t";'
+    assert create == 'CREATE PUBLICATION "p" FOR TABLE ONLY "public"."t";'
