@@ -69,6 +69,9 @@ class Engine:
         bound = self._bound.get(relation.oid)
         if bound is not None and bound[0] == relation:
             return bound[1]  # Postgres announces a relation again after each ANALYZE
+        if bound is not None:
+            for state in self._states.values():
+                state.missing_columns.pop(bound[0].name, None)  # it may have another name now, and other rules
         rules = [(index, rule) for index, rule in self._matching(relation) if rule.events - {Operation.TRUNCATE}]
         self._note_problems([rule for _, rule in rules], relation)
         function = None
@@ -107,10 +110,8 @@ class Engine:
         problems: list[Problem] = []
         for rule in rules:
             missing = tuple(sorted(missing_columns(rule, relation)))
-            by_relation = self._states[rule.name].missing_columns
-            by_relation.pop(relation.name, None)
             if missing:
-                by_relation[relation.name] = missing
+                self._states[rule.name].missing_columns[relation.name] = missing
                 problems.append(Problem(rule.name, relation.name, WidenReason.MISSING_COLUMN, missing))
         self._problems[relation.oid] = problems
 

@@ -18,7 +18,7 @@ from invalidator.rules.coarse import REASON_BITS, TRANSACTION_FACT_FUNCTIONS, Co
 from invalidator.rules.reading import Images
 from invalidator.rules.rule import Rule
 from invalidator.rules.source import Namespace, indented
-from invalidator.rules.template import Literal, Reference, Template, encode
+from invalidator.rules.template import DEFAULT, FILTERS, Literal, Reference, Template, encode
 from invalidator.telemetry.state import RuleState
 
 _JOIN_FROM: Final = 4
@@ -303,8 +303,11 @@ class RuleCode:
                 return self._filtered(group, part.reference, part.name)
 
     def _filtered(self, group: str, reference: Reference, expression: str) -> str:
-        if reference.filters:
+        if any(step.name == DEFAULT for step in reference.filters):
             expression = f"{self._name(reference.filtered)}({expression})"
+        else:
+            for step in reference.filters:
+                expression = f"{self._name(FILTERS[step.name])}({expression})"
         if group != "l1":
             return expression
         escaped = f"{self._name(self._bound.escape)}({expression})"

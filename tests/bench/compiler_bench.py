@@ -27,6 +27,7 @@ from tests.support import pgoutput
 
 COLUMN_LIST = pgoutput.make_relation("id", "slug", identity=("id",))
 SLUG_IDENTITY = pgoutput.make_relation("id", "slug", identity=("id", "slug"), replica_identity="i")
+TRAILING_NULL = pgoutput.make_relation("id", "slug", "removed")
 WIDE_COLUMNS = (
     "id",
     "uid",
@@ -71,6 +72,7 @@ CASES = (
     Case("two keys, the old slug not sent", COLUMN_LIST, exact(BOTH_KEYS)),
     Case("one key, column list", COLUMN_LIST, exact(("article:{id}",))),
     Case("two keys (new slug), full rows", WIDE, exact(NEW_KEYS)),
+    Case("one key, the last column NULL", TRAILING_NULL, exact(("article:{id}", "article:by:{new.removed}"))),
     Case("two keys, replica identity full", WIDE_FULL, exact(BOTH_KEYS)),
     Case("one key if the title changed, full", WIDE_FULL, exact(("article:{id}",)), changed=frozenset({"title"})),
     Case(
@@ -86,7 +88,12 @@ def stream(relation: Relation, rows: int) -> list[bytes]:
     full = relation.replica_identity == "f"
 
     def row(number: int) -> list[bytes | None]:
-        known = {"id": b"%d" % number, "slug": b"article-number-%d" % number, "body": b"x" * 600}
+        known = {
+            "id": b"%d" % number,
+            "slug": b"article-number-%d" % number,
+            "body": b"x" * 600,
+            "removed": None,
+        }
         return [known.get(column.name, b"value of 12") for column in relation.columns]
 
     messages = []

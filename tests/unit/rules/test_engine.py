@@ -154,6 +154,14 @@ def test_a_missing_column_is_reported_until_it_is_there() -> None:
     assert states["r"].missing_columns == {}
 
 
+def test_a_missing_column_of_a_relation_that_was_renamed_away_is_reported_no_more() -> None:
+    engine, states, _ = make_engine(make_rule("r", "article", key="k:{title}"))
+    engine.bind(ARTICLE)
+    engine.bind(replace(ARTICLE, table="old_article"))
+    assert engine.problems == []
+    assert states["r"].missing_columns == {}
+
+
 def test_a_truncate_adds_the_coarse_form_of_every_rule_that_wants_it() -> None:
     engine, states, tables = make_engine(
         make_rule("one", "article"),
