@@ -1,0 +1,42 @@
+"""What a database's catalog says, as values: tables, publications, slots, roles and server settings.
+
+facts      the values
+queries    how they are asked for; each takes an open connection in autocommit mode and changes nothing
+"""
+
+from __future__ import annotations
+
+from invalidator.postgres.catalog.facts import (
+    KINDS,
+    ORDINARY,
+    PARTITIONED,
+    Column,
+    Index,
+    Publication,
+    PublishedTable,
+    Role,
+    Server,
+    Slot,
+    Table,
+)
+from invalidator.postgres.catalog.queries import partition_root, publications, role, server, slot, tables
+
+__all__ = [
+    "KINDS",
+    "ORDINARY",
+    "PARTITIONED",
+    "Column",
+    "Index",
+    "Publication",
+    "PublishedTable",
+    "Role",
+    "Server",
+    "Slot",
+    "Table",
+    "partition_root",
+    "publications",
+    "role",
+    "server",
+    "slot",
+    "tables",
+]
