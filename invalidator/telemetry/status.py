@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invalidator.model import Lsn
 from invalidator.telemetry.ages import heartbeat_age_seconds, staleness_seconds
+from invalidator.telemetry.catalogue import MAX_TABLES
 from invalidator.telemetry.health import is_ready
 from invalidator.telemetry.problems import Limits, Problem, problems
 from invalidator.telemetry.redaction import redact
@@ -34,7 +35,7 @@ def status(state: State, now: float, limits: Limits | None = None) -> Json:
             "by_name": {rule.name: _rule(rule) for rule in state.rules.values()},
         },
         "source": _source(state, now),
-        "tables": {table.name: dict(table.rows) for table in state.tables.values()},
+        "tables": {table.name: dict(table.rows) for table in list(state.tables.values())[:MAX_TABLES]},
         "targets": {target.name: _target(target) for target in state.targets.values()},
         "problems": [problem_json(problem) for problem in problems(state, now, limits)],
     }

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from invalidator.telemetry.state import Histogram, State
+from invalidator.telemetry.state import Histogram, State, TableState
 from invalidator.telemetry.status import status
 from tests.support.telemetry_state import NOW, busy_state
 
@@ -36,6 +36,13 @@ def test_a_problem_is_shown_with_its_time_and_its_fix() -> None:
     assert problem["since"] == "2023-11-14T23:12:20Z"
     assert (problem["code"], problem["severity"], problem["subject"]) == ("target-failing", "critical", "redis")
     assert problem["fix"]
+
+
+def test_a_database_with_thousands_of_tables_does_not_make_the_answer_endless() -> None:
+    state = busy_state()
+    for index in range(5000):
+        state.tables[f"public.t{index}"] = TableState(f"public.t{index}")
+    assert len(status(state, NOW)["tables"]) == 200
 
 
 def test_secrets_in_errors_are_masked() -> None:
