@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from redis.asyncio import connection as driver
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
 from invalidator.errors import TargetError, TargetRejected, TargetUnavailable
@@ -58,6 +59,8 @@ NOT_NOW: Final = frozenset(
     }
 )
 """First words of error replies that a retry can cure. All others are refusals that only the operator can cure."""
+
+_IN_SCRIPT: Final = re.compile(r": -([A-Z]+) ")
 
 # Its stub says "a tuple of one".
 _pack = cast("Callable[[tuple[bytes, ...]], bytes]", hiredis.pack_command)
@@ -156,7 +159,7 @@ class RedisClient:
                 return [_checked(reply) for reply in replies]
             except (RedisError, OSError) as error:
                 # After READONLY too: the name may lead to another server now.
-                is_in_step = is_in_step and not isinstance(error, ReadOnlyError)
+                is_in_step = is_in_step and _code(error) != "READONLY"
                 # Not "from error": its text may repeat what we sent, row values, and would be in every traceback.
                 raise _translate(error, self._address.label) from None
             finally:
@@ -336,7 +339,7 @@ def _label(scheme: str, arguments: Mapping[str, Any]) -> str:
 
 def _translate(error: Exception, label: str) -> TargetError:
     """Our error for one of redis-py's."""
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    code = _code(error)
     # The server repeats what it was sent after these words: row values.
     text = str(error).partition(", with args beginning")[0][:300]
     message = f"{label}: {text if text.startswith(code) else f'{code} {text}'}"
@@ -351,6 +354,15 @@ def _translate(error: Exception, label: str) -> TargetError:
     if _is_refused(error):
         return TargetRejected(message)
     return TargetUnavailable(f"{label}: {text}", result="connection")
+
+
+def _code(error: Exception) -> str:
+    """The first word of an error reply, which tells its kind."""
+    known: str | None = getattr(error, "status_code", None)  # redis-py cuts the words off that it knows
+    text = str(error)
+    # Redis before 7 tells what stopped a script behind many words: "ERR Error running script (...): -OOM ...".
+    inner = _IN_SCRIPT.search(text) if text.startswith("Error running script") else None
+    return inner[1] if inner else known or text.partition(" ")[0]
 
 
 def _is_refused(error: Exception) -> bool:

@@ -360,7 +360,7 @@ async def test_a_member_that_may_not_be_unlinked_stays_in_its_set(
         fill(store, "set", b"all", [*(b"cache:%d" % number for number in range(size)), b"private:1"])
         store.acl_setuser("narrow", enabled=True, passwords=["+pw"], keys=["tag:*", "cache:*"], categories=["+@all"])
         async with opened(server.url.replace("://", "://narrow:pw@")) as cache:
-            with pytest.raises(TargetRejected, match="No permissions") as caught:
+            with pytest.raises(TargetRejected, match=r"permission|can't access") as caught:
                 await cache.apply(tags(b"all"))
             assert caught.value.remaining == Invalidation(tags={b"all"})
             assert b"private:1" in store.smembers("tag:all") | store.smembers(b"tag:all\0drain")

@@ -130,6 +130,17 @@ async def test_what_passes_by_itself_is_unavailable(resp_server: ScriptedRedis, 
     await target.close()
 
 
+@pytest.mark.parametrize("code", ["NOREPLICAS", "READONLY"])
+async def test_what_stopped_a_script_is_found_where_old_servers_tell_it(resp_server: ScriptedRedis, code: str) -> None:
+    target = keys_target(resp_server)
+    text = f"Error running script (call to f_fe19): @user_script:30: @user_script: 30: -{code} Not enough."
+    failing(resp_server, b"EVALSHA", 1, f"-ERR {text}\r\n".encode())
+    with pytest.raises(TargetUnavailable, match=code) as caught:
+        await target.apply(Batch(Invalidation(tags={b"t"})))
+    assert caught.value.result == "unavailable"
+    await target.close()
+
+
 @pytest.mark.parametrize(
     "error",
     ["NOAUTH Authentication required.", "WRONGPASS invalid", "NOPERM no", "ERR unknown command 'X'", "DENIED mode"],
