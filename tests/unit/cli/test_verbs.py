@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def run(folder: Path, *arguments: str, stdin: str = "", environment: dict[str, s
     """What the process would do, in this one."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("INVALIDATOR_", "PG"))}
     out, err = io.StringIO(), io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
     with (
         contextlib.chdir(folder),
         patch.dict(os.environ, inherited | (environment or {}), clear=True),
@@ -65,6 +67,7 @@ def run(folder: Path, *arguments: str, stdin: str = "", environment: dict[str, s
         contextlib.redirect_stderr(err),
     ):
         code = cli._run(list(arguments))
+    signal.signal(signal.SIGTERM, handler)
     return Result(code, out.getvalue(), err.getvalue())
 
 
