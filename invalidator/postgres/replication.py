@@ -54,6 +54,9 @@ class ReplicationStream:
         """
         connection = await connect(dsn, replication=True, application_name=f"invalidator/{slot}")
         try:
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+                # Such a database holds any bytes, and the server refuses to send those that are no UTF-8 as UTF-8.
+                await connection.execute("SET client_encoding TO 'SQL_ASCII'")
             await connection.execute(_start_replication(slot, publication))
         except psycopg.Error as error:
             await connection.close()

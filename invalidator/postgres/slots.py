@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invalidator.errors import ConfigError, SlotLost
+from invalidator.model import Lsn
 
 if TYPE_CHECKING:
     from invalidator.postgres.side import SideConnection
@@ -64,6 +65,12 @@ async def figures(side: SideConnection, slot: str) -> SlotFigures | None:
         return None
     active, status, retained, unconfirmed, safe, position = rows[0]
     return SlotFigures(active, status, retained, unconfirmed, safe, int(position))
+
+
+async def confirmed_position(side: SideConnection, slot: str) -> Lsn:
+    """Where the slot goes on: what was confirmed last."""
+    rows = await side.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [slot])
+    return Lsn.parse(rows[0][0]) if rows and rows[0][0] else Lsn(0)
 
 
 async def partition_root(side: SideConnection, oid: int) -> tuple[str, str] | None:

@@ -16,23 +16,20 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, SecretStr
 
 from invalidator.errors import ConfigError, InvalidatorError, ProtocolError, SourceDisconnected, SourceError
-from invalidator.model import Batch, Invalidation, Lsn, Transaction
+from invalidator.model import Lsn
 from invalidator.ports import SourceOptions
 from invalidator.postgres import decoder, slots
+from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
 from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from invalidator.model import Relation
-    from invalidator.ports import RowFunction, Rules
+    from invalidator.model import Batch, Relation
+    from invalidator.ports import Rules
     from invalidator.telemetry.events import Events
 
-HEARTBEAT_PREFIX = "invalidator.heartbeat"
-
-_CHUNK = 256
-"""Messages between two looks at the bounds of the batch: what a batch may exceed them by."""
 _ROUNDS = 8
 """Reads of the socket (about 15 kB each) in one callback, before the event loop gets its turn."""
 _BUSY_ROWS = 20
@@ -123,57 +120,36 @@ class PgoutputSource:
             await session.close()
 
 
-class _Bound(dict[bytes, "RowFunction | None"]):
-    """Row functions by the four raw bytes of the relation's OID; None: no rule wants its rows."""
-
-    def __missing__(self, oid: bytes) -> RowFunction | None:
-        msg = f"a row came for relation {int.from_bytes(oid)} before the relation itself; the position was kept"
-        raise ProtocolError(msg)
-
-
 class _Session:
     """One connection to the slot: reads into the open batch while the consumer works on the one before."""
 
     def __init__(self, settings: Settings, rules: Rules, events: Events) -> None:
         self._settings = settings
-        self._rules = rules
         self._events = events
         self._state = events.state.source
         self._loop = asyncio.get_running_loop()
+        self._reader = Reader(
+            rules,
+            slot=settings.slot,
+            max_items=settings.max_batch_items,
+            max_bytes=settings.max_batch_bytes,
+            state=self._state,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._stream: ReplicationStream | None = None
         self._side: SideConnection | None = None
         self._ready = asyncio.Event()
         self._failure: Exception | None = None
-        # the relation side: what rows mean
-        self._bound = _Bound()
-        self._relations: dict[bytes, Relation] = {}
-        self._unbound: Relation | None = None
-        # the open batch
-        self._invalidation = Invalidation()
-        self._batch_bytes = 0
-        self._oldest: float | None = None
-        self._heartbeat: float | None = None
-        # positions, as plain integers: they are compared, never computed
-        self._transaction = Transaction(0, 0, 0)
-        self._in_transaction = False
-        self._end = 0  # of the last whole transaction, or a keepalive's when none is open
-        self._yielded_end = 0
-        self._confirmed = 0
-        self._confirm_sent_at = 0.0
-        self._confirm_timer: asyncio.TimerHandle | None = None
-        # reading
-        self._rows = 0
         self._is_paused = True
-        self._nap: asyncio.TimerHandle | None = None
         self._is_progress_due = False
+        self._nap: asyncio.TimerHandle | None = None
+        self._confirmed = 0
+        self._status_sent_at = 0.0
+        self._status_timer: asyncio.TimerHandle | None = None
         self._last_received = time.monotonic()
 
     def __repr__(self) -> str:
-        return (
-            f"<_Session end={Lsn(self._end)} confirmed={Lsn(self._confirmed)} in_transaction={self._in_transaction} "
-            f"items={len(self._invalidation)} paused={self._is_paused} failure={self._failure!r}>"
-        )
+        return f"<_Session {self._reader} confirmed={Lsn(self._confirmed)} failure={self._failure!r}>"
 
     # ---------------------------------------------------------------- life
 
@@ -188,10 +164,11 @@ class _Session:
         self._stream = await ReplicationStream.open(dsn, slot=settings.slot, publication=settings.publication)
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
-        self._events.stream_connected(position=await self._start_position(), server_version=_version(side))
+        position = await slots.confirmed_position(side, settings.slot)
+        self._events.stream_connected(position=position, server_version=_version(side))
         self._tasks = [
             self._loop.create_task(self._keep_status(), name="standby status"),
-            self._loop.create_task(self._keep_heartbeat(), name="heartbeat"),
+            self._loop.create_task(self._keep_heartbeat(side), name="heartbeat"),
         ]
         self._resume()
 
@@ -199,7 +176,7 @@ class _Session:
         """Hang up; what was confirmed last is told to the server first."""
         for task in self._tasks:
             task.cancel()
-        for timer in (self._nap, self._confirm_timer):
+        for timer in (self._nap, self._status_timer):
             if timer is not None:
                 timer.cancel()
         if self._stream is not None:
@@ -213,15 +190,16 @@ class _Session:
 
     async def next(self) -> Batch:
         """Wait for something to hand over."""
+        reader = self._reader
         while True:
             if self._failure is not None:
                 raise self._failure
-            if self._unbound is not None:
-                await self._bind(self._unbound)
-                self._unbound = None
+            if reader.unbound is not None:
+                await self._bind(reader.unbound)
                 self._resume()
-            elif self._has_batch():
-                batch = self._take()
+            elif reader.has_something or (self._is_progress_due and reader.has_progress):
+                self._is_progress_due = False
+                batch = reader.take()
                 self._resume()
                 return batch
             else:
@@ -230,56 +208,29 @@ class _Session:
 
     def confirm(self, position: Lsn) -> None:
         """Move the confirmed position forward and tell the server soon."""
-        if position.value > max(self._end, self._state.server_position):
-            msg = f"refused to confirm {position}: the server has sent nothing beyond {Lsn(self._end)}"
+        if position.value > max(self._reader.end, self._state.server_position):
+            msg = f"refused to confirm {position}: the server has sent nothing beyond {Lsn(self._reader.end)}"
             raise ProtocolError(msg)
         if position.value <= self._confirmed:
             return
         self._confirmed = position.value
         self._state.confirmed_position = self._state.applied_position = position.value
-        if self._confirm_timer is None:
-            wait = self._confirm_sent_at + _CONFIRM_INTERVAL_SECONDS - time.monotonic()
-            self._confirm_timer = self._loop.call_later(max(0.0, wait), self._guarded, self._send_status)
-
-    # ---------------------------------------------------------------- the open batch
-
-    def _has_batch(self) -> bool:
-        return (
-            bool(self._invalidation)
-            or self._heartbeat is not None
-            or (self._is_progress_due and self._end > self._yielded_end)
-        )
-
-    def _take(self) -> Batch:
-        invalidation = self._invalidation
-        end = Lsn(self._end) if self._end > self._yielded_end else None
-        batch = Batch(invalidation, end, self._oldest if invalidation else None, self._heartbeat)
-        self._invalidation = Invalidation()
-        self._batch_bytes = 0
-        self._heartbeat = None
-        self._is_progress_due = False
-        self._yielded_end = self._end
-        # The open transaction, if there is one, goes on in the next batch.
-        self._oldest = decoder.unix_seconds(self._transaction.commit_time) if self._in_transaction else None
-        self._state.oldest_undelivered_commit = None
-        return batch
+        if self._status_timer is None:
+            wait = self._status_sent_at + _CONFIRM_INTERVAL_SECONDS - time.monotonic()
+            self._status_timer = self._loop.call_later(max(0.0, wait), self._guarded, self._send_status)
 
     async def _bind(self, relation: Relation) -> None:
         assert self._side is not None  # noqa: S101  (open() made it)
         root = await slots.partition_root(self._side, relation.oid)
         if root is not None:
             relation = replace(relation, schema=root[0], table=root[1])
-        oid = relation.oid.to_bytes(4)
-        self._relations[oid] = relation
-        self._bound[oid] = self._rules.bind(relation)
+        self._reader.bind(relation)
 
     # ---------------------------------------------------------------- reading
 
     def _resume(self) -> None:
         """Go on reading after a pause; libpq may hold messages that the socket does not show."""
-        if self._nap is not None or self._failure is not None or self._unbound is not None:
-            return
-        if self._is_paused:
+        if self._is_paused and self._nap is None and self._failure is None and self._reader.unbound is None:
             self._is_paused = False
             self._guarded(self._drain)
             self._watch()
@@ -301,16 +252,17 @@ class _Session:
         stream = self._stream
         assert stream is not None  # noqa: S101  (only called by its watcher)
         self._last_received = time.monotonic()
-        rows = 0
+        before = self._reader.rows
         for _ in range(_ROUNDS):
             stream.consume()
-            rows += self._drain()
-            waiting = stream.bytes_waiting()
-            if self._is_paused or waiting < _NAP_BELOW_BYTES:
+            self._drain()
+            if self._is_paused:
+                return
+            if stream.bytes_waiting() < _NAP_BELOW_BYTES:
                 break
         else:
             return  # plenty is waiting: the event loop calls again at once
-        if rows > _BUSY_ROWS and not self._is_paused:
+        if self._reader.rows - before > _BUSY_ROWS:
             # Busy, and the buffer nearly empty: the walsender is cheaper when we let it fill. Never by rows alone:
             # with wide rows one read holds few of them, and a nap after each read made this five times slower.
             self._pause()
@@ -320,131 +272,32 @@ class _Session:
         self._nap = None
         self._resume()
 
-    def _drain(self) -> int:
-        """Take every whole message out of libpq, up to the bounds of the batch; return the number of rows."""
-        stream = self._stream
+    def _drain(self) -> None:
+        stream, reader = self._stream, self._reader
         assert stream is not None  # noqa: S101  (reading starts after open)
-        before = self._rows
-        size = 1
-        while size > 0 and self._unbound is None and not self._is_full():
-            size = self._drain_chunk(stream.read)
-        if size < 0:
-            raise stream.ended()
-        if self._unbound is not None or self._is_full():
-            self._pause()
-        if self._unbound is not None or self._has_batch():
-            if self._invalidation:
-                self._state.oldest_undelivered_commit = self._oldest
-            self._ready.set()
-        return self._rows - before
-
-    def _drain_chunk(self, read: Callable[[int], tuple[int, memoryview]]) -> int:
-        """Take some messages; return what the last read returned: 0 when dry, below 0 at the end of the stream.
-
-        The hot loop of the daemon: scripts/bench measures it (throughput, consumer CPU per row).
-        """
-        bound = self._bound
-        invalidation = self._invalidation
-        transaction = self._transaction
-        size = rows = unwanted = received = 0
-        for _ in range(_CHUNK):
-            size, message = read(1)
-            if size <= 0:
-                break
-            data = bytes(message)
-            received += size
-            if data[0] == 119:  # XLogData
-                kind = data[25]
-                if kind == 85 or kind == 73 or kind == 68:  # noqa: PLR1714  (three compares are quicker than a tuple)
-                    row = bound[data[26:30]]
-                    rows += 1
-                    if row is not None:
-                        row(data, invalidation, transaction)
-                    else:
-                        unwanted += 1
-                    continue
-            self._control(data)
-            transaction = self._transaction
-            if self._unbound is not None:
-                break
-        self._rows += rows
-        self._batch_bytes += received
-        self._state.received_bytes += received
-        self._state.rows_without_rule += unwanted
-        self._state.received_position = self._end
-        return size
-
-    def _is_full(self) -> bool:
-        return (
-            self._batch_bytes >= self._settings.max_batch_bytes
-            or len(self._invalidation) >= self._settings.max_batch_items
-        )
-
-    def _control(self, data: bytes) -> None:
-        """Everything that is not a row."""
-        if data[0] == decoder.KEEPALIVE:
-            self._keepalive(decoder.keepalive(data))
-            return
-        if data[0] != decoder.XLOG_DATA or len(data) <= decoder.PAYLOAD:
-            msg = f"the stream holds a message of type {data[:1]!r}, which replication does not have"
-            raise ProtocolError(msg)
-        match data[decoder.PAYLOAD]:
-            case decoder.BEGIN:
-                self._begin(decoder.begin(data))
-            case decoder.COMMIT:
-                self._end = decoder.commit_end(data)
-                self._in_transaction = False
-                self._state.transactions += 1
-            case decoder.RELATION:
-                # Its name may be that of a partition, which only the catalog can tell: pause until it is bound.
-                self._unbound = decoder.relation(data)
-            case decoder.TRUNCATE:
-                self._truncate(decoder.truncate(data))
-            case decoder.MESSAGE:
-                self._message(decoder.logical_message(data))
-            case decoder.TYPE | decoder.ORIGIN:
-                pass  # names of types and of upstream nodes: no rule depends on them
-            case _:
-                raise decoder.unknown(data)
-
-    def _begin(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-        self._in_transaction = True
-        if self._oldest is None or not self._invalidation:
-            self._oldest = decoder.unix_seconds(transaction.commit_time)
-
-    def _truncate(self, truncate: decoder.Truncate) -> None:
-        relations = [self._relations[oid] for oid in truncate.relation_oids if oid in self._relations]
-        self._rules.truncate(relations, self._invalidation, self._transaction)
-
-    def _message(self, message: decoder.LogicalMessage) -> None:
-        if message.prefix == HEARTBEAT_PREFIX:
-            slot, _, sent = message.content.decode("ascii", "replace").rpartition(" ")
-            if slot == self._settings.slot:
-                with contextlib.suppress(ValueError):  # anybody may emit messages
-                    self._heartbeat = float(sent)
-
-    def _keepalive(self, keepalive: decoder.Keepalive) -> None:
-        self._state.server_position = max(self._state.server_position, keepalive.wal_end)
-        if not self._in_transaction:
-            # Everything before it was sent, and nothing is open: it takes the road of an empty transaction.
-            self._end = max(self._end, keepalive.wal_end)
-        if keepalive.reply_requested:
+        size = reader.drain(stream.read)
+        if reader.is_reply_requested:
+            reader.is_reply_requested = False
             self._is_progress_due = True
             self._send_status()
+        if size < 0:
+            raise stream.ended()
+        if reader.unbound is not None or reader.is_full:
+            self._pause()
+        if reader.unbound is not None or reader.has_something or self._is_progress_due:
+            self._ready.set()
 
     # ---------------------------------------------------------------- keeping the server informed
 
     def _send_status(self) -> None:
-        self._confirm_timer = None
-        self._confirm_sent_at = time.monotonic()
+        self._status_timer = None
+        self._status_sent_at = now = time.monotonic()
         if self._stream is not None:
-            silent = self._confirm_sent_at - self._last_received
-            self._stream.send(
-                decoder.standby_status(
-                    self._end, self._confirmed, now=time.time(), reply_requested=silent > _SILENCE_SECONDS / 2
-                )
+            wants_answer = now - self._last_received > _SILENCE_SECONDS / 2
+            status = decoder.standby_status(
+                self._reader.end, self._confirmed, now=time.time(), reply_requested=wants_answer
             )
+            self._stream.send(status)
 
     async def _keep_status(self) -> None:
         """Feed back on a timer: it goes on while targets stall and reading is paused."""
@@ -452,20 +305,15 @@ class _Session:
             await asyncio.sleep(self._settings.status_seconds)
             self._guarded(self._send_status)
             self._is_progress_due = True
-            if self._has_batch():
-                self._ready.set()
+            self._ready.set()
             if self._is_paused:
                 self._last_received = time.monotonic()  # we do not read: silence is ours
             elif time.monotonic() - self._last_received > _SILENCE_SECONDS:
-                msg = (
-                    f"the server has sent nothing for {_SILENCE_SECONDS:.0f} s, not even the answer that was asked for"
-                )
+                msg = f"the server has sent nothing for {_SILENCE_SECONDS:.0f} s, not even the answer we asked for"
                 self._fail(SourceDisconnected(msg, reason="silence"))
 
-    async def _keep_heartbeat(self) -> None:
+    async def _keep_heartbeat(self, side: SideConnection) -> None:
         """Send a message through the WAL, and look at the slot, again and again."""
-        side = self._side
-        assert side is not None  # noqa: S101  (open() made it)
         while self._failure is None:
             try:
                 await self._beat(side)
@@ -492,13 +340,6 @@ class _Session:
             self._state.slot_unconfirmed_wal_bytes = figures.unconfirmed_wal_bytes
             self._state.slot_safe_wal_bytes = figures.safe_wal_bytes
             self._state.server_position = max(self._state.server_position, figures.server_position)
-
-    async def _start_position(self) -> Lsn:
-        assert self._side is not None  # noqa: S101  (open() made it)
-        rows = await self._side.fetch(
-            "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [self._settings.slot]
-        )
-        return Lsn.parse(rows[0][0]) if rows and rows[0][0] else Lsn(0)
 
     # ---------------------------------------------------------------- failing
 

@@ -15,6 +15,7 @@ import pytest
 from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
 from invalidator.ports import RowFunction
+from invalidator.postgres.reader import CHUNK
 from invalidator.sources.pgoutput import PgoutputSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
@@ -268,7 +269,7 @@ async def test_reading_pauses_at_the_bound_while_the_consumer_is_busy_and_the_se
                 seen |= {row[0] for row in await sql(shop, statement) if row[0] is not None}
         assert len(reader.batches) <= 1
         assert reader.source._session is not None
-        assert len(reader.source._session._invalidation) < 100 + 256
+        assert len(reader.source._session._reader) < 100 + CHUNK
 
         reader.room.set()
         await reader.until(b"public.item I 20000")

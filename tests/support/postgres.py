@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -93,6 +94,20 @@ def database(postgres_server: Server, _template: str) -> Iterator[Database]:
     with psycopg.connect(postgres_server.dsn(), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(_template)))
         made = Database(postgres_server, name)
+        try:
+            yield made
+        finally:
+            made.close()
+            drop_database(admin, name)
+
+
+@contextlib.contextmanager
+def own_database(server: Server, options: str) -> Iterator[Database]:
+    """A database made with these options of CREATE DATABASE from template0; dropped afterwards with its slots."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+        made = Database(server, name)
         try:
             yield made
         finally:

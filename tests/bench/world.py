@@ -1,0 +1,238 @@
+"""The servers that are measured on, and the processes that are measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+import yaml
+
+from invalidator.demo.servers import KeyValueServer, PostgresServer, find_postgres, find_valkey
+
+DEADLINE_SECONDS = 600
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(slots=True)
+class World:
+    """One Postgres with the workload's tables, one Valkey."""
+
+    postgres: PostgresServer
+    valkey: KeyValueServer
+    database: str = "bench"
+
+    @property
+    def dsn(self) -> str:
+        """Superuser DSN of the bench database."""
+        return self.postgres.dsn(self.database)
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection in autocommit mode."""
+        return psycopg.connect(self.dsn, autocommit=True)
+
+    def redis(self) -> redis.Redis:
+        """A client of the Valkey."""
+        return redis.Redis.from_url(self.valkey.url)
+
+
+@contextmanager
+def world(settings: Mapping[str, str] | None = None) -> Iterator[World]:
+    """Start the servers, make the tables."""
+    tuned = {
+        "shared_buffers": "256MB",
+        "max_wal_size": "8GB",
+        "wal_keep_size": "0",
+        "logical_decoding_work_mem": "64MB",
+        "max_replication_slots": "40",
+        "autovacuum": "off",
+        **(settings or {}),
+    }
+    with PostgresServer(settings=tuned) as postgres, KeyValueServer(find_valkey()) as valkey:
+        with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+            admin.execute("CREATE DATABASE bench")
+        made = World(postgres, valkey)
+        with made.connect() as connection:
+            connection.execute(Path(__file__).with_name("workload.sql").read_text())
+            connection.execute("CHECKPOINT")
+        yield made
+
+
+@contextmanager
+def base_slot(world: World, name: str) -> Iterator[str]:
+    """A slot that holds the WAL from here on; contenders drain copies of it."""
+    with world.connect() as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
+        yield name
+        drop_slot(connection, name)
+
+
+@contextmanager
+def slot_copy(world: World, base: str, plugin: str = "pgoutput") -> Iterator[str]:
+    """A copy of the base slot for one run of one contender."""
+    name = f"{base}_{time.monotonic_ns()}"
+    with world.connect() as connection:
+        connection.execute("SELECT pg_copy_logical_replication_slot(%s, %s, false, %s)", [base, name, plugin])
+        try:
+            yield name
+        finally:
+            drop_slot(connection, name)
+
+
+def drop_slot(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drop a slot whose walsender may still be on its way out."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+        except psycopg.errors.ObjectInUse:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def end_of_wal(world: World) -> str:
+    """A position behind everything that is committed, with a published row behind it, so that all sides see it."""
+    with world.connect() as connection:
+        row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        connection.execute("UPDATE article SET price = price + 1 WHERE id = 1")
+        connection.execute("INSERT INTO big VALUES (0) ON CONFLICT (id) DO UPDATE SET n = big.n + 1")
+        assert row is not None
+        return str(row[0])
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a living process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def memory_mb(pid: int, what: str = "VmRSS") -> float:
+    """Resident memory now (VmRSS) or its peak (VmHWM), in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(what + ":"):
+            return int(line.split()[1]) / 1024
+    raise KeyError(what)
+
+
+class Daemon:
+    """``invalidator run`` as a child; its log tells when it streams."""
+
+    def __init__(self, settings: Path) -> None:
+        self._log: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "invalidator", "run", "--settings", str(settings)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self._streams = threading.Event()
+        self.connected_at = 0.0
+        self.connect_cpu = 0.0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        return self.process.pid
+
+    def wait_until_streaming(self) -> None:
+        """Return when the slot streams."""
+        if not self._streams.wait(30):
+            msg = "the daemon does not stream:\n" + "".join(self._log[-20:])
+            raise RuntimeError(msg)
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        self.process.terminate()
+        self.process.wait(30)
+        self._reader.join(5)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._log.append(line)
+            if "stream.connected" in line:
+                self.connected_at = time.perf_counter()
+                self.connect_cpu = cpu_seconds(self.process.pid)
+                self._streams.set()
+        self._streams.set()
+
+
+RULES = {
+    "keys": {"keys": ["article:{id}", "article:slug:{new.slug}"]},
+    "keys+tag": {"keys": ["article:{id}", "article:slug:{new.slug}"], "tags": ["article:{id}"]},
+}
+
+
+@contextmanager
+def daemon(
+    world: World,
+    *,
+    slot: str,
+    publication: str,
+    invalidate: Mapping[str, Sequence[str]] = RULES["keys"],
+    table: str = "public.article",
+    options: Mapping[str, object] | None = None,
+) -> Iterator[Daemon]:
+    """The daemon over one slot, with one rule and Redis as the only target."""
+    with tempfile.TemporaryDirectory() as folder:
+        rules = {"version": 1, "rules": [{"name": "bench", "table": table, "invalidate": dict(invalidate)}]}
+        Path(folder, "rules.yaml").write_text(json.dumps(rules))
+        settings = {
+            "rules": "rules.yaml",
+            "source": {
+                "type": "pgoutput",
+                "dsn": world.dsn,
+                "slot": slot,
+                "publication": publication,
+                **(options or {}),
+            },
+            "targets": {"redis": {"type": "redis_keys", "url": world.valkey.url}},
+            "http": {"listen": "127.0.0.1:0"},
+            "log": {"format": "json"},
+        }
+        path = Path(folder, "invalidator.yaml")
+        path.write_text(yaml.safe_dump(settings))
+        running = Daemon(path)
+        try:
+            running.wait_until_streaming()
+            yield running
+        finally:
+            running.stop()
+
+
+def wait_until_confirmed(world: World, slot: str, position: str) -> None:
+    """Return when the slot's confirmed position has reached the given one."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    with world.connect() as connection:
+        while time.monotonic() < deadline:
+            row = connection.execute(
+                "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
+                [position, slot],
+            ).fetchone()
+            if row is not None and row[0]:
+                return
+            time.sleep(0.01)
+    msg = f"slot {slot} has not reached {position} after {DEADLINE_SECONDS} s"
+    raise TimeoutError(msg)
+
+
+def binary(name: str) -> str:
+    """A client program of the Postgres that is used."""
+    return str(find_postgres() / name)

@@ -1,0 +1,117 @@
+"""The daemon over a real Postgres and a real Redis, with rules from the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from tests.support.postgres import Database
+from tests.support.processes import Program
+
+DEADLINE_SECONDS = 15
+
+ITEM_RULE: dict[str, Any] = {
+    "name": "item",
+    "table": "public.item",
+    "invalidate": {"keys": ["item:{id}"], "tags": ["item:{id}"], "l1": ["item:{id}:*"]},
+}
+
+
+class Stack:
+    """A database with a table ``item``, a Redis, and daemons between them."""
+
+    def __init__(self, folder: Path, database: Database, url: str, run_program: Callable[..., Program]) -> None:
+        self.database = database
+        self.url = url
+        self.folder = folder
+        self.rules: list[Mapping[str, Any]] = [ITEM_RULE]
+        self.source: dict[str, Any] = {"create": True, "heartbeat_seconds": 0.5, "status_seconds": 0.2}
+        self.targets: dict[str, dict[str, Any]] = {
+            "redis": {"type": "redis_keys", "url": url, "retry": {"max_delay_seconds": 0.2}},
+            "bus": {"type": "redis_bus", "url": url, "retry": {"max_delay_seconds": 0.2}},
+        }
+        self.settings: dict[str, Any] = {"shutdown": {"grace_seconds": 5}}
+        self._run = run_program
+        self.client = redis.Redis.from_url(url, socket_timeout=5)
+
+    def write(self) -> Path:
+        """Write rules and settings; the path of the settings."""
+        (self.folder / "rules.yaml").write_text(json.dumps({"version": 1, "rules": self.rules}))
+        settings = {
+            "rules": "rules.yaml",
+            "source": {"type": "pgoutput", "dsn": self.database.dsn, "slot": self.database.name, **self.source},
+            "targets": self.targets,
+            "http": {"listen": "127.0.0.1:0"},
+            "log": {"format": "json"},
+            **self.settings,
+        }
+        path = self.folder / "invalidator.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    def run(self, env: dict[str, str] | None = None) -> Program:
+        """Start a daemon; it need not stream yet."""
+        return self._run("run", "--settings", self.write(), env=env)
+
+    async def start(self) -> Program:
+        """Start a daemon and return when it streams."""
+        program = self.run()
+        await program.event("stream.connected")
+        return program
+
+    async def sql(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement in autocommit."""
+        return await asyncio.to_thread(self.database.execute, statement, *parameters)
+
+    def fill(self, *keys: str) -> None:
+        """Put a stale value under each key."""
+        for key in keys:
+            self.client.set(key, "stale")
+
+    async def gone(self, *keys: str, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Return when none of the keys is there; fail after a while."""
+        await self.until(lambda: not self.client.exists(*keys), f"{keys} are gone", deadline_seconds)
+
+    async def until(
+        self, condition: Callable[[], object], what: str, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> None:
+        """Return when the condition holds; fail after a while."""
+        deadline = time.monotonic() + deadline_seconds
+        while not await asyncio.to_thread(condition):
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {deadline_seconds:g} s: {what}")
+
+    async def confirmed_everything(self) -> None:
+        """Return when the slot has confirmed all that is committed now."""
+        position = (await self.sql("SELECT pg_current_wal_flush_lsn()::text"))[0][0]
+        statement = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
+        name = self.database.name
+        await self.until(lambda: self.database.execute(statement, position, name)[0][0], f"{position} is confirmed")
+
+    def has_confirmed(self, position: str) -> bool:
+        """Whether the slot's confirmed position has reached this one."""
+        statement = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
+        return bool(self.database.execute(statement, position, self.database.name)[0][0])
+
+    async def position(self) -> str:
+        """The end of the WAL now."""
+        return str((await self.sql("SELECT pg_current_wal_flush_lsn()::text"))[0][0])
+
+
+@pytest.fixture
+async def stack(
+    tmp_path: Path, database: Database, redis_url: str, run_program: Callable[..., Program]
+) -> AsyncIterator[Stack]:
+    """A stack over the session's servers."""
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+    made = Stack(tmp_path, database, redis_url, run_program)
+    yield made
+    made.client.close()
