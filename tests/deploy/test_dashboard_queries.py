@@ -117,7 +117,7 @@ async def prometheus(tmp_path: Path) -> AsyncIterator[Prometheus]:
     async with aiohttp.ClientSession() as client:
         running = Prometheus(tmp_path, ports, client)
         try:
-            await running.until("rate(invalidator_retries_total[10s])", 6)
+            await running.until("rate(invalidator_retries_total[30s]) > 0", 6)
             yield running
         finally:
             running.end()

@@ -1,0 +1,136 @@
+"""What a real daemon shows to those who watch it: probes, metrics, problems and log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from invalidator.demo.servers import KeyValueServer
+from tests.support.daemon import Stack
+from tests.support.processes import Program
+from tests.support.tools import find_tool
+
+
+class Watched:
+    """A running daemon's listener."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._address = program.wait_for_event("daemon.started")["http"]
+
+    async def text(self, path: str, *, status: int = 200) -> str:
+        """The body, as soon as the path answers with this status."""
+        url = f"http://{self._address}{path}"
+        return await asyncio.to_thread(self._program.wait_for_http, url, status=status)
+
+    async def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(await self.text("/status"))
+        return answer
+
+    async def value(self, name: str, **labels: str) -> float:
+        for family in parse(await self.text("/metrics")):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return float(sample.value)
+        pytest.fail(f"no sample {name} {labels}")
+
+    async def until_problems(self, *codes: str, deadline_seconds: float = 25) -> dict[str, Any]:
+        """The status, as soon as these are its problems above information."""
+        deadline = time.monotonic() + deadline_seconds
+        while True:
+            answer = await self.status()
+            if [problem["code"] for problem in answer["problems"] if problem["severity"] != "info"] == list(codes):
+                return answer
+            if time.monotonic() > deadline:
+                pytest.fail(f"not {codes}: {answer['problems']}")
+            await asyncio.sleep(0.05)
+
+
+async def test_the_metrics_of_a_daemon_at_work_are_true_and_promtool_has_nothing_to_say(stack: Stack) -> None:
+    promtool = find_tool("promtool", "prometheus")
+    watched = Watched(await stack.start())
+    await watched.text("/readyz")
+    stack.fill("item:1")
+    await stack.sql("INSERT INTO item VALUES (1, 'a'), (2, 'b')")
+    await stack.gone("item:1")
+    await stack.confirmed_everything()
+
+    text = await watched.text("/metrics")
+    done = await asyncio.to_thread(
+        subprocess.run, [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert await watched.value("invalidator_events_total", table="public.item", op="insert") == 2
+    assert await watched.value("invalidator_rule_matches_total", rule="item", op="insert") == 2
+    assert await watched.value("invalidator_delivered_items_total", target="redis", kind="key") == 2
+    assert await watched.value("invalidator_removed_items_total", target="redis") == 1
+    assert await watched.value("invalidator_role", role="streaming") == 1
+    assert await watched.value("invalidator_staleness_seconds") < 5
+    assert abs(await watched.value("invalidator_clock_offset_seconds")) < 1
+    assert time.time() - await watched.value("invalidator_heartbeat_last_delivered_timestamp_seconds") < 10
+    assert await watched.value("invalidator_slot_wal_status", status="reserved") == 1
+    # A commit takes longer than nothing and was measured on the server's clock.
+    assert 0 < await watched.value("invalidator_invalidation_duration_seconds_sum", target="redis") < 10
+
+
+async def test_a_standby_is_ready_and_says_that_it_stands_by(stack: Stack) -> None:
+    await stack.start()
+    second = stack.run()
+    await second.event("stream.standby")
+    watched = Watched(second)
+
+    assert await watched.text("/readyz") == "ready\n"
+    answer = await watched.status()
+    assert answer["role"] == "standby"
+    assert [problem["code"] for problem in answer["problems"]] == ["standby"]
+    assert answer["targets"]["redis"]["delivered"]["key"] == 0
+    assert await watched.value("invalidator_stream_connected") == 0
+
+
+async def test_a_hung_redis_is_a_problem_with_a_fix_while_it_hangs(stack: Stack, own_redis: KeyValueServer) -> None:
+    stack.targets = {
+        "redis": {
+            "type": "redis_keys", "url": own_redis.url, "timeout_seconds": 0.5, "retry": {"max_delay_seconds": 0.2},
+        }
+    }  # fmt: skip
+    program = await stack.start()
+    watched = Watched(program)
+    await watched.text("/readyz")
+    os.kill(own_redis.pid, signal.SIGSTOP)
+    try:
+        await stack.sql("INSERT INTO item VALUES (1, 'a')")
+        answer = await watched.until_problems("target-failing")
+        assert answer["ready"] is True  # a restart would not mend Redis
+        assert answer["problems"][0]["fix"]
+        assert answer["source"]["staleness_s"] > 5
+        assert await watched.value("invalidator_problems", code="target-failing") == 1
+        raised = await program.event("problem.raised")
+    finally:
+        os.kill(own_redis.pid, signal.SIGCONT)
+    answer = await watched.until_problems()
+    assert answer["source"]["staleness_s"] < 5
+    cleared = await program.event("problem.cleared")
+    assert (raised["code"], raised["subject"]) == (cleared["code"], cleared["subject"]) == ("target-failing", "redis")
+    failed = program.events("delivery.failed")
+    assert len(failed) <= 5, "the same failure is written once in ten seconds"
+    assert await watched.value("invalidator_deliveries_total", target="redis", result="timeout") > len(failed)
+
+
+async def test_the_log_begins_and_ends_with_the_daemon_and_holds_no_secret(stack: Stack) -> None:
+    program = await stack.start()
+    program.terminate()
+    assert await asyncio.to_thread(program.wait) == 0
+
+    events = [event["event"] for event in program.events()]
+    assert (events[0], events[-1]) == ("daemon.started", "daemon.stopped")
+    assert events.count("daemon.stopping") == 1
+    assert all(list(event)[:3] == ["ts", "level", "event"] for event in program.events())
+    assert "Traceback" not in program.output
