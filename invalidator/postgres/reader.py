@@ -131,7 +131,7 @@ class Reader:
                 break
             data = bytes(message)
             received += size
-            if data[0] == 119:  # XLogData
+            if data[0] == 119 and size > 25:  # XLogData with a payload
                 kind = data[25]
                 if kind == 85 or kind == 73 or kind == 68:  # noqa: PLR1714  (three compares are quicker than a tuple)
                     row = bound[data[26:30]]

@@ -1,0 +1,186 @@
+"""The reader turns scripted bytes into batches: nothing is lost at any bound, nothing unknown is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invalidator.errors import ProtocolError
+from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
+from invalidator.ports import RowFunction
+from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
+from invalidator.telemetry.state import SourceState
+from tests.support import pgoutput as wire
+
+ITEM = wire.make_relation("id", name="public.item", oid=17)
+OTHER = wire.make_relation("id", name="public.other", oid=18)
+
+
+class FirstColumn:
+    """Rules that name each row by its first column."""
+
+    def bind(self, relation: Relation) -> RowFunction | None:
+        if relation.table != "item":
+            return None
+
+        def row(data: bytes, invalidation: Invalidation, transaction: Transaction) -> None:
+            invalidation.keys.add(data[38 : 38 + int.from_bytes(data[34:38])])
+
+        return row
+
+    def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        invalidation.key_patterns |= {relation.table.encode() for relation in relations}
+
+
+def make_reader(max_items: int = 1000, max_bytes: int = 1 << 20) -> Reader:
+    return Reader(FirstColumn(), slot="s", max_items=max_items, max_bytes=max_bytes, state=SourceState())
+
+
+def script(messages: Iterable[bytes]) -> Callable[[int], tuple[int, memoryview]]:
+    """libpq's get_copy_data over a list: 0 when it is dry."""
+    left = list(messages)
+
+    def read(_: int) -> tuple[int, memoryview]:
+        if not left:
+            return 0, memoryview(b"")
+        message = left.pop(0)
+        return len(message), memoryview(message)
+
+    return read
+
+
+def play(reader: Reader, messages: Iterable[bytes]) -> list[Batch]:
+    """Read everything, binding relations and taking full batches on the way."""
+    read = script(messages)
+    batches = []
+    while (size := reader.drain(read)) > 0:
+        if reader.unbound is not None:
+            reader.bind(reader.unbound)
+        else:
+            batches.append(reader.take())
+    assert size == 0
+    return [*batches, reader.take()]
+
+
+def transaction(number: int, rows: Sequence[int]) -> list[bytes]:
+    return [
+        wire.begin(final_lsn=number * 100, commit_time=number * 1_000_000, xid=number),
+        *(wire.insert(17, [b"%d" % row]) for row in rows),
+        wire.commit(lsn=number * 100, end_lsn=number * 100 + 50),
+    ]
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(0, 10_000), max_size=600), min_size=1, max_size=4),
+    max_items=st.integers(1, 700),
+    max_bytes=st.integers(1, 30_000),
+)
+def test_bounds_split_the_stream_anywhere_without_losing_a_row_or_confirming_an_open_transaction(
+    rows: list[list[int]], max_items: int, max_bytes: int
+) -> None:
+    messages = [wire.relation(ITEM)]
+    for number, each in enumerate(rows, 1):
+        messages += transaction(number, each)
+
+    batches = play(make_reader(max_items, max_bytes), messages)
+
+    assert set().union(*(batch.invalidation.keys for batch in batches)) == {b"%d" % r for each in rows for r in each}
+    seen: set[bytes] = set()
+    for batch in batches:
+        seen |= batch.invalidation.keys
+        if batch.end is not None:
+            whole = [each for number, each in enumerate(rows, 1) if number * 100 + 50 <= batch.end.value]
+            assert {b"%d" % row for each in whole for row in each} <= seen
+    ends = [batch.end for batch in batches if batch.end is not None]
+    assert ends == sorted(set(ends))
+    assert ends[-1] == Lsn(len(rows) * 100 + 50)
+
+
+def test_a_batch_is_as_old_as_the_first_commit_that_named_something_in_it() -> None:
+    reader = make_reader()
+    quiet = [wire.begin(final_lsn=1, commit_time=1_000_000), wire.commit(lsn=1, end_lsn=2)]
+
+    (batch,) = play(reader, [wire.relation(ITEM), *quiet, *transaction(7, [1]), *transaction(8, [2])])
+
+    assert batch.oldest_commit_time == 946_684_800 + 7
+
+
+def test_a_keepalive_moves_the_end_only_while_nothing_is_open() -> None:
+    reader = make_reader()
+    read = script([wire.keepalive(end=500), wire.begin(final_lsn=600), wire.keepalive(end=9000)])
+
+    reader.drain(read)
+
+    assert reader.end == 500
+
+
+def test_a_keepalive_that_wants_an_answer_is_noted() -> None:
+    reader = make_reader()
+    reader.drain(script([wire.keepalive(end=1, reply=True), wire.keepalive(end=2)]))
+
+    assert reader.is_reply_requested
+
+
+def test_a_relation_is_bound_before_anything_behind_it_is_read() -> None:
+    reader = make_reader()
+    read = script([wire.relation(ITEM), wire.insert(17, [b"1"])])
+
+    assert reader.drain(read) > 0
+    assert (reader.unbound, len(reader)) == (ITEM, 0)
+    reader.bind(ITEM)
+    reader.drain(read)
+
+    assert len(reader) == 1
+
+
+def test_rows_that_no_rule_wants_are_counted_and_name_nothing() -> None:
+    state = SourceState()
+    reader = Reader(FirstColumn(), slot="s", max_items=10, max_bytes=1000, state=state)
+
+    (batch,) = play(reader, [wire.relation(OTHER), wire.insert(18, [b"1"]), wire.delete(18, key=[b"1"])])
+
+    assert not batch.invalidation
+    assert state.rows_without_rule == 2
+
+
+def test_a_truncate_names_the_relations_that_are_known() -> None:
+    (batch,) = play(make_reader(), [wire.relation(ITEM), wire.relation(OTHER), wire.truncate([17, 18, 99])])
+
+    assert batch.invalidation.key_patterns == {b"item", b"other"}
+
+
+def test_our_heartbeat_is_carried_and_that_of_another_slot_is_not() -> None:
+    ours = wire.message(HEARTBEAT_PREFIX, b"s 123.5", transactional=True)
+    others = [
+        wire.message(HEARTBEAT_PREFIX, b"another 200.0"),
+        wire.message(HEARTBEAT_PREFIX, b"s nonsense"),
+        wire.message(HEARTBEAT_PREFIX, b"\xff\xfe"),
+        wire.message("application", b"s 300.0"),
+    ]
+
+    (batch,) = play(make_reader(), [ours, *others])
+
+    assert batch.heartbeat == 123.5
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.xlog_data(b"Z???"),
+        wire.xlog_data(b"S" + bytes(5)),  # a stream start of protocol version 2
+        wire.xlog_data(b""),
+        b"x" + bytes(30),
+        wire.insert(99, [b"1"]),  # a row of a relation that was never announced
+    ],
+)
+def test_what_is_not_understood_stops_the_stream_with_the_position_kept(message: bytes) -> None:
+    reader = make_reader()
+    read = script([*transaction(1, []), message, *transaction(2, [])])
+
+    with pytest.raises(ProtocolError):
+        reader.drain(read)
+
+    assert reader.end == 150
