@@ -81,9 +81,10 @@ ensure_venv_module() { # INTERPRETER: Debian ships Python without the part that 
 }
 
 fingerprint() { # INTERPRETER: changes when what is installed is no longer what is locked
-  "$1" -c 'import hashlib, pathlib, sys
-digest = hashlib.sha256(repr((sys.version, sys.prefix)).encode())
-for path in (pathlib.Path("pyproject.toml"), *sorted(pathlib.Path("requirements").glob("*.txt"))):
+  "$1" -c 'import hashlib, pathlib, sys, tomllib
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+digest = hashlib.sha256(repr((sys.version, sys.prefix, project)).encode())
+for path in sorted(pathlib.Path("requirements").glob("*.txt")):
     digest.update(path.read_bytes())
 print(digest.hexdigest())'
 }
