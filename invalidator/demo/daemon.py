@@ -60,14 +60,22 @@ class Daemon:
         """
         deadline = asyncio.get_running_loop().time() + deadline_seconds
         while not await asyncio.to_thread(self._is_ready):
-            if self._process.poll() is not None:
-                self._reader.join(1)
-                msg = f"the daemon ended with code {self._process.returncode}:\n{self.log_tail()}"
-                raise ServerFailed(msg)
+            self.check()
             if asyncio.get_running_loop().time() > deadline:
                 msg = f"the daemon was not ready within {deadline_seconds:g} s:\n{self.log_tail()}"
                 raise ServerFailed(msg)
             await asyncio.sleep(0.01)
+
+    def check(self) -> None:
+        """Return if the daemon still runs.
+
+        Raises:
+            ServerFailed: it ended; the message holds its log.
+        """
+        if self._process.poll() is not None:
+            self._reader.join(1)
+            msg = f"the daemon ended with code {self._process.returncode}:\n{self.log_tail()}"
+            raise ServerFailed(msg)
 
     def log_tail(self) -> str:
         """The last lines that the daemon wrote."""

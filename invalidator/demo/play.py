@@ -30,7 +30,7 @@ LAYERS: Final = ("redis", "l1", "edge")
 _LOOK_EVERY_SECONDS: Final = 0.001
 _STALE_AFTER_SECONDS: Final = 3.0
 """A layer that still gives the stale value so long after the commit is called stale."""
-_STALE_AGAIN_AFTER_SECONDS: Final = 0.5
+_STALE_AGAIN_AFTER_SECONDS: Final = 0.25
 """The same once a layer was stale: the verdict stands, and the rest of the scenario is to be shown soon."""
 _WARM_WITHIN_SECONDS: Final = 0.5
 
@@ -80,7 +80,12 @@ class Player:
         }
 
     async def play(self, case: Case) -> Result:
-        """Warm every layer, commit, wait until nothing stale is left, and check what is."""
+        """Warm every layer, commit, wait until nothing stale is left, and check what is.
+
+        Raises:
+            ServerFailed: the daemon has ended; the message holds its log.
+        """
+        self._stage.daemon.check()
         try:
             stale = await self._warm(case)
         except NotWarm as error:

@@ -104,6 +104,19 @@ def test_a_demo_that_is_killed_leaves_no_process(run_program: RunProgram) -> Non
         _remove(directory)
 
 
+def test_a_daemon_that_ends_is_reported_with_its_log(run_program: RunProgram) -> None:
+    program = run_program("demo", "--edge", "stand-in")
+    program.wait_for_line("fresh after ms: Redis")
+    (daemon,) = [pid for pid in _descendants(program.pid) if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    os.kill(daemon, signal.SIGKILL)
+
+    assert program.wait(20) == 1, program.output
+    assert "the daemon ended with code -9" in program.output
+    assert "daemon.started" in program.output
+    assert not _directories(program.pid)
+
+
 def _directories(pid: int) -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob(f"invalidator-*-{pid}-*"))
 

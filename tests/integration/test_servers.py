@@ -16,10 +16,45 @@ import pytest
 import redis
 
 from invalidator.demo.servers import KeyValueServer, PostgresServer, ServerFailed, ServerMissing, find_postgres
+from tests.support.services import docker_answers, missing, wants_docker
 
 if TYPE_CHECKING:
     from tests.support.postgres import Database, Server
     from tests.support.redis import SharedServer
+
+
+def test_a_missing_server_is_a_skip_here_and_a_failure_where_everything_is_required(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("REQUIRE_SERVICES", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no server"):
+        missing("no server")
+    monkeypatch.setenv("REQUIRE_SERVICES", "1")
+    with pytest.raises(pytest.fail.Exception, match="no server"):
+        missing("no server")
+
+
+@pytest.mark.parametrize(
+    ("asked", "local", "engine", "expected"),
+    [
+        ("auto", True, True, False),
+        ("auto", False, True, True),
+        ("auto", False, False, False),
+        ("local", False, True, False),
+        ("docker", True, True, True),
+    ],
+)
+def test_docker_is_taken_when_it_is_asked_for_or_when_nothing_is_local(
+    monkeypatch: pytest.MonkeyPatch, asked: str, local: bool, engine: bool, expected: bool
+) -> None:
+    monkeypatch.setenv("SERVICES", asked)
+    monkeypatch.setattr("tests.support.services.docker_answers", lambda: engine)
+    assert wants_docker(local=local) is expected
+
+
+def test_an_engine_that_refuses_connections_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    assert docker_answers.__wrapped__() is False
 
 
 def test_the_database_is_empty_and_can_decode(database: Database) -> None:

@@ -8,6 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -36,7 +37,10 @@ class Server:
 
     def dsn(self, database: str = "postgres") -> str:
         """A libpq URI of the superuser for one database."""
-        return psycopg.conninfo.make_conninfo(self.admin_dsn, dbname=database)
+        parts = urlsplit(self.admin_dsn)
+        if not parts.scheme:  # POSTGRES_DSN may also be key=value
+            return psycopg.conninfo.make_conninfo(self.admin_dsn, dbname=database)
+        return urlunsplit(parts._replace(path=f"/{database}"))
 
 
 class Database:
