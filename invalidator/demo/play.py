@@ -126,7 +126,7 @@ class Player:
 
     async def _commit_and_watch(self, case: Case, stale: dict[Page, Rendered]) -> dict[str, float | None]:
         watched = {layer: [page for page in case.drops if layer in _layers_of(page)] for layer in LAYERS}
-        # An event and no cancellation: a client library that swallows one would let its watch run for ever.
+        # An event and no cancellation: before Python 3.12 asyncio.wait_for(), by which redis-py sends, may swallow one.
         give_up = asyncio.Event()
         watches = {
             layer: asyncio.create_task(self._when_fresh(layer, {page: _seen(stale[page]) for page in held}, give_up))

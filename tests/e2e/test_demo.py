@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def test_a_demo_that_is_killed_leaves_no_process(run_program: RunProgram) -> Non
 
     program.wait_for(lambda: not any(_lives(pid) for pid in children), what="the end of all children")
     for directory in _directories(program.pid):
-        _remove(directory)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_a_daemon_that_ends_is_reported_with_its_log(run_program: RunProgram) -> None:
@@ -141,9 +142,3 @@ def _lives(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def _remove(directory: Path) -> None:
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)

@@ -169,19 +169,26 @@ _STARTS_AND_DIES = """
     import os
     from invalidator.demo.servers import KeyValueServer, PostgresServer
     postgres, valkey = PostgresServer(), KeyValueServer()
-    print(postgres.pid, valkey.pid, postgres._base, valkey._base, flush=True)
+    print(postgres.pid, valkey.pid, postgres._base.path, valkey._base.path, flush=True)
     os.kill(os.getpid(), 9)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
-def test_servers_end_with_a_parent_that_was_killed() -> None:
+def test_servers_end_with_a_parent_that_was_killed_and_the_next_server_removes_what_it_left() -> None:
     child = subprocess.run([sys.executable, "-c", textwrap.dedent(_STARTS_AND_DIES)], capture_output=True, check=False)
     assert child.returncode == -9, child.stderr.decode()
-    postgres, valkey, *directories = child.stdout.decode().split()
+    postgres, valkey, *paths = child.stdout.decode().split()
+    directories = [Path(path) for path in paths]
     _eventually(lambda: not _lives(int(postgres)) and not _lives(int(valkey)))
-    for directory in directories:
-        subprocess.run(["rm", "-rf", directory], check=True)
+    assert all(directory.exists() for directory in directories)
+
+    with KeyValueServer() as alive:
+        for directory in (*directories, alive._base.path):
+            os.utime(directory / "owner.lock", (1, 1))  # a young lock might be about to be taken
+        with KeyValueServer():
+            assert not any(directory.exists() for directory in directories)
+            assert alive._base.path.exists(), "what somebody uses must stay"
 
 
 _AS_NOBODY = """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 from typing import TYPE_CHECKING, Self
 
+from invalidator.demo.servers.directory import ServerDirectory
 from invalidator.demo.servers.locate import find_valkey, reachable
 from invalidator.demo.servers.process import (
     PortTaken,
@@ -15,7 +15,6 @@ from invalidator.demo.servers.process import (
     log_tail,
     on_free_port,
     spawn,
-    temporary_directory,
     unprivileged_account,
     wait_until,
 )
@@ -39,14 +38,14 @@ class KeyValueServer:
 
     def __init__(self, binary: Path | None = None, *arguments: str) -> None:
         self._account = unprivileged_account()
-        self._base = temporary_directory("kv", self._account)
+        self._base = ServerDirectory("kv", self._account)
         self._log = self._base / "log"
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         try:
             found = binary or find_valkey()
             # One static file: the tree to link is the folder that holds it.
-            self._binary = reachable(found, found.parent, self._base, self._account)
+            self._binary = reachable(found, found.parent, self._base.path, self._account)
             self.port = on_free_port(self._start)
         except BaseException:
             self.close()
@@ -103,14 +102,14 @@ class KeyValueServer:
         if self.running and self._process is not None:
             self._process.send_signal(signal.SIGCONT)  # a stopped process would not see the next signal
             self.kill()
-        shutil.rmtree(self._base, ignore_errors=True)
+        self._base.remove()
 
     def _start(self, port: int) -> None:
         command: list[str | Path] = [self._binary, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--dir", self._base, "--appendonly", "no", "--daemonize", "no", *self._arguments]
+        command += ["--dir", self._base.path, "--appendonly", "no", "--daemonize", "no", *self._arguments]
         with self._log.open("ab") as log:
             written = log.tell()
-            process = self._process = spawn(command, account=self._account, stdout=log, cwd=self._base)
+            process = self._process = spawn(command, account=self._account, stdout=log, cwd=self._base.path)
 
         def answers() -> bool:
             if process.poll() is None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 from typing import TYPE_CHECKING, Final, Literal, Self
 
+from invalidator.demo.servers.directory import ServerDirectory
 from invalidator.demo.servers.locate import find_postgres, reachable
 from invalidator.demo.servers.process import (
     PortTaken,
@@ -16,7 +16,6 @@ from invalidator.demo.servers.process import (
     log_tail,
     on_free_port,
     spawn,
-    temporary_directory,
     unprivileged_account,
     wait_until,
 )
@@ -63,18 +62,18 @@ class PostgresServer:
 
     def __init__(self, *, binaries: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         self._account = unprivileged_account()
-        self._base = temporary_directory("pg", self._account)
+        self._base = ServerDirectory("pg", self._account)
         self._data = self._base / "data"
         self._log = self._base / "log"
         self._password = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
-        self._settings = {**_SETTINGS, "unix_socket_directories": str(self._base), **(settings or {})}
+        self._settings = {**_SETTINGS, "unix_socket_directories": str(self._base.path), **(settings or {})}
         self.port = 0
         try:
             found = binaries or find_postgres()
             # bin, lib and share lie beside each other and belong together.
             tree = found.parent.parent
-            self.binaries = reachable(found / "postgres", tree, self._base, self._account).parent
+            self.binaries = reachable(found / "postgres", tree, self._base.path, self._account).parent
             self._initialise()
             self.port = on_free_port(self._start)
         except BaseException:
@@ -134,7 +133,7 @@ class PostgresServer:
         if self.running and self._process is not None:
             self._process.send_signal(signal.SIGCONT)  # a stopped process would not see the next signal
             end(self._process, signal.SIGQUIT)
-        shutil.rmtree(self._base, ignore_errors=True)
+        self._base.remove()
 
     def _initialise(self) -> None:
         secret = self._base / "password"

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,20 +69,6 @@ def unprivileged_account() -> Account | None:
         return Account(entry.pw_uid, entry.pw_gid)
     msg = "running as root, and there is neither a user 'postgres' nor 'nobody' to run the servers as"
     raise ServerFailed(msg)
-
-
-def temporary_directory(kind: str, account: Account | None) -> Path:
-    """A fresh directory that the account owns and whose path is short enough for a unix socket in it.
-
-    Socket paths end at 104 bytes (macOS) or 108 (Linux), and root's TMPDIR may be closed to the account.
-    """
-    usual = tempfile.gettempdir()
-    parent = "/tmp" if account is not None or len(usual) > 60 else usual  # noqa: S108  (mkdtemp is safe there)
-    path = Path(tempfile.mkdtemp(prefix=f"invalidator-{kind}-{os.getpid()}-", dir=parent))
-    if account is not None:
-        path.chmod(0o755)  # binaries linked into it must be reachable, and the account may own only a part
-        os.chown(path, account.uid, account.gid)
-    return path
 
 
 def free_port() -> int:

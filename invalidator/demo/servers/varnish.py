@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from invalidator.demo.servers.directory import ServerDirectory
 from invalidator.demo.servers.locate import ServerMissing
 from invalidator.demo.servers.process import (
     PortTaken,
@@ -19,7 +20,6 @@ from invalidator.demo.servers.process import (
     log_tail,
     on_free_port,
     spawn,
-    temporary_directory,
     unprivileged_account,
     wait_until,
 )
@@ -70,7 +70,7 @@ class VarnishServer:
     """
 
     def __init__(self, origin_port: int, vcl: Path) -> None:
-        self._base = temporary_directory("varnish", unprivileged_account())
+        self._base = ServerDirectory("varnish", unprivileged_account())
         self._log = self._base / "log"
         self._process: subprocess.Popen[bytes] | None = None
         try:
@@ -109,7 +109,7 @@ class VarnishServer:
     def close(self) -> None:
         """End the server and remove its directory."""
         end(self._process, signal.SIGTERM)
-        shutil.rmtree(self._base, ignore_errors=True)
+        self._base.remove()
 
     def _write_vcl(self, origin_port: int, vcl: Path) -> None:
         # Copied, because Varnish reads VCL as a user of its own, for whom our files may lie too deep.
@@ -118,14 +118,14 @@ class VarnishServer:
         default = default.replace('.port = "8080"', f'.port = "{origin_port}"')
         (self._base / "default.vcl").write_text(default, encoding="utf-8")
         shutil.copyfile(vcl / "invalidator.vcl", self._base / "invalidator.vcl")
-        for file in self._base.glob("*.vcl"):
+        for file in self._base.path.glob("*.vcl"):
             file.chmod(0o644)
 
     def _start(self, port: int) -> None:
         command: list[str | Path] = [self._binary, "-F", "-a", f"127.0.0.1:{port}", "-T", "none"]
         command += ["-f", self._base / "default.vcl", "-n", self._base / "work", "-s", "malloc,32m"]
         with self._log.open("ab") as log:
-            process = self._process = spawn(command, stdout=log, cwd=self._base, last_signal=signal.SIGTERM)
+            process = self._process = spawn(command, stdout=log, cwd=self._base.path, last_signal=signal.SIGTERM)
 
         def answers() -> bool:
             if process.poll() is not None:
