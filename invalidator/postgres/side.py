@@ -7,7 +7,7 @@ small questions about the catalog and the slot.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, LiteralString, Self
+from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 
 import psycopg
 
@@ -15,11 +15,13 @@ from invalidator.postgres.connection import connect
 from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from invalidator.errors import ConfigError, SourceError
 
 QUERY_TIMEOUT_SECONDS = 10
+
+Answer = TypeVar("Answer")
 
 
 class SideConnection:
@@ -57,12 +59,24 @@ class SideConnection:
         Raises:
             SourceError, ConfigError: the statement failed, or took longer than ten seconds.
         """
+
+        async def run(connection: psycopg.AsyncConnection[Any]) -> list[tuple[Any, ...]]:
+            cursor = await connection.execute(statement, parameters)
+            return await cursor.fetchall() if cursor.description else []
+
+        return await self.ask(run)
+
+    async def ask(self, question: Callable[[psycopg.AsyncConnection[Any]], Awaitable[Answer]]) -> Answer:
+        """Let one question use the connection, such as those of ``catalog``, and return its answer.
+
+        Raises:
+            SourceError, ConfigError: the question failed, or took longer than ten seconds.
+        """
         async with self._lock:
             self._ignore()
             try:
                 async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
-                    cursor = await self.connection.execute(statement, parameters)
-                    return await cursor.fetchall() if cursor.description else []
+                    return await question(self.connection)
             except psycopg.Error as error:
                 raise ours(error, doing="asking Postgres on the side connection") from error
             except TimeoutError as error:

@@ -73,21 +73,6 @@ async def confirmed_position(side: SideConnection, slot: str) -> Lsn:
     return Lsn.parse(rows[0][0]) if rows and rows[0][0] else Lsn(0)
 
 
-async def partition_root(side: SideConnection, oid: int) -> tuple[str, str] | None:
-    """Schema and name of the topmost partitioned table over this one; None when it is no partition."""
-    rows = await side.fetch(
-        """
-        SELECT n.nspname, c.relname
-          FROM pg_partition_root(%s::oid::regclass) root
-          JOIN pg_class c ON c.oid = root
-          JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.oid <> %s::oid
-        """,
-        [oid, oid],
-    )
-    return (rows[0][0], rows[0][1]) if rows else None
-
-
 async def _verify_publication(side: SideConnection, publication: str) -> None:
     if not await side.fetch("SELECT 1 FROM pg_publication WHERE pubname = %s", [publication]):
         msg = f"there is no publication '{publication}' in this database"

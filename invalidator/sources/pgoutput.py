@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr
 from invalidator.errors import ConfigError, InvalidatorError, ProtocolError, SourceDisconnected, SourceError
 from invalidator.model import Lsn
 from invalidator.ports import SourceOptions
-from invalidator.postgres import decoder, slots
+from invalidator.postgres import catalog, decoder, slots
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
 from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
@@ -221,7 +221,7 @@ class _Session:
 
     async def _bind(self, relation: Relation) -> None:
         assert self._side is not None  # noqa: S101  (open() made it)
-        root = await slots.partition_root(self._side, relation.oid)
+        root = await self._side.ask(lambda connection: catalog.partition_root(connection, relation.oid))
         if root is not None:
             relation = replace(relation, schema=root[0], table=root[1])
         self._reader.bind(relation)
