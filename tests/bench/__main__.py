@@ -18,10 +18,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object per figure")
     parser.add_argument("--quick", action="store_true", help="a fifth of the work, two rounds: for a first look")
     parser.add_argument("--rounds", type=int, help="rounds per contender; default 5, with --quick 2")
-    parser.add_argument("--rows", type=int, help="row changes in the backlog; default 400,000, with --quick 80,000")
+    parser.add_argument("--rows", type=int, help="row changes in the backlog; default 600,000, with --quick 80,000")
     arguments = parser.parse_args()
     chosen = arguments.parts or parts
-    rounds, rows = (2, 80_000) if arguments.quick else (5, 400_000)
+    rounds, rows = (2, 80_000) if arguments.quick else (5, 600_000)
     rounds, rows = arguments.rounds or rounds, arguments.rows or rows
     report = Report(arguments.json)
     with world() as servers:

@@ -61,10 +61,15 @@ def recvlogical(publication: str) -> Callable[[w.World, str, str], Run]:
 
 
 def ours(publication: str, rule: str = "keys", table: str = "public.article") -> Callable[[w.World, str, str], Run]:
-    """The whole daemon: decode, keys, dedupe, UNLINK at a real Valkey, confirm."""
+    """The whole daemon: decode, keys, dedupe, UNLINK at a real Valkey, confirm.
+
+    Timed from the first message that may come until the position is confirmed, which a stream without a rule does only
+    every ``status_seconds``.
+    """
 
     def drain(world: w.World, slot: str, end: str) -> Run:
-        with w.daemon(world, slot=slot, publication=publication, invalidate=w.RULES[rule], table=table) as daemon:
+        settings = {"slot": slot, "publication": publication, "table": table, "options": {"status_seconds": 0.1}}
+        with w.daemon(world, invalidate=w.RULES[rule], **settings) as daemon:  # type: ignore[arg-type]
             w.wait_until_confirmed(world, slot, end)
             seconds = time.perf_counter() - daemon.connected_at
             return Run(seconds, w.cpu_seconds(daemon.pid) - daemon.connect_cpu)
