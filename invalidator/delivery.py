@@ -34,7 +34,8 @@ class Settings(Options):
 
     max_pending_items: int = Field(default=100_000, ge=1000)
     """Names that wait for targets or for their repeat, over all targets. At this bound reading pauses (nothing is
-    dropped); a best-effort target alone gives up what it has too much of."""
+    dropped); a best-effort target alone gives up what it has too much of. Repeats may take half of it; beyond that the
+    earliest are applied before their time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -365,8 +366,10 @@ class Delivery:
     async def _run_repeats(self) -> None:
         while True:
             now = self.clock.monotonic()
-            while self._repeats and self._repeats[0].due <= now:
+            while self._repeats and (self._repeats[0].due <= now or self._must_hurry()):
                 repeat = heapq.heappop(self._repeats)
+                if repeat.due > now:
+                    self.events.repeat_hurried(items=len(repeat.invalidation), early_seconds=repeat.due - now)
                 self._repeat_items -= len(repeat.invalidation)
                 self._count_repeats()
                 batch = Batch(repeat.invalidation, is_repeat=True)
@@ -375,6 +378,10 @@ class Delivery:
             self._repeat_added.clear()
             wait = self._repeats[0].due - now if self._repeats else None
             await self._sleep_until_added(wait)
+
+    def _must_hurry(self) -> bool:
+        """Whether repeats take so much room that fresh invalidations would wait for them: those matter more."""
+        return self._repeat_items > self._settings.max_pending_items // 2
 
     async def _sleep_until_added(self, seconds: float | None) -> None:
         added = asyncio.ensure_future(self._repeat_added.wait())

@@ -10,7 +10,9 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import os
 import re
+import socket
 import termios
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +25,11 @@ from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+RECEIVE_BUFFER_BYTES = 212_992
+"""A bounded receive buffer makes the *walsender* cheaper: while our window is closed, the messages it sends one by one
+are gathered in its send queue, and leave as few large segments. A buffer that the kernel grows never closes its window
+(measured: 20 to 40 % fewer rows a second). The size is Linux' usual ``rmem_max``; scripts/bench throughput."""
 
 _SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}")
 
@@ -44,10 +51,18 @@ class ReplicationStream:
         self.read = self._pgconn.get_copy_data
 
     @classmethod
-    async def open(cls, dsn: str, *, slot: str, publication: str) -> Self:
+    async def open(
+        cls, dsn: str, *, slot: str, publication: str, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
+    ) -> Self:
         """Connect and start streaming from what the slot has confirmed.
 
         Always from 0/0: a remembered position that is ahead of the slot would skip commits in silence.
+
+        Args:
+            dsn: where Postgres is.
+            slot: what to stream.
+            publication: which tables of it.
+            receive_buffer_bytes: of the socket; 0 leaves it to the kernel.
 
         Raises:
             SourceError, ConfigError: see ``failures.ours``.
@@ -63,6 +78,8 @@ class ReplicationStream:
             raise ours(error, doing=f"starting replication from slot '{slot}'") from error
         stream = cls(connection)
         stream._pgconn.nonblocking = 1
+        if receive_buffer_bytes:
+            stream._limit_receive_buffer(receive_buffer_bytes)
         return stream
 
     def watch(self, callback: Callable[[], None]) -> None:
@@ -134,6 +151,10 @@ class ReplicationStream:
         """Close politely, so that the slot is free when this returns from the server's point of view."""
         self.abort()
         await self._connection.close()
+
+    def _limit_receive_buffer(self, size: int) -> None:
+        with socket.socket(fileno=os.dup(self.socket)) as duplicate:
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def _flush(self) -> None:
         # 1 means that the socket would block: libpq keeps the rest, and we go on when it is writable.

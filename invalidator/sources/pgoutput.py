@@ -2,7 +2,7 @@
 
 The reading loop is shaped by one measured fact: the walsender, not Python, is the limit, and it works twice as cheaply
 when its reader lets the kernel's buffer fill instead of waking for each message (explanation: performance). So: drain
-until dry, hand over at once what has come, and only when the stream is busy *and* little is waiting, nap a millisecond.
+until dry, hand over at once what has come, and only when the stream is busy *and* little is waiting, nap for a moment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from invalidator.model import Lsn
 from invalidator.ports import SourceOptions
 from invalidator.postgres import catalog, decoder, slots
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
-from invalidator.postgres.replication import ReplicationStream
+from invalidator.postgres.replication import RECEIVE_BUFFER_BYTES, ReplicationStream
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _ROUNDS = 8
 """Reads of the socket (about 15 kB each) in one callback, before the event loop gets its turn."""
 _BUSY_ROWS = 20
 _NAP_BELOW_BYTES = 16_384
-_NAP_SECONDS = 0.001
+_NAP_SECONDS = 0.002
 _CONFIRM_INTERVAL_SECONDS = 0.02
 """Between two status updates: a confirmation is cheap, but not as cheap as a batch at full speed is short."""
 _SILENCE_SECONDS = 20.0
@@ -61,6 +61,9 @@ class Settings(SourceOptions):
     """Distinct names in one batch; at this bound reading pauses until the batch is handed over."""
     max_batch_bytes: int = Field(default=16 * 1024 * 1024, ge=65536)
     """Bytes of the stream that go into one batch."""
+    receive_buffer_bytes: int = Field(default=RECEIVE_BUFFER_BYTES, ge=0)
+    """Receive buffer of the stream's socket. A bounded one lets the server send fewer, larger segments. Over a network
+    with more than some 20 ms of round trip it can be too small to catch up quickly: 0 leaves the size to the kernel."""
 
 
 def build(
@@ -162,7 +165,12 @@ class _Session:
         if prepare is not None:
             await prepare(side)
         await slots.verify(side, slot=settings.slot, publication=settings.publication)
-        self._stream = await ReplicationStream.open(dsn, slot=settings.slot, publication=settings.publication)
+        self._stream = await ReplicationStream.open(
+            dsn,
+            slot=settings.slot,
+            publication=settings.publication,
+            receive_buffer_bytes=settings.receive_buffer_bytes,
+        )
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
         position = await slots.confirmed_position(side, settings.slot)
@@ -271,16 +279,15 @@ class _Session:
             self._last_received = time.monotonic()
         if self._is_paused:
             return
-        if waiting >= _NAP_BELOW_BYTES:
-            self._read_in(0)  # plenty is waiting: the event loop gets its turn, then we go on
-        elif rows > _BUSY_ROWS:
-            # Busy, and the buffer nearly empty: the walsender is cheaper when we let it fill. Never by rows alone: with
-            # wide rows one read holds few of them, and a nap after each read made this five times slower. Nobody
-            # watches the socket while we are busy, because each message that is sent to a watched one wakes somebody.
-            stream.unwatch()
-            self._read_in(_NAP_SECONDS)
-        else:
+        if rows <= _BUSY_ROWS and waiting < _NAP_BELOW_BYTES:
             stream.watch(self._on_readable)
+            return
+        # Busy. Nobody watches the socket meanwhile: each message that is sent to a watched one costs the walsender a
+        # callback or a wake-up. When plenty is waiting we go on as soon as the event loop had its turn. Else the
+        # walsender is cheaper when we let the buffer fill: decided by bytes, never by rows, because with wide rows one
+        # read holds few of them, and a nap after each read made such tables five times slower.
+        stream.unwatch()
+        self._read_in(0 if waiting >= _NAP_BELOW_BYTES else _NAP_SECONDS)
 
     def _drain(self) -> None:
         stream, reader = self._stream, self._reader

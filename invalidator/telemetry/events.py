@@ -166,6 +166,10 @@ class Events:
             retry_in_seconds=round(retry_in_seconds, 3),
         )
 
+    def repeat_hurried(self, *, items: int, early_seconds: float) -> None:
+        """A repeat was applied before its time, because too many names wait for theirs."""
+        self._log.warning("repeat.hurried", items=items, early_seconds=round(early_seconds, 3))
+
     def delivery_abandoned(self, target: str, *, items: int) -> None:
         """A best-effort target was given up on for these items."""
         state = self.state.targets[target]

@@ -38,7 +38,7 @@ async def main(dsn: str, slot: str, publication: str, end: str) -> None:
                 return
             size, message = stream.read(1)
         if rows > 20 and stream.bytes_waiting() < 16384:
-            time.sleep(0.001)  # noqa: ASYNC251  (nothing else runs here)
+            time.sleep(0.002)  # noqa: ASYNC251  (nothing else runs here)
         poll.poll(1000)
         stream.consume()
 

@@ -248,6 +248,20 @@ async def test_a_repeat_is_applied_again_after_its_delay_and_holds_the_position_
         assert bench.finished == [1]
 
 
+async def test_too_many_repeats_are_applied_before_their_time_instead_of_stopping_the_stream() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal)
+    async with running(redis, limit=1000) as bench:
+        for number in range(3):
+            invalidation = Invalidation(keys={b"%d" % (number * 1000 + i) for i in range(400)})
+            invalidation.repeated((3600.0,)).keys.update(invalidation.keys)
+            await asyncio.wait_for(bench.deliver(number, invalidation), 1)
+            await settle()
+
+        assert len(redis.applied) == 5, "three batches, and two repeats of them an hour early"
+        assert bench.finished == [0, 1]
+
+
 async def test_an_edge_is_purged_a_second_time_for_responses_that_were_being_rendered() -> None:
     journal: list[tuple[str, set[bytes]]] = []
     redis = Recorder(Layer.L2, "redis", journal)
