@@ -47,11 +47,11 @@ def recvlogical(publication: str) -> Callable[[w.World, str, str], Run]:
     """pg_recvlogical of a publication to /dev/null: what Postgres' own client makes of the stream."""
 
     def drain(world: w.World, slot: str, end: str) -> Run:
-        options = ["-o", "proto_version=1", "-o", f"publication_names={publication}", "-o", "messages=true"]
+        options = ["-f", "/dev/null", f"--endpos={end}", "-o", f"publication_names={publication}"]
+        options += ["-o", "proto_version=1", "-o", "messages=true"]
         started = time.perf_counter()
         subprocess.run(
-            [w.binary("pg_recvlogical"), "-d", world.dsn, "-S", slot, "--start", "-f", "/dev/null", f"--endpos={end}"]
-            + ["--no-loop", *options],
+            [w.binary("pg_recvlogical"), "-d", world.dsn, "-S", slot, "--start", "--no-loop", *options],
             check=True,
             timeout=w.DEADLINE_SECONDS,
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,11 +17,15 @@ from invalidator.telemetry.log_output import LogOutput
 def pipe() -> Iterator[tuple[int, int]]:
     read, write = os.pipe()
     yield read, write
-    for descriptor in (read, write):
-        try:
-            os.close(descriptor)
-        except OSError:
-            continue
+    with contextlib.suppress(OSError):
+        os.close(read)
+    # A thread that was stalled is set free by that; it must be gone before another pipe gets the descriptor's number.
+    for thread in threading.enumerate():
+        if thread.name == "log output":
+            thread.join(10)
+            assert not thread.is_alive()
+    with contextlib.suppress(OSError):
+        os.close(write)
 
 
 def drain(read: int, until: bytes) -> bytes:
