@@ -90,6 +90,7 @@ class Lane:
         self.state = state
         self.applied = 0
         self.pending_items = 0
+        self._throttled_seconds = 0.0
         self._retry = retry
         self._delivery = delivery
         self._inbox: deque[_Item] = deque()
@@ -129,6 +130,8 @@ class Lane:
                 is_applied = await self._apply(batch)
             finally:
                 self.state.in_flight = 0
+                waited = getattr(self.target, "rate_limit_wait_seconds", 0.0)  # for its own token bucket
+                self.state.rate_limit_wait_seconds = self._throttled_seconds + waited
             self.applied = items[-1].sequence
             self._count(-sum(item.size for item in items))
             self._delivery.passed(self, batch if is_applied else None, items[0].entry)
@@ -183,7 +186,7 @@ class Lane:
         wait = random.uniform(0, bound)  # noqa: S311  (jitter, not a secret)
         if isinstance(error, TargetThrottled):
             wait += error.retry_after_seconds
-            self.state.rate_limit_wait_seconds += wait
+            self._throttled_seconds += wait
         self._delivery.events.delivery_failed(
             self.target.name,
             error=str(error),
