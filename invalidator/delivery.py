@@ -8,17 +8,17 @@ no target waits for another one of its own layer. What piles up in an inbox mean
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from invalidator.batching import coalesce
+from invalidator.batching.schedule import Schedule
 from invalidator.errors import TargetError, TargetThrottled
 from invalidator.model import Applied, Batch, Invalidation, Layer
 from invalidator.ports import Options, RetryOptions
@@ -64,13 +64,13 @@ class _Item:
     size: int
 
 
-@dataclass(order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Repeat:
-    due: float
-    order: int
-    invalidation: Invalidation = field(compare=False)
-    entry: _Entry | None = field(compare=False)
-    lane: Lane | None = field(compare=False)  # None: all lanes
+    """What is applied again, whose position it holds, and for which lane (None: all)."""
+
+    invalidation: Invalidation
+    entry: _Entry | None
+    lane: Lane | None
 
 
 class Lane:
@@ -243,9 +243,8 @@ class Delivery:
         self._required = [lane for lane in self._lanes if lane.required]
         self._sequence = 0
         self._entries: deque[_Entry] = deque()
-        self._repeats: list[_Repeat] = []
-        self._repeat_items = 0
-        self._repeat_order = itertools.count()
+        # Fresh invalidations matter more than repeats, which therefore take no more than half of the room.
+        self._repeats: Schedule[_Repeat] = Schedule(settings.max_pending_items // 2)
         self._repeat_added = asyncio.Event()
         for lane in self._lanes:
             lane.state.pending_limit = settings.max_pending_items
@@ -256,7 +255,7 @@ class Delivery:
     @property
     def pending_items(self) -> int:
         """Names that wait for a required target or for their repeat."""
-        return self._repeat_items + max((lane.pending_items for lane in self._required), default=0)
+        return self._repeats.items + max((lane.pending_items for lane in self._required), default=0)
 
     def tasks(self) -> list[Callable[[], Coroutine[None, None, None]]]:
         """What must run in the daemon's task group: coroutine functions, one per lane and one for the repeats."""
@@ -352,7 +351,7 @@ class Delivery:
         """Purge again later: a response that was being rendered during the purge is stored stale."""
         invalidation = batch.invalidation
         part = Invalidation(cdn=invalidation.cdn, cdn_soft=invalidation.cdn_soft, cdn_all=invalidation.cdn_all)
-        has_room = lane.required or self._repeat_items < self._settings.max_pending_items
+        has_room = lane.required or self._repeats.items < self._settings.max_pending_items
         if part and has_room:
             for delay in delays:
                 self._schedule(delay, part, oldest if lane.required else None, lane)
@@ -360,31 +359,24 @@ class Delivery:
     def _schedule(self, delay: float, part: Invalidation, entry: _Entry | None, lane: Lane | None) -> None:
         if entry is not None:
             entry.holds += 1
-        due = self.clock.monotonic() + delay
-        heapq.heappush(self._repeats, _Repeat(due, next(self._repeat_order), part, entry, lane))
-        self._repeat_items += len(part)
+        self._repeats.add(self.clock.monotonic() + delay, len(part), _Repeat(part, entry, lane))
         self._count_repeats()
         self._repeat_added.set()
 
     async def _run_repeats(self) -> None:
         while True:
             now = self.clock.monotonic()
-            while self._repeats and (self._repeats[0].due <= now or self._must_hurry()):
-                repeat = heapq.heappop(self._repeats)
-                if repeat.due > now:
-                    self.events.repeat_hurried(items=len(repeat.invalidation), early_seconds=repeat.due - now)
-                self._repeat_items -= len(repeat.invalidation)
+            while (popped := self._repeats.pop(now)) is not None:
+                repeat, early_seconds = popped
+                if early_seconds:
+                    self.events.repeat_hurried(items=len(repeat.invalidation), early_seconds=early_seconds)
                 self._count_repeats()
                 batch = Batch(repeat.invalidation, is_repeat=True)
                 self._submit(batch, repeat.entry.release if repeat.entry else _nothing, repeat.lane)
             self.progress.set()
             self._repeat_added.clear()
-            wait = self._repeats[0].due - now if self._repeats else None
-            await self._sleep_until_added(wait)
-
-    def _must_hurry(self) -> bool:
-        """Whether repeats take so much room that fresh invalidations would wait for them: those matter more."""
-        return self._repeat_items > self._settings.max_pending_items // 2
+            due = self._repeats.next_due
+            await self._sleep_until_added(None if due is None else due - now)
 
     async def _sleep_until_added(self, seconds: float | None) -> None:
         added = asyncio.ensure_future(self._repeat_added.wait())
