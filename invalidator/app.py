@@ -182,11 +182,15 @@ class Daemon:
         async def prepare(side: SideConnection) -> None:
             plan = provision.plan(wanted, await provision.facts(side.connection, wanted, request), request)
             only = frozenset({provision.Purpose.PUBLICATION, provision.Purpose.SLOT})
-            await provision.apply(side.connection, plan, only=only)
+            await provision.apply(side.connection, plan, only=only, report=self._report_step)
             for finding in plan.findings:
                 self.events.setup_incomplete(text=finding.text, fix=finding.fix)
 
         return prepare
+
+    def _report_step(self, step: provision.Step) -> None:
+        for statement in step.texts:
+            self.events.setup_applied(purpose=step.purpose.value, statement=statement)
 
     def _build_targets(self) -> list[Target]:
         targets: list[Target] = []

@@ -3,6 +3,8 @@
 Every target has a *lane*: an inbox, and the number up to which it has applied everything. A lane takes from its inbox
 only what all required lanes of the inner layers have applied, so the order of the layers holds for each batch while
 no target waits for another one of its own layer. What piles up in an inbox meanwhile is merged into one application.
+
+This module is long because lanes and what joins them are one protocol of numbers, which reads best in one place.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -47,11 +49,16 @@ class _Entry:
     on_finished: Callable[[], None]
     holds: int = 1  # the lanes together; each repeat adds one
 
+    followers: list[Callable[[], None]] = field(default_factory=list)
+    """Empty batches behind it: they finish with it."""
+
     def release(self) -> None:
         """Let go of one hold; the last one finishes the batch."""
         self.holds -= 1
         if self.holds == 0:
             self.on_finished()
+            for follower in self.followers:
+                follower()
 
 
 @dataclass(slots=True, eq=False)
@@ -60,17 +67,22 @@ class _Item:
 
     sequence: int
     batch: Batch
-    entry: _Entry | None
+    entry: _Entry
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Repeat:
-    """What is applied again, whose position it holds, and for which lane (None: all)."""
+    """What is applied again, whose positions it holds, and for which lane (None: all)."""
 
     invalidation: Invalidation
-    entry: _Entry | None
+    entries: tuple[_Entry, ...]
     lane: Lane | None
+
+    def release(self) -> None:
+        """Let the positions go."""
+        for entry in self.entries:
+            entry.release()
 
 
 class Lane:
@@ -104,7 +116,7 @@ class Lane:
         """Whether nothing is left to apply."""
         return not self._inbox and not self.state.in_flight
 
-    def put(self, sequence: int, batch: Batch, entry: _Entry | None) -> None:
+    def put(self, sequence: int, batch: Batch, entry: _Entry) -> None:
         """Add one batch to the inbox."""
         size = len(batch.invalidation)
         self._inbox.append(_Item(sequence, batch, entry, size))
@@ -134,12 +146,14 @@ class Lane:
                 self.state.rate_limit_wait_seconds = self._throttled_seconds + waited
             self.applied = items[-1].sequence
             self._count(-sum(item.size for item in items))
-            self._delivery.passed(self, batch if is_applied else None, items[0].entry)
+            # A repeat is not repeated, also when it was applied together with something fresh.
+            fresh = [item for item in items if not item.batch.is_repeat] if is_applied else []
+            self._delivery.passed(self, fresh)
 
     def abandon_excess(self, limit: int) -> None:
         """Best effort only: give the oldest batches up until the inbox is within the limit."""
         dropped = 0
-        while self.pending_items > limit and len(self._inbox) > 1:
+        while self.pending_items > limit and len(self._inbox) > (limit > 0):  # the last one carries the number on
             item = self._inbox.popleft()
             dropped += item.size
             self._count(-item.size)
@@ -170,7 +184,7 @@ class Lane:
                 applied = await self.target.apply(batch)
             except TargetError as error:
                 if error.remaining is not None:
-                    batch = Batch(error.remaining, batch.end, batch.oldest_commit_time, batch.heartbeat)
+                    batch = replace(batch, invalidation=error.remaining)
                 if not self.required and clock.monotonic() - started >= self._retry.deadline_seconds:
                     self._delivery.events.delivery_abandoned(self.target.name, items=len(batch.invalidation))
                     return False
@@ -233,9 +247,7 @@ class Delivery:
         ]
         order = list(Layer)
         self._gates = {
-            layer: [
-                lane for lane in self._lanes if lane.required and order.index(lane.target.layer) < order.index(layer)
-            ]
+            layer: [lane for lane in self._lanes if order.index(lane.target.layer) < order.index(layer)]
             for layer in order
         }
         innermost = min((order.index(lane.target.layer) for lane in self._lanes), default=0)
@@ -271,7 +283,10 @@ class Delivery:
             batch: the next batch, in the source's order.
             on_finished: called once, when every required target has applied it and its repeats.
         """
-        self._submit(batch, on_finished)
+        if self._entries and not batch.invalidation and batch.heartbeat is None:
+            self._entries[-1].followers.append(on_finished)  # one a second while a target fails: no lane need know
+        else:
+            self._submit(batch, on_finished)
         while (
             any(lane.pending_items and lane.state.failing_since is None for lane in self._first)
             or self.pending_items >= self._settings.max_pending_items
@@ -287,29 +302,35 @@ class Delivery:
                 self._submit(hello, _nothing, lane)
 
     async def drain(self) -> None:
-        """Return when every lane has applied what it was given. Repeats are not waited for: they come again."""
-        while not all(lane.is_idle for lane in self._required):
+        """Return when every lane has applied what it was given, but for best-effort ones that fail.
+
+        Repeats are not waited for: they hold their position, and come again.
+        """
+        while not all(lane.is_idle for lane in self._lanes if lane.required or lane.state.failing_since is None):
             self.progress.clear()
             await self.progress.wait()
 
     async def close(self) -> None:
-        """Close all targets."""
+        """Close all targets; what a best-effort one has not applied is given up."""
         for lane in self._lanes:
+            if not lane.required:
+                lane.abandon_excess(0)
             await lane.target.close()
 
     def gate(self, layer: Layer) -> int:
-        """Up to which batch the required lanes of all inner layers have come."""
-        return min((lane.applied for lane in self._gates[layer]), default=self._sequence)
+        """Up to which batch the inner layers have come: all their required lanes, and the others while they work."""
+        holding = (lane.applied for lane in self._gates[layer] if lane.required or lane.state.failing_since is None)
+        return min(holding, default=self._sequence)
 
     def server_time(self) -> float:
         """Unix seconds on the database server's clock."""
         return self.clock.time() + self.events.state.source.clock_offset_seconds
 
-    def passed(self, lane: Lane, batch: Batch | None, oldest: _Entry | None) -> None:
-        """Take note that a lane has applied (or given up: None) everything up to its number."""
+    def passed(self, lane: Lane, fresh: Sequence[_Item]) -> None:
+        """Take note that a lane has come up to its number; ``fresh`` is what it applied for the first time."""
         delays = getattr(lane.target, "repeat_after_seconds", ())
-        if batch is not None and not batch.is_repeat and delays and oldest is not None:
-            self._repeat_purge(lane, batch, delays, oldest)
+        if fresh and delays:
+            self._repeat_purge(lane, fresh, delays)
         self._advance()
         for other in self._lanes:
             other.wake()
@@ -321,6 +342,7 @@ class Delivery:
         while self._entries and self._entries[0].sequence <= floor:
             entry = self._entries.popleft()
             self._repeat_rules(entry)
+            entry.batch = Batch(Invalidation())  # a repeat may hold the entry for long: not its names
             entry.release()
         state = self.events.state
         state.oldest_unfinished_commit = next(
@@ -345,21 +367,22 @@ class Delivery:
     def _repeat_rules(self, entry: _Entry) -> None:
         for delays, part in entry.batch.invalidation.repeats.items():
             for delay in delays:
-                self._schedule(delay, part, entry, None)
+                self._schedule(delay, part, (entry,), None)
 
-    def _repeat_purge(self, lane: Lane, batch: Batch, delays: Sequence[float], oldest: _Entry) -> None:
+    def _repeat_purge(self, lane: Lane, fresh: Sequence[_Item], delays: Sequence[float]) -> None:
         """Purge again later: a response that was being rendered during the purge is stored stale."""
-        invalidation = batch.invalidation
+        invalidation = coalesce.merge([item.batch for item in fresh]).invalidation
+        entries = tuple(item.entry for item in fresh) if lane.required else ()
         part = Invalidation(cdn=invalidation.cdn, cdn_soft=invalidation.cdn_soft, cdn_all=invalidation.cdn_all)
         has_room = lane.required or self._repeats.items < self._settings.max_pending_items
         if part and has_room:
             for delay in delays:
-                self._schedule(delay, part, oldest if lane.required else None, lane)
+                self._schedule(delay, part, entries, lane)
 
-    def _schedule(self, delay: float, part: Invalidation, entry: _Entry | None, lane: Lane | None) -> None:
-        if entry is not None:
+    def _schedule(self, delay: float, part: Invalidation, entries: tuple[_Entry, ...], lane: Lane | None) -> None:
+        for entry in entries:
             entry.holds += 1
-        self._repeats.add(self.clock.monotonic() + delay, len(part), _Repeat(part, entry, lane))
+        self._repeats.add(self.clock.monotonic() + delay, len(part), _Repeat(part, entries, lane))
         self._count_repeats()
         self._repeat_added.set()
 
@@ -372,7 +395,7 @@ class Delivery:
                     self.events.repeat_hurried(items=len(repeat.invalidation), early_seconds=early_seconds)
                 self._count_repeats()
                 batch = Batch(repeat.invalidation, is_repeat=True)
-                self._submit(batch, repeat.entry.release if repeat.entry else _nothing, repeat.lane)
+                self._submit(batch, repeat.release, repeat.lane)
             self.progress.set()
             self._repeat_added.clear()
             due = self._repeats.next_due

@@ -104,7 +104,8 @@ class Transaction:
     final_lsn: int  # start of the commit record (Begin message)
     xid: int
     commit_time: int  # microseconds since 2000-01-01 UTC, as Postgres sends it
-    bulk_rows: dict[int, int] = field(default_factory=dict)  # rule index -> rows so far
+    bulk_rows: dict[tuple[int, str], int] = field(default_factory=dict)
+    """Rows so far by rule index and relation: a coarse form covers one relation, also of a rule for many."""
 
 
 @dataclass(slots=True)

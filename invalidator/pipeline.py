@@ -11,7 +11,6 @@ from invalidator.errors import SlotInUse, SourceDisconnected
 
 if TYPE_CHECKING:
     from invalidator.delivery import Delivery
-    from invalidator.model import Batch
     from invalidator.ports import Clock, Rules, Source
     from invalidator.telemetry.events import Events
 
@@ -60,11 +59,11 @@ class Pipeline:
         async for batch in self._source.batches(self._rules):
             self._failures = 0
             ticket = tracker.start(batch.end)
-            await self._delivery.deliver(batch, partial(self._confirm, tracker, ticket, batch))
+            await self._delivery.deliver(batch, partial(self._confirm, tracker, ticket, batch.heartbeat))
 
-    def _confirm(self, tracker: Tracker, ticket: Ticket, batch: Batch) -> None:
-        if batch.heartbeat is not None:
-            self._events.heartbeat_delivered(sent_at=batch.heartbeat)
+    def _confirm(self, tracker: Tracker, ticket: Ticket, heartbeat: float | None) -> None:
+        if heartbeat is not None:
+            self._events.heartbeat_delivered(sent_at=heartbeat)
         position = tracker.finish(ticket)
         # A tracker of an earlier connection has nothing to say: what it held comes again on this one.
         if position is not None and tracker is self._tracker:

@@ -34,8 +34,9 @@ def load(kind: str, type_name: str) -> ModuleType:
     known = types(kind)
     module = known.get(type_name)
     if module is None:
-        near = difflib.get_close_matches(type_name, known, 1, 0.5)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        near = difflib.get_close_matches(type_name, known, 1, 0.8)
+        near = near or difflib.get_close_matches(type_name, known, 2, 0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         msg = f"unknown type '{type_name}': {hint}known {kind}: {', '.join(known)}"
         raise ConfigError(msg)
     return importlib.import_module(module)

@@ -101,8 +101,15 @@ def candidates(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: environment[name]
         for name in sorted(environment)
-        if name.startswith(PREFIX) and name not in _RESERVED and not _KUBERNETES.fullmatch(name)
+        if name.startswith(PREFIX) and name not in _RESERVED and not _is_of_kubernetes(name, environment[name])
     }
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    if not _KUBERNETES.fullmatch(name):
+        return False
+    # INVALIDATOR_HTTP_PORT=9999 is somebody's guess at a setting; Kubernetes writes tcp://10.0.0.1:9999 there.
+    return not name.endswith("_PORT") or "_SERVICE_" in name or "://" in value
 
 
 def overrides(environment: Mapping[str, str], names: Names) -> list[Override]:

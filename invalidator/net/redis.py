@@ -126,6 +126,8 @@ class RedisClient:
         self._address = _parse(options.url.get_secret_value())
         self._connection: driver.AbstractConnection | None = None
         self._lock = asyncio.Lock()
+        self.generation = 0
+        """How often we connected; what a server told us, such as a cursor, holds for one generation."""
 
     def __repr__(self) -> str:
         return f"<RedisClient {self._address.label}>"
@@ -210,6 +212,7 @@ class RedisClient:
             msg = f"{self._address.label}: no connection within {seconds:g} s"
             raise TargetUnavailable(msg, result="timeout") from None
         await self._introduce(connection)
+        self.generation += 1
         return connection
 
     async def _introduce(self, connection: driver.AbstractConnection) -> None:

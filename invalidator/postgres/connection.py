@@ -40,12 +40,7 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
         ConfigError: the address or the credentials are wrong.
         SourceDisconnected: the server cannot be reached now.
     """
-    try:
-        parameters: dict[str, Any] = dict(conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError as error:
-        # The driver's text may quote the DSN, and with it the password.
-        msg = "the Postgres DSN cannot be read: it must look like postgresql://user@host:5432/database"
-        raise ConfigError(msg) from error
+    parameters = parse_dsn(dsn)
     defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "keepalives_idle": 10,
@@ -66,6 +61,27 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
         return await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
     except psycopg.Error as error:
         raise _connecting(error) from error
+
+
+def parse_dsn(dsn: str) -> dict[str, Any]:
+    """The parameters of a DSN, in URI or keyword form.
+
+    Raises:
+        ConfigError: it cannot be read; the message never holds a part of it, because that may be a password.
+    """
+    user_and_password, at, _ = dsn.partition("://")[2].rpartition("@")
+    if at and any(delimiter in user_and_password for delimiter in "@/#?[]"):
+        # libpq would cut the password there, and look up its rest, and log it, as a host.
+        msg = (
+            "user or password in the Postgres DSN hold a character that must be percent-encoded there: "
+            "@ is %40, / is %2F, # is %23, ? is %3F, [ is %5B, ] is %5D"
+        )
+        raise ConfigError(msg)
+    try:
+        return dict(conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:
+        msg = "the Postgres DSN cannot be read: it must look like postgresql://user@host:5432/database"
+        raise ConfigError(msg) from None
 
 
 def _connecting(error: psycopg.Error) -> InvalidatorError:

@@ -34,15 +34,17 @@ class Reader:
 
     Args:
         rules: make the function for each relation.
-        slot: whose heartbeats are ours.
+        heartbeat_name: what our heartbeats begin with.
         max_items: distinct names at which the batch is full.
         max_bytes: bytes of the stream at which the batch is full.
         state: counts bytes, rows and transactions.
     """
 
-    def __init__(self, rules: Rules, *, slot: str, max_items: int, max_bytes: int, state: SourceState) -> None:
+    def __init__(
+        self, rules: Rules, *, heartbeat_name: str, max_items: int, max_bytes: int, state: SourceState
+    ) -> None:
         self._rules = rules
-        self._slot = slot
+        self._heartbeat_name = heartbeat_name
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._state = state
@@ -188,8 +190,8 @@ class Reader:
 
     def _message(self, message: decoder.LogicalMessage) -> None:
         if message.prefix == HEARTBEAT_PREFIX:
-            slot, _, sent = message.content.decode("ascii", "replace").rpartition(" ")
-            if slot == self._slot:
+            name, _, sent = message.content.decode("ascii", "replace").rpartition(" ")
+            if name == self._heartbeat_name:
                 with contextlib.suppress(ValueError):  # anybody may emit messages
                     self._heartbeat = float(sent)
 

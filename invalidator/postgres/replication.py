@@ -47,6 +47,7 @@ class ReplicationStream:
         self._loop = asyncio.get_running_loop()
         self._waiting = array.array("i", [0])
         self._callback: Callable[[], None] | None = None
+        self._is_writing = False
         self.socket = self._pgconn.socket
         self.read = self._pgconn.get_copy_data
 
@@ -81,6 +82,17 @@ class ReplicationStream:
         if receive_buffer_bytes:
             stream._limit_receive_buffer(receive_buffer_bytes)
         return stream
+
+    def drain(self, take: Callable[[Callable[[int], tuple[int, memoryview]]], int]) -> int:
+        """Let ``take`` call ``read`` as often as it likes, and return what it returns.
+
+        Raises:
+            SourceDisconnected: libpq lost the thread of the protocol, or memory.
+        """
+        try:
+            return take(self.read)
+        except psycopg.Error as error:
+            raise ours(error, doing="reading the stream") from error
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call back whenever the socket is readable. The first messages may be in libpq already: read first."""
@@ -142,9 +154,11 @@ class ReplicationStream:
 
     def abort(self) -> None:
         """Close the socket at once, from a callback: the server need not wait for us any longer."""
+        # libpq closes the socket itself when it meets its end: the loop must forget it all the same.
+        self.unwatch()
+        if self._is_writing:
+            self._stop_writing()
         if not self.is_closed:
-            self.unwatch()
-            self._loop.remove_writer(self.socket)
             self._pgconn.finish()
 
     async def close(self) -> None:
@@ -159,6 +173,7 @@ class ReplicationStream:
     def _flush(self) -> None:
         # 1 means that the socket would block: libpq keeps the rest, and we go on when it is writable.
         if self._pgconn.flush() == 1:
+            self._is_writing = True
             self._loop.add_writer(self.socket, self._writable)
 
     def _writable(self) -> None:
@@ -167,6 +182,10 @@ class ReplicationStream:
                 return
         except psycopg.Error:
             pass  # the reader meets the same end of the connection and reports it
+        self._stop_writing()
+
+    def _stop_writing(self) -> None:
+        self._is_writing = False
         self._loop.remove_writer(self.socket)
 
 

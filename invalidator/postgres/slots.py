@@ -26,15 +26,21 @@ class SlotFigures:
     server_position: int
 
 
-async def verify(side: SideConnection, *, slot: str, publication: str) -> None:
+async def verify(side: SideConnection, *, slot: str, publication: str, has_streamed: bool) -> None:
     """Check server, publication and slot, because START_REPLICATION itself finds out late or never.
 
     A missing publication, for one, is reported only when the first change is decoded, and Postgres 18 skips it in
     silence.
 
+    Args:
+        side: where to ask.
+        slot: what is to be streamed.
+        publication: of which tables.
+        has_streamed: this process has streamed from the slot before, so that a missing slot is a hole.
+
     Raises:
         ConfigError: something is missing or cannot work; says what to run.
-        SlotLost: the slot stands but its WAL is gone.
+        SlotLost: the slot stands but its WAL is gone, or it went while we were away.
     """
     if side.server_version < OLDEST_SERVER:
         msg = f"Postgres {side.server_version // 10000} is too old: 14 or newer is needed"
@@ -44,6 +50,12 @@ async def verify(side: SideConnection, *, slot: str, publication: str) -> None:
         msg = f"wal_level is '{level}': logical replication is switched off on this server"
         raise ConfigError(msg, fix="ALTER SYSTEM SET wal_level = 'logical';   -- then restart Postgres")
     await _verify_publication(side, publication)
+    if has_streamed and not await side.fetch("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [slot]):
+        msg = (
+            f"the replication slot '{slot}' is gone since we streamed from it (dropped, or this is another server): "
+            "changes are missing. Drop what the rules can name from the caches, then start again"
+        )
+        raise SlotLost(msg)
     await _verify_slot(side, slot)
 
 
@@ -74,7 +86,15 @@ async def confirmed_position(side: SideConnection, slot: str) -> Lsn:
 
 
 async def _verify_publication(side: SideConnection, publication: str) -> None:
-    if not await side.fetch("SELECT 1 FROM pg_publication WHERE pubname = %s", [publication]):
+    rows = await side.fetch("SELECT pubviaroot FROM pg_publication WHERE pubname = %s", [publication])
+    if rows and rows[0][0]:
+        msg = (
+            f"the publication '{publication}' publishes partitions as their root: TRUNCATE of a partition is not sent "
+            "then, and old values come by the partition's identity but look like the root's"
+        )
+        fix = f"ALTER PUBLICATION {publication} SET (publish_via_partition_root = false);   -- rules see the root"
+        raise ConfigError(msg, fix=fix)
+    if not rows:
         msg = f"there is no publication '{publication}' in this database"
         raise ConfigError(msg, fix="invalidator setup   (prints the CREATE PUBLICATION for your rules)")
 

@@ -149,12 +149,13 @@ class RuleCode:
     def _bounded(self) -> list[str]:
         """The exact form up to the bound of rows in one transaction, then the coarse form, once."""
         exact = self._exact() or ["pass"]
-        limit, index = self._rule.bulk_over, self._bound.index
+        limit = self._rule.bulk_over
         if limit is None:
             return exact
+        key = self._name((self._bound.index, self._bound.relation.name))
         return [
             "bulk = tx.bulk_rows",
-            f"seen = bulk[{index}] = bulk.get({index}, 0) + 1",
+            f"seen = bulk[{key}] = bulk.get({key}, 0) + 1",
             f"if seen <= {limit}:",
             *indented(exact),
             f"elif seen == {limit + 1}: {self._widen()}(inv, tx, {REASON_BITS[WidenReason.BULK]})",

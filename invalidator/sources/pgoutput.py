@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 
 from invalidator.errors import ConfigError, InvalidatorError, ProtocolError, SourceDisconnected, SourceError
 from invalidator.model import Lsn
 from invalidator.ports import SourceOptions
 from invalidator.postgres import catalog, decoder, slots
+from invalidator.postgres.connection import parse_dsn
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
 from invalidator.postgres.replication import RECEIVE_BUFFER_BYTES, ReplicationStream
 from invalidator.postgres.side import SideConnection
@@ -47,6 +50,17 @@ class Settings(SourceOptions):
     type: Literal["pgoutput"]
     dsn: SecretStr = SecretStr("")
     """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables."""
+
+    @field_validator("dsn")
+    @classmethod
+    def _is_understood(cls, dsn: SecretStr) -> SecretStr:
+        try:
+            parse_dsn(dsn.get_secret_value())
+        except ConfigError as error:
+            code, message = "bad-value", "{text}"
+            raise PydanticCustomError(code, message, {"text": str(error)}) from None
+        return dsn
+
     slot: str = Field(default="invalidator", pattern=r"^[a-z0-9_]{1,63}$")
     """Name of the logical replication slot. The slot is the leader lock: one daemon streams, others stand by."""
     publication: str = Field(default="invalidator", min_length=1, max_length=63)
@@ -93,6 +107,7 @@ class PgoutputSource:
         self._events = events
         self._prepare = prepare
         self._session: _Session | None = None
+        self._has_streamed = False
         events.state.source.slot = settings.slot
         events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
 
@@ -105,9 +120,17 @@ class PgoutputSource:
         session = _Session(self._settings, rules, self._events)
         self._session = session
         try:
-            await session.open(self._prepare)
+            # Only a first start makes what is missing: later a missing slot is a hole, and a new one would hide it.
+            await session.open(None if self._has_streamed else self._prepare, has_streamed=self._has_streamed)
+            self._has_streamed = True
             while True:
                 yield await session.next()
+        except ConfigError as error:
+            await self.close()
+            if not self._has_streamed:
+                raise
+            # It worked before: a password is being rotated, a publication made anew. The daemon waits for the operator.
+            raise SourceDisconnected(str(error), reason="configuration") from error
         except InvalidatorError:
             await self.close()
             raise
@@ -132,9 +155,11 @@ class _Session:
         self._events = events
         self._state = events.state.source
         self._loop = asyncio.get_running_loop()
+        # Anybody may emit messages: only what this session sent is a heartbeat, or somebody could fake our freshness.
+        self._heartbeat_name = f"{settings.slot}/{secrets.token_hex(8)}"
         self._reader = Reader(
             rules,
-            slot=settings.slot,
+            heartbeat_name=self._heartbeat_name,
             max_items=settings.max_batch_items,
             max_bytes=settings.max_batch_bytes,
             state=self._state,
@@ -157,20 +182,16 @@ class _Session:
 
     # ---------------------------------------------------------------- life
 
-    async def open(self, prepare: Callable[[SideConnection], Awaitable[None]] | None) -> None:
+    async def open(self, prepare: Callable[[SideConnection], Awaitable[None]] | None, *, has_streamed: bool) -> None:
         """Check, connect and start streaming."""
         settings = self._settings
         dsn = settings.dsn.get_secret_value()
         self._side = side = await SideConnection.open(dsn, slot=settings.slot)
         if prepare is not None:
             await prepare(side)
-        await slots.verify(side, slot=settings.slot, publication=settings.publication)
-        self._stream = await ReplicationStream.open(
-            dsn,
-            slot=settings.slot,
-            publication=settings.publication,
-            receive_buffer_bytes=settings.receive_buffer_bytes,
-        )
+        names = {"slot": settings.slot, "publication": settings.publication}
+        await slots.verify(side, **names, has_streamed=has_streamed)
+        self._stream = await ReplicationStream.open(dsn, **names, receive_buffer_bytes=settings.receive_buffer_bytes)
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
         position = await slots.confirmed_position(side, settings.slot)
@@ -206,7 +227,7 @@ class _Session:
             if reader.unbound is not None:
                 await self._bind(reader.unbound)
                 self._resume()
-            elif reader.has_something or (self._is_progress_due and reader.has_progress):
+            elif reader.has_something or reader.is_full or (self._is_progress_due and reader.has_progress):
                 self._is_progress_due = False
                 batch = reader.take()
                 self._resume()
@@ -266,7 +287,7 @@ class _Session:
         """Take what the socket holds, some rounds of it, and decide when to look again."""
         stream = self._stream
         assert stream is not None  # noqa: S101  (only called while it is open)
-        before = self._reader.rows
+        before, received = self._reader.rows, self._state.received_bytes
         waiting = 0
         for _ in range(_ROUNDS):
             stream.consume()
@@ -275,7 +296,7 @@ class _Session:
             if self._is_paused or waiting < _NAP_BELOW_BYTES:
                 break
         rows = self._reader.rows - before
-        if rows:
+        if self._state.received_bytes != received:
             self._last_received = time.monotonic()
         if self._is_paused:
             return
@@ -292,7 +313,7 @@ class _Session:
     def _drain(self) -> None:
         stream, reader = self._stream, self._reader
         assert stream is not None  # noqa: S101  (reading starts after open)
-        size = reader.drain(stream.read)
+        size = stream.drain(reader.drain)
         if reader.is_reply_requested:
             reader.is_reply_requested = False
             self._is_progress_due = True
@@ -301,7 +322,7 @@ class _Session:
             raise stream.ended()
         if reader.unbound is not None or reader.is_full:
             self._pause()
-        if reader.unbound is not None or reader.has_something or self._is_progress_due:
+        if reader.unbound is not None or reader.has_something or reader.is_full or self._is_progress_due:
             self._ready.set()
 
     # ---------------------------------------------------------------- keeping the server informed
@@ -341,7 +362,7 @@ class _Session:
 
     async def _beat(self, side: SideConnection) -> None:
         sent = time.time()
-        content = f"{self._settings.slot} {sent!r}"
+        content = f"{self._heartbeat_name} {sent!r}"
         rows = await side.fetch(
             "SELECT extract(epoch FROM clock_timestamp())::float8, pg_logical_emit_message(true, %s, %s)",
             [HEARTBEAT_PREFIX, content],
@@ -364,7 +385,7 @@ class _Session:
         """Run a step inside a callback: what it raises reaches the consumer instead of the event loop."""
         try:
             step()
-        except InvalidatorError as error:
+        except Exception as error:  # noqa: BLE001  (raised again in next(): in a callback nobody would hear of it)
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:

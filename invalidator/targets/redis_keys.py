@@ -15,7 +15,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from invalidator.errors import TargetError
+from invalidator.errors import TargetError, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation, Layer
 from invalidator.net.redis import RedisClient, RedisOptions, Script, as_bytes, as_integer, as_list
 from invalidator.targets._globs import escape, uncovered
@@ -173,10 +173,17 @@ class RedisKeys:
     async def _scan(self, pattern: bytes) -> AsyncIterator[list[bytes]]:
         """All keys that match and are there from beginning to end, in pieces; some may come twice (SCAN's promise)."""
         cursor = b"0"
+        generation = None
         while True:
             reply = await self._client.execute(
                 b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % self._settings.scan_count
             )
+            if generation is None:
+                generation = self._client.generation
+            elif generation != self._client.generation:
+                # A cursor means nothing to another server, which would leave keys out: begin again.
+                msg = "the connection was replaced in the middle of a SCAN"
+                raise TargetUnavailable(msg)
             next_cursor, found = as_list(reply)
             cursor = as_bytes(next_cursor)
             if keys := [as_bytes(key) for key in as_list(found)]:

@@ -40,7 +40,7 @@ class Group:
     families: tuple[Family, ...]
 
 
-RECONNECT_REASONS: Final = ("connection", "server_shutdown", "silence")
+RECONNECT_REASONS: Final = ("connection", "server_shutdown", "silence", "configuration")
 SKIP_REASONS: Final = ("no_rule", "unchanged")
 RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
 WIDEN_REASONS: Final = tuple(WidenReason)

@@ -68,6 +68,10 @@ class Events:
         loaded.hash, loaded.count, loaded.loaded_at = rules_hash, count, self._clock()
         self._log.info("rules.loaded", hash=rules_hash, rules=count)
 
+    def setup_applied(self, *, purpose: str, statement: str) -> None:
+        """A statement was run because ``create`` asks for it. A new slot knows nothing of changes before it."""
+        self._log.warning("setup.applied", purpose=purpose, statement=statement)
+
     def setup_incomplete(self, *, text: str, fix: str | None) -> None:
         """The database was made ready as far as may be done without asking; this is left."""
         self._log.warning("setup.incomplete", text=text, fix=fix)

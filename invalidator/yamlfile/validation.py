@@ -265,7 +265,7 @@ def _help_for_type(expected: str, value: object) -> str | None:
     if expected == "text" and isinstance(value, bool | int | float):
         return f"put it into quotes: '{shown(value)}'"
     if expected == "a list" and isinstance(value, str | int | float):
-        return f"write a list: [{_requoted(value)}]"
+        return f"write a list: [{_requoted(value)}]" if isinstance(value, str) else "write a list in [ ]"
     if expected == "true or false" and isinstance(value, str):
         meant = _YAML_1_1_BOOL.get(value.lower(), value.lower())
         return f"did you mean {meant}?" if meant in {"true", "false"} else None

@@ -12,10 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
+from invalidator.errors import ConfigError, SlotInUse, SlotLost, SourceDisconnected
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
 from invalidator.ports import RowFunction
 from invalidator.postgres.reader import CHUNK
+from invalidator.postgres.side import SideConnection
 from invalidator.sources.pgoutput import PgoutputSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
@@ -275,6 +276,61 @@ async def test_reading_pauses_at_the_bound_while_the_consumer_is_busy_and_the_se
         await reader.until(b"public.item I 20000")
 
     assert len(reader.names) == 20000
+
+
+async def test_a_transaction_that_names_nothing_and_exceeds_the_bound_of_bytes_is_passed(shop: Database) -> None:
+    async with reading(shop, Recorder(wanted=re.compile("other")), max_batch_bytes=65536) as reader:
+        await sql(shop, "INSERT INTO item SELECT i, 'n', repeat('x', 1000) FROM generate_series(1, 5000) i")
+        target = Lsn.parse((await sql(shop, "SELECT pg_current_wal_lsn()::text"))[0][0])
+
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while reader.end < target:
+                reader.grown.clear()
+                await reader.grown.wait()
+
+
+async def test_an_idle_stream_counts_as_alive_by_what_is_no_row(shop: Database) -> None:
+    async with reading(shop, heartbeat_seconds=0.05) as reader:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while reader.source._session is None or not reader.batches:
+                reader.grown.clear()
+                await reader.grown.wait()
+            session = reader.source._session
+            first = session._last_received
+            while session._last_received == first:
+                reader.grown.clear()
+                await reader.grown.wait()
+        assert reader.names == set()
+
+
+async def test_a_slot_that_went_away_meanwhile_is_a_hole_and_not_made_anew(shop: Database) -> None:
+    made: list[str] = []
+
+    async def prepare(side: SideConnection) -> None:
+        made.append("asked")
+
+    source = PgoutputSource(settings(shop), Events(State()), prepare=prepare)
+    reader = Reading(source, Recorder())
+    await sql(shop, "INSERT INTO item VALUES (1)")
+    await reader.until(b"public.item I 1")
+    await source.close()
+    reader.task.cancel()
+    await sql(shop, "SELECT pg_drop_replication_slot(current_database())")
+
+    with pytest.raises(SlotLost, match="changes are missing"):
+        async for _ in source.batches(Recorder()):
+            pass
+    assert made == ["asked"]
+
+
+async def test_a_publication_that_hides_partitions_is_refused(database: Database) -> None:
+    database.execute("CREATE TABLE event (id int PRIMARY KEY) PARTITION BY RANGE (id)")
+    database.execute("CREATE PUBLICATION p FOR TABLE event WITH (publish_via_partition_root = true)")
+    database.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", database.name)
+
+    with pytest.raises(ConfigError, match="TRUNCATE of a partition"):
+        async for _ in PgoutputSource(settings(database), Events(State())).batches(Recorder()):
+            pass
 
 
 async def test_a_heartbeat_comes_back_through_the_wal(shop: Database) -> None:

@@ -95,7 +95,8 @@ class Interpreter:
             return
         state.matches[change.operation] += 1
         if rule.bulk_over is not None:
-            seen = transaction.bulk_rows[index] = transaction.bulk_rows.get(index, 0) + 1
+            key = (index, self.relation.name)
+            seen = transaction.bulk_rows[key] = transaction.bulk_rows.get(key, 0) + 1
             if seen > rule.bulk_over:
                 if seen == rule.bulk_over + 1:
                     self._widen({WidenReason.BULK}, rule, change, invalidation, transaction)

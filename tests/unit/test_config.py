@@ -101,9 +101,22 @@ def test_a_variable_reaches_into_nested_sections_and_lists(file: Path) -> None:
 
 def test_a_file_variable_holds_the_value_without_its_last_newline(file: Path, tmp_path: Path) -> None:
     secret = tmp_path / "token"
-    secret.write_text("  from-secret \n")
+    secret.write_text("  host=from-secret \n")
     settings = load(file, {"INVALIDATOR_SOURCE__DSN_FILE": str(secret)})
-    assert source(settings).dsn.get_secret_value() == "  from-secret "
+    assert source(settings).dsn.get_secret_value() == "  host=from-secret "
+
+
+@pytest.mark.parametrize("dsn", ["postgres//x", "postgresql://user:p@ss#w/rd@127.0.0.1:1/blog", "nonsense"])
+def test_a_dsn_that_cannot_be_read_is_refused_without_showing_any_of_it(file: Path, dsn: str) -> None:
+    text = refused(file, {"INVALIDATOR_SOURCE__DSN": dsn})
+    assert "INVALIDATOR_SOURCE__DSN: error[bad-value]" in text
+    assert "ss#w" not in text
+    assert "nonsense" not in text
+
+
+def test_a_guessed_port_variable_is_an_error_and_that_of_kubernetes_is_not(file: Path) -> None:
+    load(file, {"INVALIDATOR_HTTP_PORT": "tcp://10.0.0.1:8642"})
+    assert "INVALIDATOR_HTTP_PORT" in refused(file, {"INVALIDATOR_HTTP_PORT": "9999"})
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,58 @@ async def test_an_edge_is_purged_a_second_time_for_responses_that_were_being_ren
         assert len(edge.applied) == 2, "a repeat is not repeated"
 
 
+async def test_a_repeat_that_meets_a_fresh_purge_is_not_repeated_with_it() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    edge = Recorder(Layer.L3, "edge", journal, repeat_after_seconds=(1.0,))
+    async with running(edge) as bench:
+        bench.submit(1, cdn=True)
+        await settle()
+        edge.open_gate.clear()
+        bench.submit(2, cdn=True)
+        await settle()  # held in the middle of the second one, while the repeat of the first becomes due
+        await bench.clock.advance(1)
+        bench.submit(3, cdn=True)
+        await settle()
+        edge.open_gate.set()
+        await bench.clock.advance(30)
+
+        assert sum(b"1000" in names for names in edge.applied) == 2
+        assert sum(b"2000" in names for names in edge.applied) == 2
+        assert sum(b"3000" in names for names in edge.applied) == 2
+        assert bench.finished == [1, 2, 3]
+
+
+async def test_every_position_that_a_repeat_covers_is_held_by_it() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    edge = Recorder(Layer.L3, "edge", journal, repeat_after_seconds=(1.0,), errors=[TargetUnavailable("down")])
+    async with running(edge) as bench:
+        bench.delivery.greet()
+        for number in (1, 2, 3):
+            bench.submit(number, cdn=True)
+            await settle()
+        await bench.clock.advance(0.5)
+        assert len(set().union(*edge.applied)) == 3
+        assert bench.finished == [], "applied once, and the repeat is still to come"
+
+        await bench.clock.advance(5)
+        assert bench.finished == [1, 2, 3]
+
+
+async def test_an_empty_batch_behind_a_failing_target_finishes_with_what_is_before_it() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal, errors=[TargetUnavailable("down")] * 3)
+    async with running(redis) as bench:
+        bench.submit(1)
+        await settle()
+        for number in (2, 3):
+            bench.deliver(number, Invalidation())
+            await settle()
+        assert bench.finished == []
+
+        await bench.clock.advance(10)
+        assert bench.finished == [1, 2, 3]
+
+
 async def test_draining_waits_for_what_was_accepted_but_not_for_repeats() -> None:
     journal: list[tuple[str, set[bytes]]] = []
     redis = Recorder(Layer.L2, "redis", journal)

@@ -116,8 +116,8 @@ def retry_after(headers: Mapping[str, str]) -> RetryAfter:
             return RetryAfter(seconds=float(text))
         try:
             date = parsedate_to_datetime(text)
-        except ValueError:
+            return RetryAfter(at=(date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
+        except (ValueError, OverflowError):
             return RetryAfter()
-        return RetryAfter(at=(date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
     reset = re.search(r";\s*t=([0-9]{1,10})", headers.get("RateLimit", ""))
     return RetryAfter(seconds=float(reset[1])) if reset else RetryAfter()

@@ -257,7 +257,7 @@ class TagPurge(ABC, Generic[OptionsT]):
         if not isinstance(outcome, Done):
             msg = f"{self._label}: does not take the call that purges everything: check URL and settings"
             raise TargetRejected(msg, remaining=work.remaining())
-        return Applied(cdn_tags=work.purged, removed=work.removed + outcome.removed, widened=len(work.refused))
+        return Applied(cdn_tags=work.purged, removed=work.removed + outcome.removed, widened=max(1, len(work.refused)))
 
     async def _widen(self, work: _Work) -> Applied:
         hashes = [hashlib.sha256(_encoded(tag)).hexdigest()[:12] for tag in work.refused[:MAX_REFUSED_TAGS]]

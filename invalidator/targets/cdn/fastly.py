@@ -63,7 +63,7 @@ class Fastly(TagPurge[Settings]):
         """A map from key to purge id is success; throttling names the moment of its end in a header of its own."""
         outcome = judge_status(answer)
         match outcome:
-            case Done() if not answer.json_object():
+            case Done() if answer.json_object().get("status", "ok") != "ok" or not answer.json_object():
                 return Unavailable(
                     f"answered {answer.status} without the JSON of a purge: is api_url right?", "rejected"
                 )

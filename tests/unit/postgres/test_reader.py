@@ -36,7 +36,7 @@ class FirstColumn:
 
 
 def make_reader(max_items: int = 1000, max_bytes: int = 1 << 20) -> Reader:
-    return Reader(FirstColumn(), slot="s", max_items=max_items, max_bytes=max_bytes, state=SourceState())
+    return Reader(FirstColumn(), heartbeat_name="s", max_items=max_items, max_bytes=max_bytes, state=SourceState())
 
 
 def script(messages: Iterable[bytes]) -> Callable[[int], tuple[int, memoryview]]:
@@ -138,7 +138,7 @@ def test_a_relation_is_bound_before_anything_behind_it_is_read() -> None:
 
 def test_rows_that_no_rule_wants_are_counted_and_name_nothing() -> None:
     state = SourceState()
-    reader = Reader(FirstColumn(), slot="s", max_items=10, max_bytes=1000, state=state)
+    reader = Reader(FirstColumn(), heartbeat_name="s", max_items=10, max_bytes=1000, state=state)
 
     (batch,) = play(reader, [wire.relation(OTHER), wire.insert(18, [b"1"]), wire.delete(18, key=[b"1"])])
 

@@ -336,7 +336,7 @@ def test_rows_above_the_bound_add_the_coarse_form_once_per_transaction() -> None
     bound = Bound(ID_SLUG, [make_rule(keys=["a:{id}"], bulk_over=2)])
     made = [bound.insert(b"%d" % number, b"x") for number in range(5)]
     assert made == [{"keys": {b"a:0"}}, {"keys": {b"a:1"}}, WIDENED, {}, {}]
-    assert bound.transaction.bulk_rows == {0: 5}
+    assert list(bound.transaction.bulk_rows.values()) == [5]
     assert bound.state.matches[Operation.INSERT] == 5
     assert bound.state.widened == {WidenReason.BULK: 1}
     bound.transaction = Transaction(2, 2, 2)
