@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invalidator import __version__, registry
 from invalidator.config.agreement import check_agreement, tag_grammars
@@ -28,7 +28,9 @@ from invalidator.telemetry.state import State, TargetState
 from invalidator.telemetry.watch import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
+
+    from psycopg import AsyncConnection
 
     from invalidator.config import Settings
     from invalidator.ports import Source, Target
@@ -172,19 +174,28 @@ class Daemon:
         source: Source = module.build(options, self.events)
         return source
 
-    def _preparation(self, options: pgoutput.Settings) -> Callable[[SideConnection], Awaitable[None]] | None:
-        """What makes a missing publication and slot, if that was asked for; never a change to a table."""
-        if not options.create:
-            return None
+    def _preparation(self, options: pgoutput.Settings) -> pgoutput.Preparation:
+        """Holds the database against the rules at each connect; makes publication and slot at the first, if asked to.
+
+        Never a change to a table. A table that is not published would be silent for ever: that must be said.
+        """
         wanted = needs(self._ruleset.rules)
         request = provision.Request(options.slot, options.publication, role=None, may_alter_tables=False)
+        only = frozenset({provision.Purpose.PUBLICATION, provision.Purpose.SLOT})
 
-        async def prepare(side: SideConnection) -> None:
-            plan = provision.plan(wanted, await provision.facts(side.connection, wanted, request), request)
-            only = frozenset({provision.Purpose.PUBLICATION, provision.Purpose.SLOT})
-            await provision.apply(side.connection, plan, only=only, report=self._report_step)
-            for finding in plan.findings:
-                self.events.setup_incomplete(text=finding.text, fix=finding.fix)
+        async def prepare(side: SideConnection, *, is_first: bool) -> None:
+            async def plan(connection: AsyncConnection[Any]) -> provision.Plan:
+                return provision.plan(wanted, await provision.facts(connection, wanted, request), request)
+
+            left = await side.ask(plan)
+            if options.create and is_first:
+                await provision.apply(side.connection, left, only=only, report=self._report_step)
+                left = await side.ask(plan)
+            unpublished = [step for step in left.to_run if step.purpose is provision.Purpose.PUBLICATION]
+            self.events.setup_checked(
+                [finding.text for finding in left.problems]
+                + [f"not done yet: {' '.join(step.texts)} ({step.why})" for step in unpublished]
+            )
 
         return prepare
 

@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
@@ -27,7 +27,7 @@ from invalidator.postgres.replication import RECEIVE_BUFFER_BYTES, ReplicationSt
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from invalidator.model import Batch, Relation
     from invalidator.ports import Rules
@@ -80,15 +80,21 @@ class Settings(SourceOptions):
     with more than some 20 ms of round trip it can be too small to catch up quickly: 0 leaves the size to the kernel."""
 
 
-def build(
-    settings: Settings, events: Events, *, prepare: Callable[[SideConnection], Awaitable[None]] | None = None
-) -> PgoutputSource:
+class Preparation(Protocol):
+    """Looks at the database before streaming, and makes what is missing when that was asked for."""
+
+    async def __call__(self, side: SideConnection, *, is_first: bool) -> None:
+        """Run on the side connection, before anything is checked; ``is_first``: nothing was streamed before."""
+        ...
+
+
+def build(settings: Settings, events: Events, *, prepare: Preparation | None = None) -> PgoutputSource:
     """Make the source.
 
     Args:
         settings: its options.
         events: what it reports to.
-        prepare: run on the side connection before anything is checked; makes what ``create`` asks for.
+        prepare: makes what ``create`` asks for.
     """
     return PgoutputSource(settings, events, prepare=prepare)
 
@@ -101,7 +107,7 @@ class PgoutputSource:
         settings: Settings,
         events: Events,
         *,
-        prepare: Callable[[SideConnection], Awaitable[None]] | None = None,
+        prepare: Preparation | None = None,
     ) -> None:
         self._settings = settings
         self._events = events
@@ -120,8 +126,7 @@ class PgoutputSource:
         session = _Session(self._settings, rules, self._events)
         self._session = session
         try:
-            # Only a first start makes what is missing: later a missing slot is a hole, and a new one would hide it.
-            await session.open(None if self._has_streamed else self._prepare, has_streamed=self._has_streamed)
+            await session.open(self._prepare, has_streamed=self._has_streamed)
             self._has_streamed = True
             while True:
                 yield await session.next()
@@ -182,13 +187,14 @@ class _Session:
 
     # ---------------------------------------------------------------- life
 
-    async def open(self, prepare: Callable[[SideConnection], Awaitable[None]] | None, *, has_streamed: bool) -> None:
+    async def open(self, prepare: Preparation | None, *, has_streamed: bool) -> None:
         """Check, connect and start streaming."""
         settings = self._settings
         dsn = settings.dsn.get_secret_value()
         self._side = side = await SideConnection.open(dsn, slot=settings.slot)
         if prepare is not None:
-            await prepare(side)
+            # Only a first start may make what is missing: later a missing slot is a hole, which a new one would hide.
+            await prepare(side, is_first=not has_streamed)
         names = {"slot": settings.slot, "publication": settings.publication}
         await slots.verify(side, **names, has_streamed=has_streamed)
         self._stream = await ReplicationStream.open(dsn, **names, receive_buffer_bytes=settings.receive_buffer_bytes)

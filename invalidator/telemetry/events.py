@@ -72,9 +72,11 @@ class Events:
         """A statement was run because ``create`` asks for it. A new slot knows nothing of changes before it."""
         self._log.warning("setup.applied", purpose=purpose, statement=statement)
 
-    def setup_incomplete(self, *, text: str, fix: str | None) -> None:
-        """The database was made ready as far as may be done without asking; this is left."""
-        self._log.warning("setup.incomplete", text=text, fix=fix)
+    def setup_checked(self, findings: list[str]) -> None:
+        """The database was held against the rules while connecting; these things keep rules from working as written."""
+        self.state.source.setup_findings = findings
+        for text in findings:
+            self._log.warning("setup.incomplete", subject=text)
 
     def rule_widened(self, rule: str, *, reason: str, count: int = 1) -> None:
         """A rule's coarse form was applied so many times since the last such line; the engine counts them."""

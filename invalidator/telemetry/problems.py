@@ -28,6 +28,7 @@ CODES: Final[dict[str, Severity]] = {
     "no-subscribers": "info",
     "not-streaming": "critical",
     "nothing-streamed": "info",
+    "setup-incomplete": "warning",
     "slot-at-risk": "critical",
     "slot-lost": "critical",
     "slot-wal-high": "warning",
@@ -263,6 +264,13 @@ def _reach(target: TargetState) -> str:
 
 
 def _rules(state: State) -> Iterator[Problem]:
+    if state.source.setup_findings:
+        yield _problem(
+            "setup-incomplete",
+            state.source.slot,
+            "; ".join(state.source.setup_findings),
+            "invalidator setup   (prints the SQL; --apply runs it)",
+        )
     for rule in state.rules.values():
         for relation, columns in rule.missing_columns.items():
             names = ", ".join(columns)

@@ -91,6 +91,9 @@ class SourceState:
     heartbeat_interval_seconds: float = 10.0
     clock_offset_seconds: float = 0.0  # Postgres' clock minus ours
     oldest_undelivered_commit: float | None = None  # decoded, not yet in a batch: server's unix seconds
+    setup_findings: list[str] = field(
+        default_factory=list
+    )  # what the database lacks for the rules, at the last connect
     slot_active: bool = False
     slot_retained_wal_bytes: int | None = None
     slot_unconfirmed_wal_bytes: int | None = None

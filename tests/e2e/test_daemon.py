@@ -165,6 +165,25 @@ async def test_bytes_that_are_no_utf8_name_their_key(
         stack.client.close()
 
 
+async def test_a_rule_for_a_table_that_is_not_published_is_a_problem_from_the_first_moment(stack: Stack) -> None:
+    await stack.sql("CREATE TABLE other (id int PRIMARY KEY)")
+    await stack.sql("CREATE PUBLICATION invalidator FOR TABLE item")
+    await stack.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", stack.database.name)
+    stack.source["create"] = False
+    stack.rules = [
+        ITEM_RULE,
+        {"name": "other", "table": "public.other", "invalidate": {"keys": ["other:{id}"]}},
+        {"name": "typo", "table": "public.itme", "invalidate": {"keys": ["itme:{id}"]}},
+    ]
+
+    program = await stack.start()
+
+    (problem,) = [problem for problem in status(program)["problems"] if problem["code"] == "setup-incomplete"]
+    assert '"public"."other"' in problem["text"]
+    assert "public.itme" in problem["text"]
+    assert "invalidator setup" in problem["fix"]
+
+
 # ---------------------------------------------------------------- kill -9 between any two steps
 
 

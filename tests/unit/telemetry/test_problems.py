@@ -97,6 +97,10 @@ def _nobody_listens(state: State) -> None:
     state.targets["bus"].receivers = 0
 
 
+def _unpublished(state: State) -> None:
+    state.source.setup_findings = ["no table matches public.itme"]
+
+
 def _column_gone(state: State) -> None:
     state.rules["user"].missing_columns["public.users"] = ("slug",)
 
@@ -119,6 +123,7 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_abandoned, "items-abandoned", "warning", "edge"),
     (_nobody_listens, "no-subscribers", "info", "bus"),
     (_column_gone, "missing-column", "warning", "user"),
+    (_unpublished, "setup-incomplete", "warning", "orders"),
 ]
 
 
