@@ -123,7 +123,7 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_abandoned, "items-abandoned", "warning", "edge"),
     (_nobody_listens, "no-subscribers", "info", "bus"),
     (_column_gone, "missing-column", "warning", "user"),
-    (_unpublished, "setup-incomplete", "warning", "orders"),
+    (_unpublished, "setup-incomplete", "warning", "shop"),
 ]
 
 
