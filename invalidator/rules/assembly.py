@@ -19,6 +19,7 @@ from invalidator.yamlfile import Diagnostic, Document, Path, Severity, Span
 
 _GLOB: Final = re.compile(r"[*?\[]")
 _REFERENCE: Final = re.compile(r"""\{\{|\}\}|\{(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^{}"'])*\}""")
+_OF_ONE_CHANGE: Final = re.compile(r"\{\s*meta\s*\.\s*(op|lsn|xid|commit_time)\b")
 _MINIMUM_LITERAL: Final = 3
 _CLEARS: Final = "a glob stands before anything literal, so this would drop everything from the in-process caches"
 
@@ -206,6 +207,10 @@ class _Assembler:
                 else "write '*' where the value would stand; only {meta.…} can be filled in"
             )
             self._note_part(path, found.start(), "row-in-coarse", message, help_text, width=len(found[0]))
+        elif (fact := _OF_ONE_CHANGE.search(text)) is not None:
+            message = f"{{meta.{fact[1]}}} is of one change, and would name nothing that another change has made"
+            help_text = "only {meta.schema} and {meta.table} hold for all rows of a table"
+            self._note_part(path, fact.start(), "row-in-coarse", message, help_text, width=len(fact[0]))
         return template
 
     def _check_coarse_pattern(self, pattern: Template, text: str, path: Path) -> None:
