@@ -3,6 +3,8 @@
 The reading loop is shaped by one measured fact: the walsender, not Python, is the limit, and it works twice as cheaply
 when its reader lets the kernel's buffer fill instead of waking for each message (explanation: performance). So: drain
 until dry, hand over at once what has come, and only when the stream is busy *and* little is waiting, nap for a moment.
+
+This module is long because one connection's reading, feedback and failing share their state.
 """
 
 from __future__ import annotations
