@@ -49,8 +49,8 @@ def test_every_variable_in_the_deploy_files_is_a_setting(tmp_path: Path) -> None
     used = {name for path in files for name in VARIABLE.findall(path.read_text(errors="ignore"))} - FOREIGN
     assert "INVALIDATOR_SOURCE__DSN" in used
     secret = tmp_path / "secret"  # what a variable ending in _FILE names has to be there
-    secret.write_text("text")
-    values = {"INVALIDATOR_HTTP__LISTEN": "0.0.0.0:8642"}
+    secret.write_text("postgresql://postgres/shop")  # a text that is a DSN too
+    values = {"INVALIDATOR_HTTP__LISTEN": "0.0.0.0:8642", "INVALIDATOR_SOURCE__DSN": secret.read_text()}
     environment = {name: str(secret) if name.endswith("_FILE") else values.get(name, "text") for name in used}
     # A variable and its form with _FILE exclude each other.
     for ending in (True, False):
