@@ -220,3 +220,17 @@ def test_a_coarse_cdn_tag_outside_the_grammar_purges_everything() -> None:
     invalidation = Invalidation()
     engine.truncate([ARTICLE], invalidation, Transaction(1, 2, 3))
     assert invalidation == Invalidation(cdn={b"fine"}, cdn_all=True)
+
+
+def test_a_bulk_change_of_one_table_leaves_the_other_tables_of_a_rule_exact() -> None:
+    rule = replace(make_rule("any", "*", key="k:{meta.table}:{id}"), bulk_over=2)
+    engine, _, _ = make_engine(rule)
+    invalidation, transaction = Invalidation(), Transaction(1, 2, 3)
+    for relation, rows in ((ARTICLE, 3), (USER, 2)):
+        function = engine.bind(relation)
+        assert function is not None
+        for number in range(rows):
+            function(pgoutput.insert(relation.oid, [b"%d" % number, b"x"]), invalidation, transaction)
+
+    assert {b"k:user:0", b"k:user:1"} <= invalidation.keys
+    assert invalidation.tags == {b"all-any"}, "only the table above the bound is coarse"

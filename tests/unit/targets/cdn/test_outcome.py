@@ -88,3 +88,8 @@ def test_the_wait_comes_from_the_headers_and_stays_sane(headers: dict[str, str],
 def test_no_header_makes_reading_it_fail(after: str, limit: str) -> None:
     wait = retry_after({"Retry-After": after, "RateLimit": limit}).wait_seconds(1_795_384_800.0)
     assert 0 <= wait <= 3600
+
+
+def test_a_retry_after_that_no_clock_can_show_is_none_at_all() -> None:
+    headers = CIMultiDict({"Retry-After": "Mon, 01 Jan 2026 00:00:00 +99999999999999999999"})
+    assert retry_after(headers) == RetryAfter()
