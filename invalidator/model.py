@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Final, Self
+from typing import Any, Final, Self
 
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
@@ -67,6 +67,9 @@ class WidenReason(StrEnum):
     UNSAFE_VALUE = "unsafe_value"  # the value cannot be written in the destination's grammar
     MISSING_COLUMN = "missing_column"  # the relation has no such column (any more)
     RULE_ERROR = "rule_error"
+    LOOKUP_OVERFLOW = "lookup_overflow"  # more related rows than the lookup's limit
+    LOOKUP_TIMEOUT = "lookup_timeout"
+    LOOKUP_ERROR = "lookup_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,10 @@ class Invalidation:
     """Everything at the CDNs is stale; applied only by targets whose settings consent to it."""
     repeats: dict[tuple[float, ...], Invalidation] = field(default_factory=dict)
     """Delays in seconds -> what is applied again after each of them (a subset of this invalidation)."""
+    lookups: dict[Any, set[tuple[bytes | None, ...]]] = field(default_factory=dict)
+    """Lookup plan -> the distinct row values that it is to be asked for. Answered, and emptied, before delivery."""
+    lookup_transactions: dict[int, int] = field(default_factory=dict)
+    """xid -> start of its commit record, of each transaction that asked: a lookup must see what it committed."""
 
     def __len__(self) -> int:
         return (
@@ -144,6 +151,7 @@ class Invalidation:
             + len(self.cdn)
             + len(self.cdn_soft)
             + self.cdn_all
+            + (sum(map(len, self.lookups.values())) if self.lookups else 0)
         )
 
     def __bool__(self) -> bool:

@@ -48,6 +48,10 @@ class Diagnostic:
     help: str | None = None
     """What to type instead."""
     severity: Severity = "error"
+    why: str | None = None
+    """What would go wrong, where the message alone does not say it."""
+    fix: str | None = None
+    """SQL, YAML or a command that mends it as it stands; alternatives on lines of their own."""
 
     def render(self, source_text: str) -> str:
         """The complete text for people, without a line break at the end."""
@@ -62,10 +66,11 @@ class Diagnostic:
             gutter = " " * len(number)
             text, caret = _excerpt(mask_secrets(lines[self.line - 1]), self.column, self.width)
             parts += [f" {gutter} |", f" {number} | {text}".rstrip(), f" {gutter} | {caret}"]
-        if self.help is not None:
-            first, *more = self.help.split("\n")
-            parts.append(f"   = help: {printable(first)}")
-            parts += [f"           {printable(line)}" for line in more]
+        for label, text in (("why", self.why), ("help", self.help), ("fix", self.fix)):
+            if text is not None:
+                first, *more = text.split("\n")
+                parts.append(f"   = {label + ':':<5} {printable(first)}")
+                parts += [f"           {printable(line)}" for line in more]
         return "\n".join(parts)
 
 
