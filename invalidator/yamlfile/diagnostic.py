@@ -66,9 +66,9 @@ class Diagnostic:
             gutter = " " * len(number)
             text, caret = _excerpt(mask_secrets(lines[self.line - 1]), self.column, self.width)
             parts += [f" {gutter} |", f" {number} | {text}".rstrip(), f" {gutter} | {caret}"]
-        for label, text in (("why", self.why), ("help", self.help), ("fix", self.fix)):
-            if text is not None:
-                first, *more = text.split("\n")
+        for label, advice in (("why", self.why), ("help", self.help), ("fix", self.fix)):
+            if advice is not None:
+                first, *more = advice.split("\n")
                 parts.append(f"   = {label + ':':<5} {printable(first)}")
                 parts += [f"           {printable(line)}" for line in more]
         return "\n".join(parts)

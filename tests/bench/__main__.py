@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import latency, memory, startup, throughput
+from tests.bench import latency, memory, rules, startup, throughput
 from tests.bench.report import Report
 from tests.bench.world import world
 
 
 def main() -> int:
     """Run the chosen parts."""
-    parts = ("throughput", "one_row", "latency", "memory", "startup")
+    parts = ("throughput", "one_row", "latency", "memory", "startup", "rules")
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help=f"of {', '.join(parts)}; default: all")
     parser.add_argument("--json", action="store_true", help="one JSON object per figure")
@@ -33,6 +33,8 @@ def main() -> int:
             throughput.measure(report, servers, rounds=rounds, rows=rows)
         if "one_row" in chosen:
             throughput.measure_one_row(report, servers, rounds=rounds, rows=rows // 3)
+        if "rules" in chosen:
+            rules.measure(report, servers, rounds=rounds, rows=rows)
         if "memory" in chosen:
             memory.measure_transaction(report, servers, rows=2_000_000)
             if not arguments.quick:

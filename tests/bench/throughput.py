@@ -104,7 +104,7 @@ def measure(report: Report, world: w.World, *, rounds: int, rows: int) -> None:
             Contender("ours_no_rule", ours("bench_columns", table="public.unwatched")),
         ]
         contenders += [Contender(r.name, r.drain, r.plugin) for r in rivals.available(report, world)]
-        _race(world, slot, contenders, rounds)
+        race(world, slot, contenders, rounds)
     by_name = {contender.name: contender for contender in contenders}
 
     def ratio(ours: str, theirs: str) -> list[float]:
@@ -137,14 +137,14 @@ def measure_one_row(report: Report, world: w.World, *, rounds: int, rows: int) -
             Contender("recvlogical_columns", recvlogical("bench_columns")),
             Contender("ours_columns", ours("bench_columns")),
         ]
-        _race(world, slot, contenders, rounds)
+        race(world, slot, contenders, rounds)
     theirs, mine = contenders
     ratios = [b.seconds / a.seconds for a, b in zip(mine.runs, theirs.runs, strict=True)]
     report.add("throughput_one_row", ratios, "x_recvlogical", at_least=1.0)
     report.add("consumer_cpu_one_row", [r.cpu_seconds / rows * 1e6 for r in mine.runs], "us/row")
 
 
-def _race(world: w.World, slot: str, contenders: list[Contender], rounds: int) -> None:
+def race(world: w.World, slot: str, contenders: list[Contender], rounds: int) -> None:
     end = w.end_of_wal(world)
     for _ in range(rounds):
         for contender in contenders:
