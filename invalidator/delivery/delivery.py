@@ -1,28 +1,19 @@
-"""One batch to all targets: L2, then L1, then L3; retried, repeated, and never lost by a required target.
-
-Every target has a *lane*: an inbox, and the number up to which it has applied everything. A lane takes from its inbox
-only what all required lanes of the inner layers have applied, so the order of the layers holds for each batch while
-no target waits for another one of its own layer. What piles up in an inbox meanwhile is merged into one application.
-
-This module is long because lanes and what joins them are one protocol of numbers, which reads best in one place.
-"""
+"""All lanes, the order of their layers, and what is applied again later."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from invalidator.batching import coalesce
 from invalidator.batching.schedule import Schedule
-from invalidator.errors import TargetError, TargetThrottled
-from invalidator.model import Applied, Batch, Invalidation, Layer
+from invalidator.delivery.lane import Entry, Item, Lane
+from invalidator.model import Batch, Invalidation, Layer
 from invalidator.ports import Options, RetryOptions
 
 if TYPE_CHECKING:
@@ -40,187 +31,18 @@ class Settings(Options):
     earliest are applied before their time."""
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A batch on its way: finished when every required lane has passed it and nothing holds it any more."""
-
-    sequence: int
-    batch: Batch
-    on_finished: Callable[[], None]
-    holds: int = 1  # the lanes together; each repeat adds one
-
-    followers: list[Callable[[], None]] = field(default_factory=list)
-    """Empty batches behind it: they finish with it."""
-
-    def release(self) -> None:
-        """Let go of one hold; the last one finishes the batch."""
-        self.holds -= 1
-        if self.holds == 0:
-            self.on_finished()
-            for follower in self.followers:
-                follower()
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    """What one lane still has to apply."""
-
-    sequence: int
-    batch: Batch
-    entry: _Entry
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Repeat:
     """What is applied again, whose positions it holds, and for which lane (None: all)."""
 
     invalidation: Invalidation
-    entries: tuple[_Entry, ...]
+    entries: tuple[Entry, ...]
     lane: Lane | None
 
     def release(self) -> None:
         """Let the positions go."""
         for entry in self.entries:
             entry.release()
-
-
-class Lane:
-    """One target with its inbox. Applies in order, retries, and tells how far it has come."""
-
-    def __init__(
-        self,
-        target: Target,
-        *,
-        required: bool,
-        retry: RetryOptions,
-        state: TargetState,
-        delivery: Delivery,
-    ) -> None:
-        self.target = target
-        self.required = required
-        self.state = state
-        self.applied = 0
-        self.pending_items = 0
-        self._throttled_seconds = 0.0
-        self._retry = retry
-        self._delivery = delivery
-        self._inbox: deque[_Item] = deque()
-        self._wakeup = asyncio.Event()
-
-    def __repr__(self) -> str:
-        return f"<Lane {self.target.name} applied={self.applied} inbox={len(self._inbox)} items={self.pending_items}>"
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is left to apply."""
-        return not self._inbox and not self.state.in_flight
-
-    def put(self, sequence: int, batch: Batch, entry: _Entry) -> None:
-        """Add one batch to the inbox."""
-        size = len(batch.invalidation)
-        self._inbox.append(_Item(sequence, batch, entry, size))
-        self._count(size)
-        self._wakeup.set()
-
-    def wake(self) -> None:
-        """Look at the inbox again: an inner layer has come further."""
-        if self._inbox:
-            self._wakeup.set()
-
-    async def run(self) -> None:
-        """Apply whatever may be applied, until cancelled."""
-        while True:
-            items = self._take()
-            if not items:
-                self._wakeup.clear()
-                await self._wakeup.wait()
-                continue
-            self.state.in_flight = 1
-            try:
-                batch = coalesce.merge([item.batch for item in items])
-                is_applied = await self._apply(batch)
-            finally:
-                self.state.in_flight = 0
-                waited = getattr(self.target, "rate_limit_wait_seconds", 0.0)  # for its own token bucket
-                self.state.rate_limit_wait_seconds = self._throttled_seconds + waited
-            self.applied = items[-1].sequence
-            self._count(-sum(item.size for item in items))
-            # A repeat is not repeated, also when it was applied together with something fresh.
-            fresh = [item for item in items if not item.batch.is_repeat] if is_applied else []
-            self._delivery.passed(self, fresh)
-
-    def abandon_excess(self, limit: int) -> None:
-        """Best effort only: give the oldest batches up until the inbox is within the limit."""
-        dropped = 0
-        while self.pending_items > limit and len(self._inbox) > (limit > 0):  # the last one carries the number on
-            item = self._inbox.popleft()
-            dropped += item.size
-            self._count(-item.size)
-        if dropped:
-            self._delivery.events.delivery_abandoned(self.target.name, items=dropped)
-
-    def _count(self, items: int) -> None:
-        self.pending_items += items
-        self.state.pending_items = self.pending_items
-
-    def _take(self) -> list[_Item]:
-        """Everything that the inner layers have passed, up to the size of one application."""
-        gate = self._delivery.gate(self.target.layer)
-        items: list[_Item] = []
-        size = 0
-        while self._inbox and self._inbox[0].sequence <= gate and size < self._delivery.max_application_items:
-            item = self._inbox.popleft()
-            size += item.size
-            items.append(item)
-        return items
-
-    async def _apply(self, batch: Batch) -> bool:
-        """Apply, and again, until done (True) or, best effort only, given up at the deadline (False)."""
-        clock = self._delivery.clock
-        started = clock.monotonic()
-        for attempt in itertools.count(1):
-            try:
-                applied = await self.target.apply(batch)
-            except TargetError as error:
-                if error.remaining is not None:
-                    batch = replace(batch, invalidation=error.remaining)
-                if not self.required and clock.monotonic() - started >= self._retry.deadline_seconds:
-                    self._delivery.events.delivery_abandoned(self.target.name, items=len(batch.invalidation))
-                    return False
-                await self._pause(error, attempt)
-            else:
-                self._report(batch, applied, clock.monotonic() - started)
-                return True
-        raise AssertionError  # pragma: no cover  (count() does not end)
-
-    async def _pause(self, error: TargetError, attempt: int) -> None:
-        """Full jitter: a random wait under a bound that doubles, so that many daemons do not knock together."""
-        bound = min(self._retry.max_delay_seconds, self._retry.initial_delay_seconds * 2 ** min(attempt - 1, 30))
-        wait = random.uniform(0, bound)  # noqa: S311  (jitter, not a secret)
-        if isinstance(error, TargetThrottled):
-            wait += error.retry_after_seconds
-            self._throttled_seconds += wait
-        self._delivery.events.delivery_failed(
-            self.target.name,
-            error=str(error),
-            result=error.result,
-            attempt=attempt,
-            retry_in_seconds=wait,
-            now=self._delivery.clock.time(),
-        )
-        self._delivery.progress.set()  # nobody need wait for a failing lane
-        await self._delivery.clock.sleep(wait)
-
-    def _report(self, batch: Batch, applied: Applied, seconds: float) -> None:
-        if not batch.invalidation and batch.heartbeat is None:
-            return  # nobody was asked: that says nothing about the target
-        if applied == Applied() and batch.heartbeat is None:
-            return  # the batch named nothing for this target: no call was made
-        age = None
-        if batch.oldest_commit_time is not None:
-            age = max(0.0, self._delivery.server_time() - batch.oldest_commit_time)
-        self._delivery.events.batch_applied(self.target.name, applied, seconds=seconds, age_seconds=age)
 
 
 class Delivery:
@@ -254,7 +76,7 @@ class Delivery:
         self._first = [lane for lane in self._lanes if order.index(lane.target.layer) == innermost]
         self._required = [lane for lane in self._lanes if lane.required]
         self._sequence = 0
-        self._entries: deque[_Entry] = deque()
+        self._entries: deque[Entry] = deque()
         # Fresh invalidations matter more than repeats, which therefore take no more than half of the room.
         self._repeats: Schedule[_Repeat] = Schedule(settings.max_pending_items // 2)
         self._repeat_added = asyncio.Event()
@@ -326,7 +148,7 @@ class Delivery:
         """Unix seconds on the database server's clock."""
         return self.clock.time() + self.events.state.source.clock_offset_seconds
 
-    def passed(self, lane: Lane, fresh: Sequence[_Item]) -> None:
+    def passed(self, lane: Lane, fresh: Sequence[Item]) -> None:
         """Take note that a lane has come up to its number; ``fresh`` is what it applied for the first time."""
         delays = getattr(lane.target, "repeat_after_seconds", ())
         if fresh and delays:
@@ -351,7 +173,7 @@ class Delivery:
 
     def _submit(self, batch: Batch, on_finished: Callable[[], None], lane: Lane | None = None) -> None:
         self._sequence += 1
-        entry = _Entry(self._sequence, batch, on_finished)
+        entry = Entry(self._sequence, batch, on_finished)
         self._entries.append(entry)
         if self.events.state.oldest_unfinished_commit is None:
             self.events.state.oldest_unfinished_commit = batch.oldest_commit_time
@@ -364,12 +186,12 @@ class Delivery:
         if not self._required:
             self._advance()
 
-    def _repeat_rules(self, entry: _Entry) -> None:
+    def _repeat_rules(self, entry: Entry) -> None:
         for delays, part in entry.batch.invalidation.repeats.items():
             for delay in delays:
                 self._schedule(delay, part, (entry,), None)
 
-    def _repeat_purge(self, lane: Lane, fresh: Sequence[_Item], delays: Sequence[float]) -> None:
+    def _repeat_purge(self, lane: Lane, fresh: Sequence[Item], delays: Sequence[float]) -> None:
         """Purge again later: a response that was being rendered during the purge is stored stale."""
         invalidation = coalesce.merge([item.batch for item in fresh]).invalidation
         entries = tuple(item.entry for item in fresh) if lane.required else ()
@@ -379,7 +201,7 @@ class Delivery:
             for delay in delays:
                 self._schedule(delay, part, entries, lane)
 
-    def _schedule(self, delay: float, part: Invalidation, entries: tuple[_Entry, ...], lane: Lane | None) -> None:
+    def _schedule(self, delay: float, part: Invalidation, entries: tuple[Entry, ...], lane: Lane | None) -> None:
         for entry in entries:
             entry.holds += 1
         self._repeats.add(self.clock.monotonic() + delay, len(part), _Repeat(part, entries, lane))

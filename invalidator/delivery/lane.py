@@ -1,0 +1,193 @@
+"""One target with its inbox: applied in order, retried, and never ahead of the inner layers.
+
+A lane's number says up to which batch it has applied everything. It takes from its inbox only what all required lanes
+of the inner layers have applied, and what has piled up meanwhile is merged into one application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from invalidator.batching import coalesce
+from invalidator.errors import TargetError, TargetThrottled
+from invalidator.model import Applied, Batch
+
+if TYPE_CHECKING:
+    from invalidator.delivery.delivery import Delivery
+    from invalidator.ports import RetryOptions, Target
+    from invalidator.telemetry.state import TargetState
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A batch on its way: finished when every required lane has passed it and nothing holds it any more."""
+
+    sequence: int
+    batch: Batch
+    on_finished: Callable[[], None]
+    holds: int = 1  # the lanes together; each repeat adds one
+
+    followers: list[Callable[[], None]] = field(default_factory=list)
+    """Empty batches behind it: they finish with it."""
+
+    def release(self) -> None:
+        """Let go of one hold; the last one finishes the batch."""
+        self.holds -= 1
+        if self.holds == 0:
+            self.on_finished()
+            for follower in self.followers:
+                follower()
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """What one lane still has to apply."""
+
+    sequence: int
+    batch: Batch
+    entry: Entry
+    size: int
+
+
+class Lane:
+    """One target with its inbox. Applies in order, retries, and tells how far it has come."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        required: bool,
+        retry: RetryOptions,
+        state: TargetState,
+        delivery: Delivery,
+    ) -> None:
+        self.target = target
+        self.required = required
+        self.state = state
+        self.applied = 0
+        self.pending_items = 0
+        self._throttled_seconds = 0.0
+        self._retry = retry
+        self._delivery = delivery
+        self._inbox: deque[Item] = deque()
+        self._wakeup = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.target.name} applied={self.applied} inbox={len(self._inbox)} items={self.pending_items}>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to apply."""
+        return not self._inbox and not self.state.in_flight
+
+    def put(self, sequence: int, batch: Batch, entry: Entry) -> None:
+        """Add one batch to the inbox."""
+        size = len(batch.invalidation)
+        self._inbox.append(Item(sequence, batch, entry, size))
+        self._count(size)
+        self._wakeup.set()
+
+    def wake(self) -> None:
+        """Look at the inbox again: an inner layer has come further."""
+        if self._inbox:
+            self._wakeup.set()
+
+    async def run(self) -> None:
+        """Apply whatever may be applied, until cancelled."""
+        while True:
+            items = self._take()
+            if not items:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+                continue
+            self.state.in_flight = 1
+            try:
+                batch = coalesce.merge([item.batch for item in items])
+                is_applied = await self._apply(batch)
+            finally:
+                self.state.in_flight = 0
+                waited = getattr(self.target, "rate_limit_wait_seconds", 0.0)  # for its own token bucket
+                self.state.rate_limit_wait_seconds = self._throttled_seconds + waited
+            self.applied = items[-1].sequence
+            self._count(-sum(item.size for item in items))
+            # A repeat is not repeated, also when it was applied together with something fresh.
+            fresh = [item for item in items if not item.batch.is_repeat] if is_applied else []
+            self._delivery.passed(self, fresh)
+
+    def abandon_excess(self, limit: int) -> None:
+        """Best effort only: give the oldest batches up until the inbox is within the limit."""
+        dropped = 0
+        while self.pending_items > limit and len(self._inbox) > (limit > 0):  # the last one carries the number on
+            item = self._inbox.popleft()
+            dropped += item.size
+            self._count(-item.size)
+        if dropped:
+            self._delivery.events.delivery_abandoned(self.target.name, items=dropped)
+
+    def _count(self, items: int) -> None:
+        self.pending_items += items
+        self.state.pending_items = self.pending_items
+
+    def _take(self) -> list[Item]:
+        """Everything that the inner layers have passed, up to the size of one application."""
+        gate = self._delivery.gate(self.target.layer)
+        items: list[Item] = []
+        size = 0
+        while self._inbox and self._inbox[0].sequence <= gate and size < self._delivery.max_application_items:
+            item = self._inbox.popleft()
+            size += item.size
+            items.append(item)
+        return items
+
+    async def _apply(self, batch: Batch) -> bool:
+        """Apply, and again, until done (True) or, best effort only, given up at the deadline (False)."""
+        clock = self._delivery.clock
+        started = clock.monotonic()
+        for attempt in itertools.count(1):
+            try:
+                applied = await self.target.apply(batch)
+            except TargetError as error:
+                if error.remaining is not None:
+                    batch = replace(batch, invalidation=error.remaining)
+                if not self.required and clock.monotonic() - started >= self._retry.deadline_seconds:
+                    self._delivery.events.delivery_abandoned(self.target.name, items=len(batch.invalidation))
+                    return False
+                await self._pause(error, attempt)
+            else:
+                self._report(batch, applied, clock.monotonic() - started)
+                return True
+        raise AssertionError  # pragma: no cover  (count() does not end)
+
+    async def _pause(self, error: TargetError, attempt: int) -> None:
+        """Full jitter: a random wait under a bound that doubles, so that many daemons do not knock together."""
+        bound = min(self._retry.max_delay_seconds, self._retry.initial_delay_seconds * 2 ** min(attempt - 1, 30))
+        wait = random.uniform(0, bound)  # noqa: S311  (jitter, not a secret)
+        if isinstance(error, TargetThrottled):
+            wait += error.retry_after_seconds
+            self._throttled_seconds += wait
+        self._delivery.events.delivery_failed(
+            self.target.name,
+            error=str(error),
+            result=error.result,
+            attempt=attempt,
+            retry_in_seconds=wait,
+            now=self._delivery.clock.time(),
+        )
+        self._delivery.progress.set()  # nobody need wait for a failing lane
+        await self._delivery.clock.sleep(wait)
+
+    def _report(self, batch: Batch, applied: Applied, seconds: float) -> None:
+        if not batch.invalidation and batch.heartbeat is None:
+            return  # nobody was asked: that says nothing about the target
+        if applied == Applied() and batch.heartbeat is None:
+            return  # the batch named nothing for this target: no call was made
+        age = None
+        if batch.oldest_commit_time is not None:
+            age = max(0.0, self._delivery.server_time() - batch.oldest_commit_time)
+        self._delivery.events.batch_applied(self.target.name, applied, seconds=seconds, age_seconds=age)
