@@ -5,23 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
 
-from invalidator.demo.servers.directory import ServerDirectory
 from invalidator.demo.servers.locate import find_postgres, reachable
-from invalidator.demo.servers.process import (
-    PortTaken,
-    ServerFailed,
-    end,
-    log_tail,
-    on_free_port,
-    spawn,
-    unprivileged_account,
-    wait_until,
-)
+from invalidator.demo.servers.process import ServerFailed, end, log_tail, spawn, unprivileged_account, wait_until
+from invalidator.demo.servers.server import Server
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -45,7 +35,7 @@ _INTERRUPT: Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate"
 StopMode = Literal["smart", "fast", "immediate"]
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """A running cluster with ``wal_level=logical``; everything of it is gone after :meth:`close`.
 
     As root it runs as ``postgres`` or ``nobody``. Its only user ``postgres`` has a random password, because
@@ -60,53 +50,17 @@ class PostgresServer:
         ServerFailed: the cluster cannot be made or started; the message holds the log.
     """
 
+    ending = signal.SIGQUIT
+
     def __init__(self, *, binaries: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
-        self._account = unprivileged_account()
-        self._base = ServerDirectory("pg", self._account)
-        self._data = self._base / "data"
-        self._log = self._base / "log"
+        self._found = binaries
         self._password = secrets.token_hex(16)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._settings = {**_SETTINGS, "unix_socket_directories": str(self._base.path), **(settings or {})}
-        self.port = 0
-        try:
-            found = binaries or find_postgres()
-            # bin, lib and share lie beside each other and belong together.
-            tree = found.parent.parent
-            self.binaries = reachable(found / "postgres", tree, self._base.path, self._account).parent
-            self._initialise()
-            self.port = on_free_port(self._start)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._settings = {**_SETTINGS, **(settings or {})}
+        super().__init__("pg", unprivileged_account())
 
     def dsn(self, database: str = "postgres") -> str:
         """A libpq URI of the superuser for one database."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self.port}/{database}"
-
-    @property
-    def pid(self) -> int:
-        """The postmaster."""
-        if self._process is None:
-            msg = "the server is not started"
-            raise ServerFailed(msg)
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the postmaster lives."""
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Start again on the same port with the same data. Does nothing while the server runs."""
-        if not self.running:
-            self._start(self.port)
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Shut down and wait for the end, in the sense of ``pg_ctl stop -m``.
@@ -115,25 +69,19 @@ class PostgresServer:
         """
         end(self._process, _INTERRUPT[mode])
 
-    def kill(self) -> None:
-        """End the postmaster with SIGKILL; the next start recovers from the WAL."""
-        end(self._process, signal.SIGKILL)
-
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop and start on the same port."""
         self.stop(mode)
         self.start()
 
-    def log_tail(self) -> str:
-        """The end of the server's log."""
-        return log_tail(self._log)
-
-    def close(self) -> None:
-        """End the server and remove its directory."""
-        if self.running and self._process is not None:
-            self._process.send_signal(signal.SIGCONT)  # a stopped process would not see the next signal
-            end(self._process, signal.SIGQUIT)
-        self._base.remove()
+    def _prepare(self) -> None:
+        self._settings.setdefault("unix_socket_directories", str(self._base.path))
+        self._data = self._base / "data"
+        found = self._found or find_postgres()
+        # bin, lib and share lie beside each other and belong together.
+        tree = found.parent.parent
+        self.binaries = reachable(found / "postgres", tree, self._base.path, self._account).parent
+        self._initialise()
 
     def _initialise(self) -> None:
         secret = self._base / "password"
@@ -186,9 +134,7 @@ class PostgresServer:
         text = log_tail(self._log, since=written)
         if "pre-existing shared memory block" in text or 'lock file "postmaster.pid" already exists' in text:
             return False
-        failure = PortTaken if "already in use" in text else ServerFailed
-        msg = f"postgres ended with code {process.returncode}:\n{text}"
-        raise failure(msg)
+        raise self._ended(self.binaries / "postgres", text)
 
     def _is_ready(self, pid: int) -> bool:
         """What ``pg_ctl -w`` looks at: first line the pid, eighth the state (miscadmin.h, LOCK_FILE_LINE_*)."""

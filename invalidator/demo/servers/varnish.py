@@ -9,20 +9,11 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
-from invalidator.demo.servers.directory import ServerDirectory
 from invalidator.demo.servers.locate import ServerMissing
-from invalidator.demo.servers.process import (
-    PortTaken,
-    ServerFailed,
-    end,
-    log_tail,
-    on_free_port,
-    spawn,
-    unprivileged_account,
-    wait_until,
-)
+from invalidator.demo.servers.process import spawn, unprivileged_account, wait_until
+from invalidator.demo.servers.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +48,7 @@ def find_varnish() -> Path:
     return Path(binary)
 
 
-class VarnishServer:
+class VarnishServer(Server):
     """A running Varnish in front of one origin; everything of it is gone after :meth:`close`.
 
     Args:
@@ -69,23 +60,12 @@ class VarnishServer:
         ServerFailed: it does not start; the message holds its log.
     """
 
+    ending = signal.SIGTERM
+
     def __init__(self, origin_port: int, vcl: Path) -> None:
-        self._base = ServerDirectory("varnish", unprivileged_account())
-        self._log = self._base / "log"
-        self._process: subprocess.Popen[bytes] | None = None
-        try:
-            self._binary = find_varnish()
-            self._write_vcl(origin_port, vcl)
-            self.port = on_free_port(self._start)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._origin_port = origin_port
+        self._vcl = vcl
+        super().__init__("varnish", unprivileged_account())
 
     @property
     def url(self) -> str:
@@ -106,10 +86,9 @@ class VarnishServer:
         ]  # fmt: skip
         return spawn(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
-    def close(self) -> None:
-        """End the server and remove its directory."""
-        end(self._process, signal.SIGTERM)
-        self._base.remove()
+    def _prepare(self) -> None:
+        self._binary = find_varnish()
+        self._write_vcl(self._origin_port, self._vcl)
 
     def _write_vcl(self, origin_port: int, vcl: Path) -> None:
         # Copied, because Varnish reads VCL as a user of its own, for whom our files may lie too deep.
@@ -129,10 +108,7 @@ class VarnishServer:
 
         def answers() -> bool:
             if process.poll() is not None:
-                text = log_tail(self._log)
-                failure = PortTaken if "already in use" in text else ServerFailed
-                msg = f"varnishd ended with code {process.returncode}:\n{text}"
-                raise failure(msg)
+                raise self._ended(self._binary, self.log_tail())
             return _answers(f"http://127.0.0.1:{port}/.well-known/invalidator")
 
         wait_until(answers, what=f"varnishd on port {port} answers")
