@@ -19,7 +19,7 @@ from invalidator.postgres.catalog.facts import (
     Slot,
     Table,
 )
-from invalidator.postgres.catalog.queries import partition_root, publications, role, server, slot, tables
+from invalidator.postgres.catalog.queries import partition_root, publications, role, server, slot, table_names, tables
 
 __all__ = [
     "KINDS",
@@ -38,5 +38,6 @@ __all__ = [
     "role",
     "server",
     "slot",
+    "table_names",
     "tables",
 ]

@@ -28,6 +28,8 @@ class Column:
     is_not_null: bool
     generated: str
     """``s`` stored, ``v`` virtual, empty for an ordinary column."""
+    is_toastable: bool = False
+    """Values can be so long that they are stored apart (TOAST); unchanged, they are then not sent by UPDATE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Table:
     """Other tables inherit from it (INHERITS; partitions do not count)."""
     columns: tuple[Column, ...]
     indexes: tuple[Index, ...]
+    parent_oid: int | None = None
+    """The partitioned table right over this partition."""
 
     @property
     def full_name(self) -> str:

@@ -55,7 +55,9 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
         )
         SELECT c.oid::bigint, n.nspname, c.relname, c.relkind, c.relpersistence = 'p',
                CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid::bigint END, c.relreplident,
-               c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
+               c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid),
+               CASE WHEN c.relispartition THEN (
+                   SELECT i.inhparent::bigint FROM pg_inherits i WHERE i.inhrelid = c.oid) END
           FROM wanted
           JOIN pg_class c USING (oid)
           JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -78,9 +80,29 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
             has_children=has_children,
             columns=columns.get(oid, ()),
             indexes=indexes.get(oid, ()),
+            parent_oid=parent,
         )
-        for oid, schema, name, kind, is_permanent, root, identity, has_children in rows
+        for oid, schema, name, kind, is_permanent, root, identity, has_children, parent in rows
     )
+
+
+async def table_names(connection: psycopg.AsyncConnection[Any], *, limit: int = 5000) -> tuple[str, ...]:
+    """``schema.table`` of what the database holds, for suggestions."""
+    rows = await _fetch(
+        connection,
+        """
+        SELECT n.nspname || '.' || c.relname
+          FROM pg_class c
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+           AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+           AND n.nspname NOT LIKE 'pg!_toast%%' ESCAPE '!' AND n.nspname NOT LIKE 'pg!_temp%%' ESCAPE '!'
+         ORDER BY 1
+         LIMIT %s
+        """,
+        [limit],
+    )
+    return tuple(name for (name,) in rows)
 
 
 async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Publication]:
@@ -187,8 +209,12 @@ async def _columns(connection: psycopg.AsyncConnection[Any], oids: list[int]) ->
         connection,
         """
         SELECT attrelid::bigint, attname, atttypid::bigint, format_type(atttypid, atttypmod), attnotnull,
-               attgenerated
+               attgenerated,
+               -- A partitioned table has no TOAST table of its own; a short varchar(n) is never moved there.
+               (c.reltoastrelid <> 0 OR c.relkind = 'p') AND attlen = -1 AND attstorage IN ('x', 'e')
+               AND NOT (atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod BETWEEN 4 AND 504)
           FROM pg_attribute
+          JOIN pg_class c ON c.oid = attrelid
          WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped
          ORDER BY attrelid, attnum
         """,
