@@ -65,6 +65,26 @@ async def test_only_what_is_left_remains_after_a_failure_in_the_middle(
     await target.close()
 
 
+async def test_a_scan_begins_again_when_its_connection_was_replaced(resp_server: ScriptedRedis) -> None:
+    """A cursor means nothing to another server: going on with it would leave keys out."""
+    target = keys_target(resp_server)
+
+    def half_way(command: Command) -> Answer:
+        if command[0] != b"SCAN":
+            return well(command)
+        target._client.generation += command[1] != b"0"  # the second piece comes from another connection
+        return b"*2\r\n$1\r\n7\r\n*0\r\n"
+
+    resp_server.answer = half_way
+    batch = Batch(Invalidation(key_patterns={b"user:*"}))
+    with pytest.raises(TargetUnavailable, match="in the middle of a SCAN") as caught:
+        await target.apply(batch)
+    resp_server.answer = well
+    await target.apply(Batch(caught.value.remaining or Invalidation()))
+    assert [command[1] for command in resp_server.commands if command[0] == b"SCAN"][-1] == b"0"
+    await target.close()
+
+
 async def test_tags_that_are_finished_do_not_remain(resp_server: ScriptedRedis) -> None:
     target = keys_target(resp_server, tags_per_call=2)
     failing(resp_server, b"EVALSHA", 2, b"-BUSY a script is running\r\n")
