@@ -1,6 +1,6 @@
-"""The reference pages of settings and command line, made from the code.
+"""The reference pages of settings, command line and findings, made from the code.
 
-``python -m invalidator.cli._reference settings`` (or ``cli``) prints one.
+``python -m invalidator.cli._reference settings`` (or ``cli``, or ``findings``) prints one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import click
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
-from invalidator import registry
+from invalidator import codes, registry
 from invalidator.cli import verbs
 from invalidator.config import loading
 from invalidator.config.variables import variable
@@ -70,6 +70,23 @@ def command_page() -> str:
         command = verbs.get_command(context, name)
         if command is not None:
             lines += _verb(command, click.Context(command, info_name=name, parent=context))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def findings_page() -> str:
+    """All codes that a finding may carry."""
+    lines = ["# Findings", "", _GENERATED.format(page="findings"), ""]
+    lines += ["What `invalidator check`, the start of the daemon and a reload may find, by code. `invalidator check"]
+    lines += ["--explain CODE` prints one of these sections. A finding has its place (`file:line:column`, characters"]
+    lines += [
+        "counted from 1), often a reason (`why`), what to write (`help`), and what mends it as it stands (`fix`)."
+    ]
+    lines += ["An *error* keeps rules and settings from being used; a *warning* fails `check --strict`; an *info* is a"]
+    lines += ["hint.", ""]
+    for title, explained in codes.chapters().items():
+        lines += [f"## {title}", ""]
+        for code in explained:
+            lines += [codes.page(code, level=3), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -155,7 +172,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"settings": settings_page, "cli": command_page}
+PAGES = {"settings": settings_page, "cli": command_page, "findings": findings_page}
 
 if __name__ == "__main__":
     sys.stdout.write(PAGES[sys.argv[1]]())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from invalidator.cli._exits import Exit
 from invalidator.cli._options import settings_options, split_overrides
 from invalidator.cli._report import Report, report_options, show
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @settings_options
 @report_options
+@click.option("--explain", "explained", metavar="CODE", help="Print what a code means, and check nothing.")
 def command(
     files: tuple[Path, ...],
     settings_file: Path | None,
     overrides: tuple[str, ...],
+    explained: str | None,
     *,
     strict: bool,
     form: str,
@@ -32,6 +35,9 @@ def command(
     FILES are rule files or directories of them; without any, those of the settings. With FILES and no settings file,
     the rules alone are checked. Exit code 1 means that something is wrong.
     """
+    if explained is not None:
+        click.echo(_explanation(explained))
+        return Exit.FINE
     report = Report()
     settings = _settings(report, settings_file, overrides, is_needed=not files)
     paths = list(files) or (list(settings.rules) if settings is not None else [])
@@ -39,6 +45,18 @@ def command(
         _rules(report, paths, settings)
     show(report, "json" if as_json else form)
     return report.exit_code(strict=strict)
+
+
+def _explanation(name: str) -> str:
+    from invalidator import codes
+
+    code = codes.find(name)
+    if code is None:
+        near = codes.similar(name)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(codes.all_codes())}"
+        msg = f"there is no code '{name}': {hint}"
+        raise click.UsageError(msg)
+    return codes.page(code)
 
 
 def _settings(

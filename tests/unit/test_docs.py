@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -15,10 +14,6 @@ from invalidator.rules.schema import RuleFile
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RULES_PAGE = ROOT / "docs" / "reference" / "rules.md"
-RULE_READERS = [
-    *(ROOT / "invalidator" / "yamlfile").glob("*.py"),
-    *(ROOT / "invalidator" / "rules" / name for name in ("schema.py", "assembly.py", "document.py", "template.py")),
-]
 
 
 def yaml_blocks() -> list[tuple[str, str]]:
@@ -32,7 +27,6 @@ def yaml_blocks() -> list[tuple[str, str]]:
     return found
 
 
-ENCODINGS = {"utf-8", "utf-8-sig"}
 BLOCKS = yaml_blocks()
 RULE_BLOCKS = [(place, text) for place, text in BLOCKS if re.search(r"^rules:\s*$", text, re.MULTILINE)]
 
@@ -66,19 +60,3 @@ def test_every_filter_and_fact_of_templates_is_documented() -> None:
     assert [name for name in template.FILTERS if f"`{name}`" not in text] == []
     assert f"`{template.DEFAULT}:" in text
     assert [name for name in template.META if f"{{meta.{name}}}" not in text] == []
-
-
-def test_every_code_of_a_message_about_rules_is_documented_and_no_other() -> None:
-    used = {
-        node.value
-        for path in RULE_READERS
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and re.fullmatch(r"[a-z]+(?:-[a-z0-9]+)+", node.value)
-    }
-    messages = RULES_PAGE.read_text(encoding="utf-8").split("## Messages", 1)[1]
-    documented = {
-        code for line in re.findall(r"^\| (`.*?`) \|", messages, re.MULTILINE) for code in re.findall(r"`(.*?)`", line)
-    }
-    assert documented == used - ENCODINGS

@@ -293,7 +293,7 @@ def test_config_shows_values_with_origin_and_no_secret(project: Path) -> None:
 # -- reference pages -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", ["cli", "settings"])
+@pytest.mark.parametrize("page", ["cli", "findings", "settings"])
 def test_the_reference_page_is_what_the_code_says(page: str) -> None:
     pages = importlib.import_module("invalidator.cli._reference").PAGES
     written = Path(f"docs/reference/{page}.md").read_text()
@@ -304,3 +304,12 @@ def test_every_exit_code_is_documented() -> None:
     text = Path("docs/reference/exit-codes.md").read_text()
     for code in Exit:
         assert f"| {code.value} |" in text
+
+
+def test_check_explains_a_code_and_knows_what_was_meant(tmp_path: Path) -> None:
+    result = run(tmp_path, "check", "--explain", "glob-in-key")
+    assert result.returncode == 0
+    assert result.stdout.startswith("# `glob-in-key`\n")
+    unknown = run(tmp_path, "check", "--explain", "glob-in-keys")
+    assert unknown.returncode == Exit.USAGE
+    assert "did you mean glob-in-key" in unknown.stderr

@@ -1,0 +1,86 @@
+"""Codes about what a rule means, known from the rule files alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from invalidator.codes._explanation import Code
+
+TITLE: Final = "Rules"
+
+CODES: Final = (
+    Code(
+        "duplicate-rule",
+        "error",
+        "Two rules have the same name. Names are unique over all files.",
+        "The name is the label of metrics and logs; two rules of one name could not be told apart.",
+        "version: 1\nrules:\n"
+        '  - {name: user, table: public.users, invalidate: {keys: ["user:{id}"]}}\n'
+        '  - {name: user, table: public.people, invalidate: {keys: ["person:{id}"]}}',
+        "version: 1\nrules:\n"
+        '  - {name: user, table: public.users, invalidate: {keys: ["user:{id}"]}}\n'
+        '  - {name: person, table: public.people, invalidate: {keys: ["person:{id}"]}}',
+    ),
+    Code(
+        "empty-invalidate",
+        "error",
+        "The rule names nothing that could be dropped.",
+        "It would look like a rule that works.",
+        "invalidate: {}",
+        'invalidate: {keys: ["user:{id}"]}',
+    ),
+    Code(
+        "changed-without-update",
+        "warning",
+        "`changed:` narrows updates, and the rule's `events:` hold no update.",
+        "Either `update` is missing in `events:`, and a changed row leaves its entries stale, or `changed:` says"
+        " nothing.",
+        'events: [insert, delete]\nchanged: [email]\ninvalidate: {keys: ["user:{id}"]}',
+        'events: [insert, update, delete]\nchanged: [email]\ninvalidate: {keys: ["user:{id}"]}',
+    ),
+    Code(
+        "same-target",
+        "warning",
+        "Another rule names the same for the same table and event.",
+        "Usually one of the two is left over. Nothing is dropped twice, but a change of one rule has no effect.",
+        "version: 1\nrules:\n"
+        '  - {name: user, table: public.users, invalidate: {keys: ["user:{id}"]}}\n'
+        '  - {name: profile, table: public.users, invalidate: {keys: ["user:{id}"]}}',
+        "version: 1\nrules:\n"
+        '  - {name: user, table: public.users, invalidate: {keys: ["user:{id}"]}}\n'
+        '  - {name: profile, table: public.users, invalidate: {keys: ["profile:{id}"]}}',
+    ),
+    Code(
+        "row-in-coarse",
+        "error",
+        "A coarse form holds a row value, or a fact of one change such as `{meta.xid}`.",
+        "The coarse form is applied when no row is known: after a TRUNCATE, a bulk change or a gap.",
+        'invalidate: {keys: ["user:{id}"]}\ncoarse: {keys: ["user:{id}"]}',
+        'invalidate: {keys: ["user:{id}"]}\ncoarse: {keys: ["user:*"]}',
+    ),
+    Code(
+        "coarse-missing",
+        "error",
+        "A rule has CDN tags over row values, and no coarse CDN tag.",
+        "CDNs know no patterns, so none can be derived: after a TRUNCATE or a gap nobody could tell what is stale"
+        " there. Or consent with `purge_all_on_gap: true` in the target's settings.",
+        'invalidate: {cdn: ["product-{id}"]}',
+        'invalidate: {cdn: ["product-{id}"]}\ncoarse: {cdn: [products]}',
+    ),
+    Code(
+        "coarse-derived",
+        "info",
+        "The coarse form of this rule is likely to be used, and scans all of Redis for a pattern.",
+        "A tag set that all of these keys are in costs one read instead of a SCAN over every key.",
+        'bulk_over: 100\ninvalidate: {keys: ["user:{id}"]}',
+        'bulk_over: 100\ninvalidate: {keys: ["user:{id}"]}\ncoarse: {tags: [users]}',
+    ),
+    Code(
+        "pattern-too-wide",
+        "warning",
+        "The pattern derived for the coarse form has less than three literal characters.",
+        "It would drop nearly everything, also what other applications keep in the same Redis.",
+        'invalidate: {keys: ["u{id}"]}',
+        'invalidate: {keys: ["user:{id}"]}',
+    ),
+)

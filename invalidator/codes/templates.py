@@ -1,0 +1,53 @@
+"""Codes about one template."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from invalidator.codes._explanation import Code
+
+TITLE: Final = "Templates"
+
+CODES: Final = (
+    Code(
+        "template-syntax",
+        "error",
+        "The template cannot be read; the caret stands where it stops making sense.",
+        "",
+        'invalidate: {keys: ["user:{id"]}',
+        'invalidate: {keys: ["user:{id}"]}',
+    ),
+    Code(
+        "unknown-filter",
+        "error",
+        "There is no filter of this name.",
+        "",
+        'invalidate: {keys: ["user:{name|lowercase}"]}',
+        'invalidate: {keys: ["user:{name|lower}"]}',
+    ),
+    Code(
+        "unknown-meta",
+        "error",
+        "There is no such fact of a change.",
+        "",
+        'invalidate: {keys: ["{meta.tabel}:{id}"]}',
+        'invalidate: {keys: ["{meta.table}:{id}"]}',
+    ),
+    Code(
+        "unconfined-template",
+        "error",
+        "Nothing literal stands before the first row value, or before a `*`. The prefix counts as literal.",
+        "A row whose value is `session:42` could drop whatever it names.",
+        'invalidate: {keys: ["{slug}"]}',
+        'invalidate: {keys: ["post:{slug}"]}',
+    ),
+    Code(
+        "glob-in-key",
+        "error",
+        "`*`, `?` or `[` stands where an exact name is meant. For a CDN tag this is a warning.",
+        "Under `invalidate:`, keys, tags and CDN tags are exact: the name with a star in it would be dropped, and"
+        " nothing else. Patterns belong under `l1:` and `coarse:`.",
+        'invalidate: {keys: ["user:{id}:*"]}',
+        'invalidate: {tags: ["user:{id}"]}\ncoarse: {keys: ["user:*"]}',
+    ),
+)
