@@ -17,6 +17,9 @@ KINDS = {
     "S": "sequence",
 }
 
+PROVIDER_ROLES = ("rds_replication", "cloudsqlsuperuser", "azure_pg_admin", "neon_superuser", "supabase_admin")
+"""Roles that only one provider's servers have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -100,6 +103,8 @@ class PublishedTable:
     columns: frozenset[str] | None
     """The column list; None: all columns, also those added later."""
     has_row_filter: bool
+    row_filter: str | None = None
+    """The filter as Postgres prints it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ class Publication:
     schemas: frozenset[str]
     """Published with all their tables (FOR TABLES IN SCHEMA)."""
     tables: tuple[PublishedTable, ...]
+    comment: str | None = None
 
     def table(self, oid: int) -> PublishedTable | None:
         """The entry of that table, if the publication names it."""
@@ -137,6 +143,8 @@ class Slot:
     confirmed_flush_lsn: Lsn | None
     wal_status: str | None
     safe_wal_bytes: int | None
+    is_failover: bool = False
+    """Standbys that synchronize slots keep a copy of it (17 and newer)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +176,5 @@ class Server:
     max_wal_senders: int
     has_rds_replication: bool
     """Amazon RDS grants replication by membership in a role, not by an attribute."""
+    provider_roles: frozenset[str] = frozenset()
+    """Those of ``PROVIDER_ROLES`` that exist: they tell whose managed Postgres this is."""

@@ -8,7 +8,17 @@ from typing import Any, LiteralString
 import psycopg
 
 from invalidator.model import Lsn
-from invalidator.postgres.catalog.facts import Column, Index, Publication, PublishedTable, Role, Server, Slot, Table
+from invalidator.postgres.catalog.facts import (
+    PROVIDER_ROLES,
+    Column,
+    Index,
+    Publication,
+    PublishedTable,
+    Role,
+    Server,
+    Slot,
+    Table,
+)
 from invalidator.postgres.failures import ours
 
 
@@ -22,10 +32,13 @@ async def server(connection: psycopg.AsyncConnection[Any]) -> Server:
                current_setting('server_encoding'), current_setting('wal_level'),
                current_setting('max_slot_wal_keep_size'), current_setting('max_replication_slots')::int,
                current_setting('max_wal_senders')::int,
-               EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication')
+               EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication'),
+               ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%s::text[]))
         """,
+        [list(PROVIDER_ROLES)],
     )
-    return Server(*rows[0])
+    *settings, provider_roles = rows[0]
+    return Server(*settings, frozenset(provider_roles))
 
 
 async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tuple[str, str]]) -> tuple[Table, ...]:
@@ -112,14 +125,15 @@ async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Pu
         connection,
         """
         SELECT oid::bigint, pubname, pg_get_userbyid(pubowner), puballtables, pubviaroot,
-               coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's', pubinsert, pubupdate, pubdelete, pubtruncate
+               coalesce(to_jsonb(p) ->> 'pubgencols', 'n') = 's', obj_description(oid, 'pg_publication'),
+               pubinsert, pubupdate, pubdelete, pubtruncate
           FROM pg_publication p
         """,  # pubgencols is new in 18: by way of jsonb one statement serves all versions
     )
     named = await _fetch(connection, _PUBLISHED_TABLES if has_lists else _PUBLISHED_TABLES_14)
     schemas = await _fetch(connection, _PUBLISHED_SCHEMAS) if has_lists else []
     result: dict[str, Publication] = {}
-    for oid, name, owner, is_for_all, is_via_root, sends_generated, *published in found:
+    for oid, name, owner, is_for_all, is_via_root, sends_generated, comment, *published in found:
         operations = zip(("insert", "update", "delete", "truncate"), published, strict=True)
         result[name] = Publication(
             name,
@@ -130,10 +144,11 @@ async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Pu
             sends_generated,
             frozenset(schema for publication, schema in schemas if publication == oid),
             tuple(
-                PublishedTable(table, None if listed is None else frozenset(listed), has_filter)
-                for publication, table, listed, has_filter in named
+                PublishedTable(table, None if listed is None else frozenset(listed), row_filter is not None, row_filter)
+                for publication, table, listed, row_filter in named
                 if publication == oid
             ),
+            comment,
         )
     return result
 
@@ -144,15 +159,16 @@ async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | No
         connection,
         """
         SELECT slot_name, plugin, database, temporary, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
-               wal_status, safe_wal_size
-          FROM pg_replication_slots WHERE slot_name = %s
-        """,
+               wal_status, safe_wal_size, coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
+          FROM pg_replication_slots s WHERE slot_name = %s
+        """,  # failover is new in 17
         [name],
     )
     if not rows:
         return None
-    slot_name, plugin, database, is_temporary, active_pid, restart, confirmed, status, safe = rows[0]
-    return Slot(slot_name, plugin, database, is_temporary, active_pid, _lsn(restart), _lsn(confirmed), status, safe)
+    slot_name, plugin, database, is_temporary, active_pid, restart, confirmed, status, safe, is_failover = rows[0]
+    positions = (_lsn(restart), _lsn(confirmed))
+    return Slot(slot_name, plugin, database, is_temporary, active_pid, *positions, status, safe, is_failover)
 
 
 async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | None:
@@ -193,11 +209,11 @@ _PUBLISHED_TABLES: LiteralString = """
            CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
                SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)
            ) END,
-           r.prqual IS NOT NULL
+           pg_get_expr(r.prqual, r.prrelid)
       FROM pg_publication_rel r
 """
 _PUBLISHED_TABLES_14: LiteralString = (
-    "SELECT prpubid::bigint, prrelid::bigint, NULL::text[], false FROM pg_publication_rel"
+    "SELECT prpubid::bigint, prrelid::bigint, NULL::text[], NULL::text FROM pg_publication_rel"
 )
 _PUBLISHED_SCHEMAS: LiteralString = """
     SELECT p.pnpubid::bigint, n.nspname FROM pg_publication_namespace p JOIN pg_namespace n ON n.oid = p.pnnspid

@@ -1,0 +1,135 @@
+"""The questions about privileges: what a query reads, and what a role may do and holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from invalidator.postgres.failures import ours
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A relation that a query reads, and whether a role may."""
+
+    schema: str
+    name: str
+    kind: str
+    is_granted: bool
+    """The role has SELECT on it, or on all the columns of it."""
+    has_usage: bool
+    """The role has USAGE on its schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Something that keeps a role from being dropped."""
+
+    kind: str
+    """``o`` owner, ``a`` privilege, ``r`` policy, ``i`` initial privilege, ``t`` tablespace."""
+    object_class: str
+    """The catalog it is in, as in ``pg_class``."""
+    what: str
+    """For people."""
+    schema: str | None = None
+    """Schema and name: of a relation in this database; a schema has its name here."""
+    name: str | None = None
+
+
+_READ: LiteralString = """
+    WITH RECURSIVE seen (oid, is_direct) AS (
+        SELECT %s::regclass::oid, false
+         UNION
+        SELECT d.refobjid, true
+          FROM seen
+          JOIN pg_class v ON v.oid = seen.oid
+          JOIN pg_rewrite r ON r.ev_class = v.oid
+          JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.deptype = 'n'
+                          AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> v.oid
+         WHERE NOT seen.is_direct  -- what lies beneath a view is read as its owner, ...
+            OR coalesce('security_invoker=true' = ANY (v.reloptions) OR 'security_invoker=on' = ANY (v.reloptions),
+                        false)     -- ... but not if it says otherwise
+    )
+    SELECT DISTINCT n.nspname, c.relname, c.relkind::text,
+           coalesce((SELECT has_table_privilege(r.oid, c.oid, 'SELECT') FROM pg_roles r WHERE r.rolname = %s), false),
+           coalesce((SELECT has_schema_privilege(r.oid, n.oid, 'USAGE') FROM pg_roles r WHERE r.rolname = %s), false)
+      FROM seen
+      JOIN pg_class c ON c.oid = seen.oid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE seen.is_direct AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+     ORDER BY 1, 2
+"""
+
+
+async def readables(connection: psycopg.AsyncConnection[Any], query: str, role: str) -> tuple[Readable, ...]:
+    """The relations on which the role needs SELECT to run the query.
+
+    Postgres itself says so: a temporary view over the query, rolled back, records what it depends on. EXPLAIN would
+    show what is beneath a view instead of the view, and misses what the planner leaves out.
+
+    Raises:
+        ConfigError, SourceDisconnected: Postgres refuses the query.
+    """
+    view = sql.SQL("CREATE TEMPORARY VIEW pg_temp.invalidator_reads AS SELECT 1 AS one FROM ({}\n) AS query")
+    try:
+        async with connection.transaction(force_rollback=True):
+            await connection.execute(view.format(sql.SQL(query)))  # a rule's own SQL
+            cursor = await connection.execute(_READ, ["pg_temp.invalidator_reads", role, role])
+            return tuple(Readable(*row) for row in await cursor.fetchall())
+    except psycopg.Error as error:
+        raise ours(error, doing="asking what a query reads") from error
+
+
+async def holdings(connection: psycopg.AsyncConnection[Any], role: str) -> tuple[Holding, ...]:
+    """What the role owns or may do anywhere on the server, as far as it keeps the role from being dropped."""
+    statement: LiteralString = """
+        SELECT d.deptype::text, d.classid::regclass::text,
+               CASE WHEN d.dbid IN (0, here.oid) THEN pg_describe_object(d.classid, d.objid, d.objsubid)
+                    ELSE 'something in database ' || coalesce((SELECT datname FROM pg_database WHERE oid = d.dbid), '?')
+               END,
+               CASE d.classid WHEN 'pg_class'::regclass THEN c.relnamespace::regnamespace::text END,
+               coalesce(c.relname, n.nspname)
+          FROM pg_shdepend d
+          JOIN pg_roles r ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid
+          JOIN pg_database here ON here.datname = current_database()
+          LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.dbid = here.oid AND c.oid = d.objid
+          LEFT JOIN pg_namespace n ON d.classid = 'pg_namespace'::regclass AND d.dbid = here.oid AND n.oid = d.objid
+         WHERE r.rolname = %s
+         ORDER BY 3
+    """
+    try:
+        cursor = await connection.execute(statement, [role])
+        return tuple(Holding(*row) for row in await cursor.fetchall())
+    except psycopg.Error as error:
+        raise ours(error, doing="asking what a role holds") from error
+
+
+async def ties(connection: psycopg.AsyncConnection[Any], role: str) -> tuple[str, ...]:
+    """What else makes a role somebody's: its attributes, sessions, members and memberships. For people."""
+    statement: LiteralString = """
+        SELECT words FROM pg_roles r
+          CROSS JOIN LATERAL (
+            SELECT 'it is a superuser' WHERE r.rolsuper
+            UNION ALL SELECT 'it may create databases' WHERE r.rolcreatedb
+            UNION ALL SELECT 'it may create roles' WHERE r.rolcreaterole
+            UNION ALL SELECT 'this session runs as it' WHERE r.rolname = current_user
+            UNION ALL SELECT 'role ' || g.rolname || ' is a member of it'
+                        FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.member
+                       WHERE m.roleid = r.oid AND m.member <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+            UNION ALL SELECT 'it is a member of ' || g.rolname
+                        FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+                       WHERE m.member = r.oid AND g.rolname <> 'rds_replication'
+            UNION ALL SELECT 'a session is open as it (pid ' || a.pid || ')'
+                        FROM pg_stat_activity a WHERE a.usesysid = r.oid AND a.pid <> pg_backend_pid()
+          ) AS tie (words)
+         WHERE r.rolname = %s
+         ORDER BY 1
+    """
+    try:
+        cursor = await connection.execute(statement, [role])
+        return tuple(words for (words,) in await cursor.fetchall())
+    except psycopg.Error as error:
+        raise ours(error, doing="asking about a role") from error
