@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
 from invalidator import yamlfile
 from invalidator.rules.assembly import Assembled, assemble
-from invalidator.rules.rule import Coarse, Exact, Rule, RuleSet
+from invalidator.rules.inline_tests import InlineTest, assemble_tests, check_tests
+from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
 from invalidator.rules.schema import SUGGESTIONS, RuleFile
 from invalidator.rules.template import Template
 from invalidator.yamlfile import Diagnostic, split_lines
@@ -36,6 +37,10 @@ class Loaded:
     """Severity ``warning`` or ``info``, in order of file and line."""
     sources: Mapping[str, str]
     """The text of each file by its name."""
+    tests: tuple[InlineTest, ...] = ()
+    """The tests of all files, in order."""
+    places: Mapping[tuple[str, str, str], Place] = field(default_factory=dict)
+    """Rule, group (``keys``, ``tags``, ``l1``, ``cdn``) and text of an exact template, prefix included → its place."""
 
     def rendered_warnings(self) -> tuple[str, ...]:
         """The warnings as people read them."""
@@ -80,6 +85,8 @@ class _Reader:
         self._named: dict[tuple[str, ...], list[Rule]] = {}
         self._findings: list[Diagnostic] = []
         self._sources: dict[str, str] = {}
+        self._tests: list[InlineTest] = []
+        self._places: dict[tuple[str, str, str], Place] = {}
         self._seen: set[str] = set()
 
     def add(self, path: Path) -> None:
@@ -101,12 +108,13 @@ class _Reader:
         Raises:
             yamlfile.Invalid: an error was found in any file.
         """
+        rules = tuple(self._rules.values())
         errors = [finding for finding in self._findings if finding.severity == "error"]
+        errors = errors or list(check_tests(self._tests, rules))  # only now is it known which rules there are
         if errors:
             raise yamlfile.Invalid(errors, self._sources)
-        rules = tuple(self._rules.values())
         warnings = sorted(self._findings, key=lambda finding: (finding.file, finding.line, finding.column))
-        return Loaded(RuleSet(rules, _hash(rules)), tuple(warnings), self._sources)
+        return Loaded(RuleSet(rules, _hash(rules)), tuple(warnings), self._sources, tuple(self._tests), self._places)
 
     def _add_file(self, path: Path) -> None:
         try:
@@ -126,6 +134,12 @@ class _Reader:
                 span = document.span(("rules", index, "name"))
                 self._findings.append(document.diagnostic(span, "duplicate-rule", message))
             self._note_same_targets(document, made)
+            for (group, text), span in made.places.items():
+                place = Place(document.file, span.line, span.column)
+                self._places.setdefault((made.rule.name, group, text), place)
+        tests, findings = assemble_tests(document, model)
+        self._tests += tests
+        self._findings += findings
 
     def _note_same_targets(self, document: yamlfile.Document, made: Assembled) -> None:
         rule = made.rule
@@ -171,9 +185,9 @@ def _normal_rule(rule: Rule) -> dict[str, object]:
 def _normal_templates(form: Exact | Coarse) -> dict[str, object]:
     """Each field of the form; templates by their parts, because ``{ id }`` means ``{id}``."""
     normal: dict[str, object] = {}
-    for field in fields(form):
-        value = getattr(form, field.name)
-        normal[field.name] = value if isinstance(value, bool) else sorted(map(_normal_template, value))
+    for each in fields(form):
+        value = getattr(form, each.name)
+        normal[each.name] = value if isinstance(value, bool) else sorted(map(_normal_template, value))
     return normal
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
@@ -13,7 +13,7 @@ from invalidator.rules.rows import JsonRow, message_operation, row_message
 from invalidator.rules.rule import Rule, RuleSet
 from invalidator.telemetry.state import RuleState
 
-__all__ = ["JsonRow", "Outcome", "RuleExplanation", "explain", "explain_message", "row_message"]
+__all__ = ["JsonRow", "Outcome", "RuleExplanation", "Scene", "explain", "explain_message", "row_message", "scene"]
 
 
 class Outcome(StrEnum):
@@ -41,6 +41,66 @@ class RuleExplanation:
     """Columns that the rule names and the relation does not have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One change in front of which rules are explained, each by itself."""
+
+    relation: Relation
+    operation: Operation
+    message: bytes
+    """The row message (XLogData); not read for a TRUNCATE."""
+    grammars: tuple[TagGrammar, ...] = ()
+    transaction: Transaction = field(default_factory=lambda: Transaction(final_lsn=0, xid=0, commit_time=0))
+
+    def explain(self, rule: Rule) -> RuleExplanation:
+        """What the rule does with the change."""
+        state = RuleState(rule.name)
+        engine = Engine(RuleSet((rule,), ""), states={rule.name: state}, tables={}, cdn_grammars=self.grammars)
+        invalidation = Invalidation()
+        # A transaction of its own: rows of it that are counted for `bulk_over` belong to no other rule.
+        opened = Transaction(self.transaction.final_lsn, self.transaction.xid, self.transaction.commit_time)
+        if self.operation is Operation.TRUNCATE:
+            engine.truncate([self.relation], invalidation, opened)
+        elif row := engine.bind(self.relation):
+            row(self.message, invalidation, opened)
+        return RuleExplanation(
+            rule,
+            self._outcome(engine, state),
+            invalidation,
+            tuple(WidenReason(reason) for reason in state.widened),
+            state.null_skips,
+            state.missing_columns.get(self.relation.name, ()),
+        )
+
+    def _outcome(self, engine: Engine, state: RuleState) -> Outcome:
+        if any(state.matches.values()):
+            return Outcome.FIRED
+        if state.unchanged:
+            return Outcome.UNCHANGED
+        return Outcome.OTHER_EVENT if engine.applies_to(self.relation) else Outcome.OTHER_TABLE
+
+
+def scene(
+    relation: Relation,
+    operation: Operation,
+    old: JsonRow | None,
+    new: JsonRow | None,
+    *,
+    cdn_grammars: Sequence[TagGrammar] = (),
+    transaction: Transaction | None = None,
+) -> Scene:
+    """The change as Postgres would send it: of the old row only what the relation's replica identity holds.
+
+    For an INSERT or DELETE the row may be given as either image.
+
+    Raises:
+        ConfigError: a row names a column that the relation does not have, or the row is missing.
+    """
+    message = b"" if operation is Operation.TRUNCATE else row_message(relation, operation, old, new)
+    opened = transaction or Transaction(final_lsn=0, xid=0, commit_time=0)
+    return Scene(relation, operation, message, tuple(cdn_grammars), opened)
+
+
 def explain(
     ruleset: RuleSet,
     relation: Relation,
@@ -51,16 +111,13 @@ def explain(
     cdn_grammars: Sequence[TagGrammar] = (),
     transaction: Transaction | None = None,
 ) -> list[RuleExplanation]:
-    """What each rule of the set would do with this change, in the order of the rules.
-
-    The row is sent as Postgres would send it: of the old row only what the relation's replica identity holds. For
-    an INSERT or DELETE the row may be given as either image.
+    """What each rule of the set would do with this change (see :func:`scene`), in the order of the rules.
 
     Raises:
         ConfigError: a row names a column that the relation does not have, or the row is missing.
     """
-    message = b"" if operation is Operation.TRUNCATE else row_message(relation, operation, old, new)
-    return explain_rules(ruleset.rules, relation, operation, message, transaction, cdn_grammars)
+    shown = scene(relation, operation, old, new, cdn_grammars=cdn_grammars, transaction=transaction)
+    return [shown.explain(rule) for rule in ruleset.rules]
 
 
 def explain_message(
@@ -78,49 +135,6 @@ def explain_message(
         ValueError: the message is no Insert, Update or Delete.
     """
     operation = message_operation(message) if message else Operation.TRUNCATE
-    return explain_rules(ruleset.rules, relation, operation, message, transaction, cdn_grammars)
-
-
-def explain_rules(
-    rules: Iterable[Rule],
-    relation: Relation,
-    operation: Operation,
-    message: bytes,
-    transaction: Transaction | None = None,
-    cdn_grammars: Sequence[TagGrammar] = (),
-) -> list[RuleExplanation]:
-    """What each of the rules does with a message, each by itself; for a TRUNCATE the message is not read."""
     opened = transaction or Transaction(final_lsn=0, xid=0, commit_time=0)
-    return [_explained(rule, relation, operation, message, opened, cdn_grammars) for rule in rules]
-
-
-def _explained(
-    rule: Rule,
-    relation: Relation,
-    operation: Operation,
-    message: bytes,
-    transaction: Transaction,
-    grammars: Sequence[TagGrammar],
-) -> RuleExplanation:
-    state = RuleState(rule.name)
-    engine = Engine(RuleSet((rule,), ""), states={rule.name: state}, tables={}, cdn_grammars=grammars)
-    invalidation = Invalidation()
-    opened = Transaction(transaction.final_lsn, transaction.xid, transaction.commit_time)
-    if operation is Operation.TRUNCATE:
-        engine.truncate([relation], invalidation, opened)
-    elif row := engine.bind(relation):
-        row(message, invalidation, opened)
-    if any(state.matches.values()):
-        outcome = Outcome.FIRED
-    elif state.unchanged:
-        outcome = Outcome.UNCHANGED
-    else:
-        outcome = Outcome.OTHER_EVENT if engine.applies_to(relation) else Outcome.OTHER_TABLE
-    return RuleExplanation(
-        rule,
-        outcome,
-        invalidation,
-        tuple(WidenReason(reason) for reason in state.widened),
-        state.null_skips,
-        state.missing_columns.get(relation.name, ()),
-    )
+    came = Scene(relation, operation, message, tuple(cdn_grammars), opened)
+    return [came.explain(rule) for rule in ruleset.rules]

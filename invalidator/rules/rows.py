@@ -1,8 +1,8 @@
 """Rows as JSON holds them become relations and messages of the stream, and messages become such rows again.
 
-    relation_of   the relation that rows without a database stand for
-    row_message   a change as pgoutput would send it
-    read_message  what a message of the stream says
+relation_of   the relation that rows without a database stand for
+row_message   a change as pgoutput would send it
+read_message  what a message of the stream says
 """
 
 from __future__ import annotations

@@ -17,11 +17,13 @@ from pydantic import (
     StrictBool,
     StrictInt,
     ValidationInfo,
+    model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from invalidator.rules import template
+from invalidator.model import WidenReason
+from invalidator.rules import lookup_sql, template
 
 SUGGESTIONS: Final = {
     "on": "events",
@@ -43,10 +45,14 @@ SUGGESTIONS: Final = {
 MAX_REPEAT_SECONDS: Final = 3600.0
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_NAME_HELP: Final = "use up to 63 lower-case letters, digits, '-', '_' and '.'; begin with a letter or a digit"
+_LOOKUP_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION_HELP: Final = "write a number and ms, s, m or h, as in 500ms or 5s"
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PART: Final = re.compile(r'"(?:[^"]|"")+"|[^\s".]+')
+_TABLE: Final = re.compile(rf"(?:{_PART.pattern})\.(?:{_PART.pattern})")
 
 
 def duration_seconds(text: str) -> float:
@@ -85,8 +91,7 @@ def _refuse(
 
 def _check_name(text: str) -> str:
     if _NAME.fullmatch(text) is None:
-        help_text = "use up to 63 lower-case letters, digits, '-', '_' and '.'; begin with a letter or a digit"
-        _refuse(f"'{text[:80]}' is not a rule name", help_text)
+        _refuse(f"'{text[:80]}' is not a rule name", _NAME_HELP)
     return text
 
 
@@ -114,7 +119,7 @@ def _check_seconds(text: str) -> None:
     try:
         seconds = duration_seconds(text)
     except ValueError as error:
-        _refuse(str(error), "write a number and ms, s, m or h, as in 500ms or 5s")
+        _refuse(str(error), _DURATION_HELP)
     if not 0 < seconds <= MAX_REPEAT_SECONDS:
         _refuse(f"'{text}' is out of range: it must be more than 0 and at most 1h")
 
@@ -126,9 +131,26 @@ def _check_template(text: str) -> str:
         help_text = "after '|' or '>' YAML keeps the last line break: write '|-' or '>-', or use quotes"
         _refuse(message, help_text if control[0] == "\n" else None, offset=control.start())
     try:
-        template.parse(text)
+        template.parse(text, None)  # which lookups the rule has is not known here
     except template.TemplateError as error:
         _refuse(error.message, error.help, code=error.code, offset=error.offset, width=error.width)
+    return text
+
+
+def _check_sql(text: str) -> str:
+    try:
+        lookup_sql.parse_sql(text)
+    except template.TemplateError as error:
+        _refuse(error.message, error.help, code=error.code, offset=error.offset, width=error.width)
+    return text
+
+
+def _check_lookup_name(text: str) -> str:
+    if _LOOKUP_NAME.fullmatch(text) is None:
+        _refuse(f"'{text[:80]}' is not a lookup's name", "use lower-case letters, digits and '_'; begin with a letter", at="key")
+    if text in template.RESERVED_SCOPES:
+        message = f"'{text}' cannot be a lookup's name: it means something else in templates"
+        _refuse(message, "name it after the rows that it finds", at="key")
     return text
 
 
@@ -142,13 +164,46 @@ def _not_yet(_value: object, info: ValidationInfo) -> None:
     _refuse(f"`{info.field_name}:` is not supported by this version", code="unsupported-field", at="key")
 
 
-RuleName = Annotated[str, AfterValidator(_check_name), Field(examples=["user", "post_tags"])]
-TableName = Annotated[str, AfterValidator(_check_table), Field(examples=["public.users", "tenant_*.users"])]
-Duration = Annotated[str, BeforeValidator(_check_duration), Field(examples=["500ms", "5s", "2m", "1h"])]
-Entry = Annotated[str, AfterValidator(_check_entry), Field(examples=["user:{id}", "post:{slug|lower|urlencode}"])]
+def _examples(*examples: str, pattern: re.Pattern[str], message: str) -> Any:
+    """What an editor offers, the form that it checks, and what it says; the validators say more."""
+    form = {"pattern": f"^(?:{pattern.pattern})$", "patternErrorMessage": message}
+    return Field(examples=list(examples), json_schema_extra=form)
+
+
+RuleName = Annotated[
+    str, AfterValidator(_check_name), _examples("user", "post_tags", pattern=_NAME, message=_NAME_HELP)
+]
+TableName = Annotated[
+    str,
+    AfterValidator(_check_table),
+    _examples("public.users", "tenant_*.users", pattern=_TABLE, message="write schema.table, as in public.users"),
+]
+Duration = Annotated[
+    str,
+    BeforeValidator(_check_duration),
+    _examples("500ms", "5s", "2m", "1h", pattern=_DURATION, message=_DURATION_HELP),
+]
+Entry = Annotated[
+    str,
+    AfterValidator(_check_entry),
+    Field(examples=["user:{id}", "post:{slug|lower|urlencode}"], json_schema_extra={"minLength": 1}),
+]
 Prefix = Annotated[str, AfterValidator(_check_template), Field(examples=["app:", "t{tenant_id}:"])]
+Sql = Annotated[
+    str, AfterValidator(_check_sql), Field(examples=["SELECT o.user_id FROM orders o WHERE o.id = {order_id}"])
+]
+LookupName = Annotated[str, AfterValidator(_check_lookup_name)]
 ColumnName = Annotated[str, Field(min_length=1)]
+Row = Annotated[dict[ColumnName, Any], Field(examples=[{"id": 1, "slug": "a"}])]
 Event = Literal["insert", "update", "delete", "truncate"]
+EVENTS: Final[dict[str, str]] = {
+    "insert": "A row is new. There is no old image.",
+    "update": "A row is another than before. There are both images; how much of the old one Postgres sends depends on "
+    "the replica identity.",
+    "delete": "A row is gone. There is only the old image; Postgres sends what the replica identity holds.",
+    "truncate": "All rows are gone. There is no row at all, so the coarse form is dropped.",
+}
+"""What each event is, for the editor and the docs."""
 # Room for what a later version brings; hidden from the JSON schema and from suggestions.
 Later = SkipJsonSchema[Annotated[None, BeforeValidator(_not_yet)]]
 
@@ -196,6 +251,20 @@ class DefaultsModel(Strict):
     """Drop the same again after each of these delays."""
 
 
+class LookupModel(Strict):
+    """A SELECT that finds rows related to the changed one, such as a parent."""
+
+    sql: Sql
+    """One SELECT. `{column}`, `{new.column}`, `{old.column}`, `{meta.schema}` and `{meta.table}` become bound
+    parameters of the column's type, never text; a bare column is asked for every row image there is. It runs in a
+    read-only transaction that sees what the change has committed, and whatever was committed later."""
+    limit: Annotated[StrictInt, Field(ge=1, le=100_000)] = 100
+    """More rows than this for one changed row: the coarse form replaces the exact one."""
+    timeout: Duration | None = None
+    """How long an answer may take, replaces `lookups.timeout_seconds` of the settings; after that the coarse form is
+    applied."""
+
+
 class RuleModel(Strict):
     """Which rows make what stale."""
 
@@ -221,7 +290,80 @@ class RuleModel(Strict):
     repeat_after: list[Duration] | None = None
     """Replaces `defaults.repeat_after` for this rule."""
     when: Later = Field(default=None, exclude=True)
-    lookup: Later = Field(default=None, exclude=True)
+    lookup: dict[LookupName, LookupModel] = {}
+    """SELECTs that find related rows, each under a name: `{name.column}` in a template is a column of its result.
+    Both images of an UPDATE are asked for, and each row that is found makes a name."""
+
+
+class UpdatedRow(Strict):
+    """The images of an update. A column that only one of them gives has the same value in both."""
+
+    old: Row
+    """The row before the update."""
+    new: Row
+    """The row after the update."""
+
+
+class NoRow(Strict):
+    """A TRUNCATE carries no row."""
+
+
+class ExpectModel(Strict):
+    """Exactly what the rules make of the change: what is not named must not happen."""
+
+    keys: list[str] = []
+    """Redis keys that are unlinked."""
+    tags: list[str] = []
+    """Tag sets whose keys are unlinked."""
+    key_patterns: list[str] = []
+    """Patterns of Redis keys; only coarse forms make them."""
+    tag_patterns: list[str] = []
+    """Patterns of tag sets; only coarse forms make them."""
+    l1: list[str] = []
+    """Patterns that are published."""
+    cdn: list[str] = []
+    """CDN tags that are purged."""
+    cdn_soft: list[str] = []
+    """CDN tags that are marked stale, by rules with `soft: true`."""
+    cdn_all: StrictBool = False
+    """Everything at the CDNs: the coarse form of a rule that has no coarse CDN tag."""
+    widened: list[WidenReason] = []
+    """Why coarse forms are used. The reason `truncate` of a TRUNCATE need not be named."""
+
+
+class InlineTestModel(Strict):
+    """One change, and what all rules of all files together must make of it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    """What is tested, as a sentence; unique in the file."""
+    table: TableName
+    """schema.table of the changed row, without `*`."""
+    insert: Row | None = None
+    """The inserted row: the columns that the rules need."""
+    update: UpdatedRow | None = None
+    """The row before and after the update."""
+    delete: Row | None = None
+    """The deleted row."""
+    truncate: NoRow | None = None
+    """All rows are removed; write `truncate: {}`."""
+    identity: Annotated[list[ColumnName], Field(min_length=1)] | None = None
+    """The replica identity: of the old row only these columns are sent. Without it all of them are, as with FULL."""
+    lookup: dict[str, list[Row]] = {}
+    """What lookups find, by the lookup's name; stands in for the SQL."""
+    expect: ExpectModel
+    """Exactly what the rules make of the change; `{}` for nothing."""
+
+    @model_validator(mode="after")
+    def _check_event(self) -> InlineTestModel:
+        given = [name for name in ("insert", "update", "delete", "truncate") if getattr(self, name) is not None]
+        if len(given) != 1:
+            named = f"has {' and '.join(given)}" if given else "has none"
+            _refuse(
+                f"a test needs exactly one of insert, update, delete and truncate; this one {named}",
+                "write a test for each" if given else "as in insert: {id: 1}",
+                code="test-event",
+            )
+        return self
 
 
 class RuleFile(Strict):
@@ -233,4 +375,5 @@ class RuleFile(Strict):
     """What rules of this file have unless they say otherwise."""
     rules: Annotated[list[RuleModel], Field(min_length=1)]
     """The rules; their order has no meaning."""
-    tests: Later = Field(default=None, exclude=True)
+    tests: list[InlineTestModel] = []
+    """Changes and what must come of them; `invalidator test` runs them, and no rules are used whose tests fail."""
