@@ -33,6 +33,8 @@ class Column:
     """``s`` stored, ``v`` virtual, empty for an ordinary column."""
     is_toastable: bool = False
     """Values can be so long that they are stored apart (TOAST); unchanged, they are then not sent by UPDATE."""
+    collation_oid: int = 0
+    """0 for types without one; 100 is the database's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class PublishedTable:
     has_row_filter: bool
     row_filter: str | None = None
     """The filter as Postgres prints it."""
+    name: str = ""
+    """``schema.table``, without quotes."""
 
 
 @dataclass(frozen=True, slots=True)

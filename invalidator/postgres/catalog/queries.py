@@ -37,8 +37,8 @@ async def server(connection: psycopg.AsyncConnection[Any]) -> Server:
         """,
         [list(PROVIDER_ROLES)],
     )
-    *settings, provider_roles = rows[0]
-    return Server(*settings, frozenset(provider_roles))
+    settings: list[Any] = [frozenset(value) if isinstance(value, list) else value for value in rows[0]]
+    return Server(*settings)
 
 
 async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tuple[str, str]]) -> tuple[Table, ...]:
@@ -144,8 +144,10 @@ async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Pu
             sends_generated,
             frozenset(schema for publication, schema in schemas if publication == oid),
             tuple(
-                PublishedTable(table, None if listed is None else frozenset(listed), row_filter is not None, row_filter)
-                for publication, table, listed, row_filter in named
+                PublishedTable(
+                    table, None if listed is None else frozenset(listed), where is not None, where, full_name
+                )
+                for publication, table, listed, where, full_name in named
                 if publication == oid
             ),
             comment,
@@ -209,12 +211,17 @@ _PUBLISHED_TABLES: LiteralString = """
            CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
                SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)
            ) END,
-           pg_get_expr(r.prqual, r.prrelid)
+           pg_get_expr(r.prqual, r.prrelid), n.nspname || '.' || c.relname
       FROM pg_publication_rel r
+      JOIN pg_class c ON c.oid = r.prrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
 """
-_PUBLISHED_TABLES_14: LiteralString = (
-    "SELECT prpubid::bigint, prrelid::bigint, NULL::text[], NULL::text FROM pg_publication_rel"
-)
+_PUBLISHED_TABLES_14: LiteralString = """
+    SELECT r.prpubid::bigint, r.prrelid::bigint, NULL::text[], NULL::text, n.nspname || '.' || c.relname
+      FROM pg_publication_rel r
+      JOIN pg_class c ON c.oid = r.prrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+"""
 _PUBLISHED_SCHEMAS: LiteralString = """
     SELECT p.pnpubid::bigint, n.nspname FROM pg_publication_namespace p JOIN pg_namespace n ON n.oid = p.pnnspid
 """
@@ -228,7 +235,8 @@ async def _columns(connection: psycopg.AsyncConnection[Any], oids: list[int]) ->
                attgenerated,
                -- A partitioned table has no TOAST table of its own; a short varchar(n) is never moved there.
                (c.reltoastrelid <> 0 OR c.relkind = 'p') AND attlen = -1 AND attstorage IN ('x', 'e')
-               AND NOT (atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod BETWEEN 4 AND 504)
+               AND NOT (atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND atttypmod BETWEEN 4 AND 504),
+               attcollation::bigint
           FROM pg_attribute
           JOIN pg_class c ON c.oid = attrelid
          WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped

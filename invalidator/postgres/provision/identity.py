@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from invalidator.postgres.catalog import Publication, PublishedTable, Table
-from invalidator.postgres.provision.words import GENERATED_COLUMNS, Facts, Finding, Request, Step, identifier
+from invalidator.postgres.provision import filters
+from invalidator.postgres.provision.words import GENERATED_COLUMNS, Facts, Finding, Mark, Request, Step, identifier
 from invalidator.postgres.provision.words import Purpose as For
 
 
@@ -47,7 +48,7 @@ def choose(table: Table, old_columns: frozenset[str], rules: str, facts: Facts, 
         facts: the database.
         request: what is wanted.
     """
-    current = _current(table)
+    current = identity_of(table)
     if current is not None and old_columns <= current.columns:
         return Choice(current)
     blockers = sorted({name for option in _options(table) for name in _blockers(table, option, facts, request)})
@@ -59,7 +60,9 @@ def choose(table: Table, old_columns: frozenset[str], rules: str, facts: Facts, 
         return _left(table, current, old_columns, rules, better, blockers)
     missing = f"old {_listed(old_columns - current.columns)}" if current is not None else "a way to name its rows"
     why = f"{rules} needs {missing}" if current is not None else f"{table.full_name} needs {missing} to be published"
-    change = Step(For.IDENTITY, (alteration(table, better),), why)
+    change = Step(
+        For.IDENTITY, (alteration(table, better),), why, note=_undoing(table, better), marks=(_mark(table, better),)
+    )
     findings: tuple[Finding, ...] = ()
     if not old_columns <= better.columns:
         findings = (_widening(table, old_columns - better.columns, rules, None),)
@@ -69,6 +72,26 @@ def choose(table: Table, old_columns: frozenset[str], rules: str, facts: Facts, 
 def alteration(table: Table, identity: Identity) -> sql.Composed:
     """ALTER TABLE for that identity."""
     return sql.SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(identifier(table), identity.clause)
+
+
+def _mark(table: Table, identity: Identity) -> Mark:
+    now = {"d": "DEFAULT", "n": "NOTHING", "f": "FULL", "i": "USING INDEX"}.get(table.replica_identity, "?")
+    chosen = next((index.name for index in table.indexes if index.is_replica_identity), None)
+    if table.replica_identity == "i":
+        now += f' "{chosen}"' if chosen else " (dropped)"
+    return Mark("~", f"replica identity of {table.full_name}", f"{now}, wanted {identity.clause.as_string(None)}")
+
+
+def _undoing(table: Table, identity: Identity) -> str:
+    """What a later change of the table must not do, and the way back."""
+    before = "DEFAULT" if table.replica_identity in {"d", "i"} else {"n": "NOTHING"}.get(table.replica_identity, "FULL")
+    back = sql.SQL("ALTER TABLE {} REPLICA IDENTITY ").format(identifier(table)).as_string(None) + before
+    if identity.is_full or not identity.clause.as_string(None).startswith("USING"):
+        return f"undo: {back};"
+    return (
+        f"while it is so, DROP {identity.clause.as_string(None).removeprefix('USING ')} would leave the table without"
+        f" replica identity, and every UPDATE and DELETE on it would fail; first: {back};"
+    )
 
 
 def _left(
@@ -105,7 +128,8 @@ def _widening(
     return Finding(text, fix)
 
 
-def _current(table: Table) -> Identity | None:
+def identity_of(table: Table) -> Identity | None:
+    """What names the table's rows now; None: nothing that UPDATE and DELETE could be published with."""
     columns = table.identity
     if columns is None or (table.replica_identity == "f" and _has_virtual(table)):
         return None
@@ -144,10 +168,10 @@ def _blockers(table: Table, identity: Identity, facts: Facts, request: Request) 
 
 def _has_unfit_entry(table: Table, identity: Identity, publication: Publication, *, is_ours: bool) -> bool:
     for entry in _entries(table, publication):
-        if entry.has_row_filter:  # which columns it reads is not in the catalog in a form worth parsing
-            return True
-        # Our own list of an ordinary table is set anew in the same transaction.
+        # Our own list and filter of an ordinary table are set anew in the same transaction.
         is_renewed = is_ours and table.root_oid is None
+        if entry.has_row_filter and not (is_renewed and filters.is_managed(publication)):
+            return True  # which columns it reads is not in the catalog in a form worth parsing
         if entry.columns is not None and not is_renewed and (identity.is_full or not identity.columns <= entry.columns):
             return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -10,8 +11,9 @@ from psycopg import errors as pg
 
 from invalidator.errors import ConfigError, InvalidatorError
 from invalidator.postgres import catalog
+from invalidator.postgres.catalog import Table, privileges
 from invalidator.postgres.failures import ours
-from invalidator.postgres.provision.words import Facts, Need, Plan, Purpose, Request, Step
+from invalidator.postgres.provision.words import Facts, LookupReads, Need, Plan, Purpose, Request, Step
 
 LOCK_TIMEOUT = "5s"
 """ALTER TABLE waits no longer for the application, because everybody else would queue up behind it."""
@@ -26,13 +28,46 @@ async def facts(connection: psycopg.AsyncConnection[Any], needs: Sequence[Need],
         ConfigError, SourceDisconnected: the catalog cannot be read.
     """
     patterns = sorted({(need.schema, need.table) for need in needs})
+    tables = await catalog.tables(connection, patterns)
+    is_missing = any(not any(need.wants(table) for table in tables) for need in needs)
     return Facts(
         await catalog.server(connection),
         await catalog.role(connection, request.role) if request.role is not None else None,
-        await catalog.tables(connection, patterns),
+        tables,
         await catalog.publications(connection),
         await catalog.slot(connection, request.slot),
+        table_names=await catalog.table_names(connection) if is_missing else (),
+        reads=await _reads(connection, needs, tables, request.role) if request.role is not None else (),
     )
+
+
+async def removal_facts(connection: psycopg.AsyncConnection[Any], needs: Sequence[Need], request: Request) -> Facts:
+    """Read what ``removal`` is made from: the same, and what the role is needed for elsewhere.
+
+    Raises:
+        ConfigError, SourceDisconnected: the catalog cannot be read.
+    """
+    found = await facts(connection, needs, request)
+    if request.role is None:
+        return found
+    holdings = await privileges.holdings(connection, request.role)
+    return replace(found, holdings=holdings, ties=await privileges.ties(connection, request.role))
+
+
+async def _reads(
+    connection: psycopg.AsyncConnection[Any], needs: Sequence[Need], tables: Sequence[Table], role: str
+) -> tuple[LookupReads, ...]:
+    found: list[LookupReads] = []
+    for need in needs:
+        wanted = next((table for table in tables if need.wants(table)), None)
+        types = {column.name: column.type_name for column in wanted.columns} if wanted is not None else {}
+        for lookup in need.lookups if wanted is not None else ():
+            try:
+                readables = await privileges.readables(connection, lookup.query(types), role)
+                found.append(LookupReads(need.rule, need.place, lookup.name, readables))
+            except ConfigError as error:
+                found.append(LookupReads(need.rule, need.place, lookup.name, (), str(error)))
+    return tuple(found)
 
 
 async def apply(

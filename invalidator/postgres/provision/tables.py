@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Table
-from invalidator.postgres.provision.identity import Choice, choose
+from invalidator.postgres.provision import filters
+from invalidator.postgres.provision.identity import Choice, choose, identity_of
 from invalidator.postgres.provision.words import (
     COLUMN_LISTS,
     GENERATED_COLUMNS,
+    OPERATIONS,
     Facts,
     Finding,
     Need,
@@ -32,27 +36,40 @@ class Entry:
     """The column list; None: no list is possible or none is worth it."""
     changes: tuple[Step, ...]
     """ALTER TABLE … REPLICA IDENTITY, of the table or of its partitions."""
+    rows: str | None = None
+    """The row filter; None: all rows."""
 
     @property
     def target(self) -> sql.Composable:
-        """The table as FOR TABLE names it, with its column list in the table's order."""
-        if self.listed is None:
-            return published_name(self.table)
-        names = [sql.Identifier(column.name) for column in self.table.columns if column.name in self.listed]
-        return sql.SQL("{} ({})").format(published_name(self.table), sql.SQL(", ").join(names))
+        """The table as FOR TABLE names it, with its column list in the table's order, and its row filter."""
+        target = published_name(self.table)
+        if self.listed is not None:
+            names = [sql.Identifier(column.name) for column in self.table.columns if column.name in self.listed]
+            target = sql.SQL("{} ({})").format(target, sql.SQL(", ").join(names))
+        if self.rows is not None:
+            target = sql.SQL("{} WHERE ({})").format(target, sql.SQL(self.rows))
+        return target
 
 
-def entries(needs: tuple[Need, ...], facts: Facts, request: Request) -> tuple[list[Entry], list[Finding]]:
+def entries(
+    needs: tuple[Need, ...], facts: Facts, request: Request, operations: frozenset[str] = OPERATIONS
+) -> tuple[list[Entry], list[Finding]]:
     """Decide for each table that a rule is about.
 
     A need that fits no table is a finding, as is a table that must be left out.
+
+    Args:
+        needs: of all rules.
+        facts: the database.
+        request: what is wanted.
+        operations: what the publication publishes, or will.
     """
     decided: list[Entry] = []
     findings: list[Finding] = []
     for need in needs:
         if not any(need.wants(table) for table in facts.tables):
             text = f"rule '{need.rule}' ({need.place}): no table matches {need.full_name}"
-            findings.append(Finding(text))
+            findings.append(Finding(text, _similar(need.full_name, facts.table_names)))
     for table in facts.tables:
         wanted = tuple(need for need in needs if need.wants(table))
         if not wanted:
@@ -61,7 +78,7 @@ def entries(needs: tuple[Need, ...], facts: Facts, request: Request) -> tuple[li
         if refusal is not None:
             findings.extend(refusal)
             continue
-        entry, more = _entry(table, wanted, facts, request)
+        entry, more = _entry(table, wanted, facts, request, operations)
         findings.extend(more)
         if entry is not None:
             decided.append(entry)
@@ -90,30 +107,46 @@ def _refusal(table: Table, needs: tuple[Need, ...], facts: Facts) -> list[Findin
     return None
 
 
-def _entry(table: Table, needs: tuple[Need, ...], facts: Facts, request: Request) -> tuple[Entry | None, list[Finding]]:
+def _entry(
+    table: Table, needs: tuple[Need, ...], facts: Facts, request: Request, operations: frozenset[str]
+) -> tuple[Entry | None, list[Finding]]:
     columns: frozenset[str] = frozenset().union(*(need.columns for need in needs))
     known = frozenset(column.name for column in table.columns)
     findings = _column_findings(table, needs, facts)
-    old = frozenset[str]().union(*(need.old_columns for need in needs)) & known
-    parts = [part for part in facts.tables if part.root_oid == table.oid and part.kind == ORDINARY]
-    if table.kind == PARTITIONED and table.identity is None:
-        findings.append(_without_key(table, needs))
-        return None, findings
-    choices = [
-        choose(part, old, _rules(needs), facts, request) for part in (parts if table.kind == PARTITIONED else [table])
-    ]
-    findings += [finding for choice in choices for finding in choice.findings]
-    if any(choice.identity is None for choice in choices):
+    choices, more = _choices(table, needs, facts, request, operations)
+    findings += more
+    if choices is None:
         return None, findings
     changes = tuple(choice.change for choice in choices if choice.change is not None)
-    identity = known.intersection(*(choice.identity.columns for choice in choices if choice.identity is not None))
+    identities = [choice.identity.columns for choice in choices if choice.identity is not None]
+    if table.kind == PARTITIONED and table.identity is not None and not identities:
+        identities = [table.identity]  # it has no partition yet
+    identity = known.intersection(*identities) if identities else frozenset[str]()
     required = (columns & known) | identity
     listed = _list(table, required, choices, facts, request)
     findings += _comparison_findings(table, needs, identity)
     if table.has_children:
         text = f"other tables inherit from {table.full_name}: their rows come under other names, not to {_rules(needs)}"
         findings.append(Finding(text, "name those tables in rules of their own", is_problem=False))
-    return Entry(table, required, listed, changes), findings
+    rows = filters.settled(table, filters.lossless(table, needs, identity, operations, facts), facts, request)
+    return Entry(table, required, listed, changes, rows), findings
+
+
+def _choices(
+    table: Table, needs: tuple[Need, ...], facts: Facts, request: Request, operations: frozenset[str]
+) -> tuple[list[Choice] | None, list[Finding]]:
+    """The replica identity of the table, or of each partition; None: it must be left out."""
+    parts = [part for part in facts.tables if part.root_oid == table.oid and part.kind == ORDINARY]
+    members = parts if table.kind == PARTITIONED else [table]
+    if not operations & {"update", "delete"}:  # then Postgres asks for none
+        return [Choice(current) for member in members if (current := identity_of(member)) is not None], []
+    if table.kind == PARTITIONED and table.identity is None:
+        return None, [_without_key(table, needs)]
+    known = frozenset(column.name for column in table.columns)
+    old = frozenset[str]().union(*(need.old_columns for need in needs)) & known
+    choices = [choose(member, old, _rules(needs), facts, request) for member in members]
+    findings = [finding for choice in choices for finding in choice.findings]
+    return (None if any(choice.identity is None for choice in choices) else choices), findings
 
 
 def _list(
@@ -146,7 +179,8 @@ def _column_findings(table: Table, needs: tuple[Need, ...], facts: Facts) -> lis
             column = known.get(name)
             where = f"rule '{need.rule}' ({need.place})"
             if column is None:
-                findings.append(Finding(f"{where}: {table.full_name} has no column '{name}'"))
+                text = f"{where}: {table.full_name} has no column '{name}'"
+                findings.append(Finding(text, _similar(name, known)))
             elif column.generated == "v" or (column.generated and facts.server.version < GENERATED_COLUMNS):
                 text = f"{where}: '{name}' of {table.full_name} is a generated column, which Postgres does not send"
                 findings.append(Finding(text, "use the columns that it is made of"))
@@ -172,6 +206,12 @@ def _without_key(table: Table, needs: tuple[Need, ...]) -> Finding:
         f" identity, and every UPDATE on it would fail (left out; {_rules(needs)} sees nothing of it)"
     )
     return Finding(text, f"ALTER TABLE {identifier(table).as_string(None)} ADD PRIMARY KEY (…);")
+
+
+def _similar(name: str, known: Iterable[str]) -> str | None:
+    """What may have been meant."""
+    near = difflib.get_close_matches(name, sorted(known), 1, 0.6)
+    return f"write '{near[0]}' in the rule, if that is meant" if near else None
 
 
 def _rules(needs: tuple[Need, ...]) -> str:

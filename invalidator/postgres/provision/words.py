@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -10,11 +11,47 @@ from functools import cached_property
 from psycopg import sql
 
 from invalidator.postgres.catalog import Publication, Role, Server, Slot, Table
+from invalidator.postgres.catalog.privileges import Holding, Readable
+from invalidator.postgres.provision.providers import Provider
 
 COLUMN_LISTS = 150000
 """The server version that brought column lists and row filters."""
+FAILOVER_SLOTS = 170000
+"""The server version from which standbys can keep copies of logical slots."""
 GENERATED_COLUMNS = 180000
 """The server version from which stored generated columns can be sent."""
+OPERATIONS = frozenset({"insert", "update", "delete", "truncate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which rows a rule can fire for, as far as Postgres itself can tell without losing anything.
+
+    Outside of these rows the rule makes nothing stale; see ``filters`` for what else must hold.
+    """
+
+    condition: str
+    """SQL over columns of one row image; true for every row for which the rule can fire."""
+    columns: frozenset[str]
+    """The columns in it."""
+    survives_updates: bool
+    """The rule makes the same stale of an UPDATE across the border as of the INSERT or DELETE that Postgres sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A query that a rule runs for its rows."""
+
+    name: str
+    texts: tuple[str, ...]
+    """The SQL around the values; one more than there are ``columns``."""
+    columns: tuple[str | None, ...]
+    """What stands between the texts: values of these columns; None is a text that is no column."""
+
+    def query(self, types: Mapping[str, str]) -> str:
+        """The query with NULL for each value, of the column's type: for asking what it reads."""
+        values = [f"(NULL::{types.get(column or '', 'text')})" for column in self.columns]
+        return "".join(part for pair in zip(self.texts, (*values, ""), strict=True) for part in pair)
 
 
 @dataclass(frozen=True)
@@ -33,6 +70,11 @@ class Need:
     """Those whose value before an UPDATE or DELETE must be sent, or else the rule widens each time."""
     compared: frozenset[str] = frozenset()
     """Those of ``changed:``; without their old values the rule fires for every UPDATE."""
+    operations: frozenset[str] = OPERATIONS
+    """What the rule looks at: insert, update, delete, truncate."""
+    rows: Rows | None = None
+    """None: it may fire for every row."""
+    lookups: tuple[Lookup, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -64,6 +106,12 @@ class Request:
     """The daemon's role; None: whoever connects."""
     may_alter_tables: bool = True
     """Whether ALTER TABLE … REPLICA IDENTITY is among the means."""
+    may_filter: bool = False
+    """Whether row filters may be added; one that was made for other rules is always replaced."""
+    wants_failover: bool = False
+    """The slot is made so that standbys keep a copy of it, where the server knows that (17 and newer)."""
+    provider: Provider | None = None
+    """Whose managed Postgres this is; None: it is told from the roles there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +124,25 @@ class Facts:
     """All that the rules' patterns match, and their partitions."""
     publications: dict[str, Publication]
     slot: Slot | None
+    table_names: tuple[str, ...] = ()
+    """``schema.table`` of what there is, for suggestions; read only if a rule's table is missing."""
+    reads: tuple[LookupReads, ...] = ()
+    """What the rules' lookups read."""
+    holdings: tuple[Holding, ...] = ()
+    """What keeps the daemon's role from being dropped; read only for ``--drop``."""
+    ties: tuple[str, ...] = ()
+    """Signs that the role is somebody's who needs it for more; read only for ``--drop``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookupReads:
+    """What one lookup reads, or why that is not known."""
+
+    rule: str
+    place: str
+    lookup: str
+    readables: tuple[Readable, ...]
+    error: str | None = None
 
 
 class Purpose(StrEnum):
@@ -90,6 +157,17 @@ class Purpose(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """How one object stands to what is wanted."""
+
+    sign: str
+    """``+`` missing, ``~`` different, ``-`` there but not wanted, ``=`` as wanted."""
+    what: str
+    """The object, as in ``table public.users in publication invalidator``."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """Statements that stand or fall together."""
 
@@ -98,6 +176,10 @@ class Step:
     why: str = ""
     is_advice: bool = False
     """Shown as a comment and never run: it is the operator's decision."""
+    note: str = ""
+    """What to know about it afterwards, and how to undo it."""
+    marks: tuple[Mark, ...] = ()
+    """What it mends."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -121,6 +203,13 @@ class Plan:
 
     steps: tuple[Step, ...]
     findings: tuple[Finding, ...] = ()
+    kept: tuple[Mark, ...] = ()
+    """What stands as wanted, and what is there without being wanted."""
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """All objects, each with what becomes of it; those that differ first."""
+        return (*(mark for step in self.to_run for mark in step.marks), *self.kept)
 
     @property
     def to_run(self) -> tuple[Step, ...]:
