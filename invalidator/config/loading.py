@@ -20,10 +20,10 @@ from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
 
 DEFAULT_PATH: Final = Path("config/invalidator.yaml")
-_DEFAULT_SOURCE: Final = "pgoutput"
+DEFAULT_SOURCE: Final = "pgoutput"
 _DEFAULT_RULES: Final = "rules.yaml"
 Model = TypeVar("Model", bound=BaseModel)
-_NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
+TARGET_NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class File(Options):
@@ -132,7 +132,7 @@ class _Loading:
     def _types(self) -> dict[yamlfile.Path, type[Options]]:
         """The options' class of the source and of each target, from wherever its type is said."""
         found: dict[yamlfile.Path, type[Options]] = {}
-        self._add_type(found, "sources", ("source",), self._said_type(("source",)) or _DEFAULT_SOURCE)
+        self._add_type(found, "sources", ("source",), self._said_type(("source",)) or DEFAULT_SOURCE)
         for name in self._target_names():
             path = ("targets", name)
             said = self._said_type(path)
@@ -191,7 +191,7 @@ class _Loading:
         seen: dict[str, str] = {}
         for name in targets if isinstance(targets, dict) else ():
             where = self._document.key_span(("targets", name))
-            if not _NAME.fullmatch(name):
+            if not TARGET_NAME.fullmatch(name):
                 message = f"'{name}' is no name for a target"
                 help_text = "small letters, digits, '-' and '_', and a letter first"
                 self._diagnostics.append(self._document.diagnostic(where, "bad-value", message, help_text))
@@ -205,7 +205,7 @@ class _Loading:
         for step in path:
             data = data.get(step) if isinstance(data, dict) else None
         if path == ("source",):
-            data = {"type": _DEFAULT_SOURCE} | (data if isinstance(data, dict) else {})
+            data = {"type": DEFAULT_SOURCE} | (data if isinstance(data, dict) else {})
         return self._checked(model, path, data)
 
     # -- values --------------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def _not_yet(_value: object, info: ValidationInfo) -> None:
 
 def _examples(*examples: str, pattern: re.Pattern[str], message: str) -> Any:
     """What an editor offers, the form that it checks, and what it says; the validators say more."""
-    form = {"pattern": f"^(?:{pattern.pattern})$", "patternErrorMessage": message}
+    form: dict[str, Any] = {"pattern": f"^(?:{pattern.pattern})$", "patternErrorMessage": message}
     return Field(examples=list(examples), json_schema_extra=form)
 
 

@@ -110,3 +110,14 @@ ensure_environment() { # NAME...: makes $VENV hold requirements/NAME.txt and thi
   printf '%s\n' "$wanted" >"$VENV/.locked"
   printf '%s\n' "${missing[@]}" >>"$VENV/.installed"
 }
+
+ensure_node_packages() { # FOLDER: makes FOLDER/node_modules hold what its lock names
+  if ! command -v npm >/dev/null; then return 0; fi
+  if cmp -s "$1/package-lock.json" "$1/node_modules/.locked"; then return 0; fi
+  step "node packages of $1"
+  if npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null; then
+    cp "$1/package-lock.json" "$1/node_modules/.locked"
+  else
+    printf 'npm could not install what %s names. What needs it is skipped.\n' "$1/package-lock.json"
+  fi
+}
