@@ -71,6 +71,8 @@ class Dropper:
     solutions: tuple[Solution, ...]
     is_coarse: bool
     """It belongs to the coarse form, which drops the name together with others."""
+    is_complete: bool = True
+    """False: there may be more solutions than those."""
 
 
 def droppers(ruleset: RuleSet, group: str, name: bytes) -> list[Dropper]:
@@ -84,9 +86,9 @@ def droppers(ruleset: RuleSet, group: str, name: bytes) -> list[Dropper]:
     found: list[Dropper] = []
     for rule in ruleset.rules:
         for template, is_glob, is_coarse in _templates(rule, group):
-            ways = solutions(template, name, rule, is_glob=is_glob)
-            if ways:
-                found.append(Dropper(rule, group, template, tuple(ways), is_coarse))
+            ways, is_complete = search(template, name, rule, is_glob=is_glob)
+            if ways or not is_complete:
+                found.append(Dropper(rule, group, template, tuple(ways), is_coarse, is_complete))
     return found
 
 
@@ -105,8 +107,10 @@ def _templates(rule: Rule, group: str) -> Iterator[tuple[Template, bool, bool]]:
     yield from ((template, True, True) for template in coarse_patterns)
 
 
-def solutions(template: Template, name: bytes, rule: Rule | None = None, *, is_glob: bool = False) -> list[Solution]:
-    """All ways in which the template can have made the name, or covers it; at most ``MAX_SOLUTIONS``.
+def search(
+    template: Template, name: bytes, rule: Rule | None = None, *, is_glob: bool = False
+) -> tuple[list[Solution], bool]:
+    """The ways in which the template can have made the name, or covers it; and whether these are all.
 
     Args:
         template: what to turn round.
@@ -115,11 +119,17 @@ def solutions(template: Template, name: bytes, rule: Rule | None = None, *, is_g
         is_glob: the template's literal text is a glob, and the name is one that it covers.
     """
     found: dict[Solution, None] = {}
-    for way in _Search(template, name, rule, is_glob=is_glob).ways(0, 0, {}):
+    searching = _Search(template, name, rule, is_glob=is_glob)
+    for way in searching.ways(0, 0, {}):
+        if len(found) == MAX_SOLUTIONS:
+            return list(found), False
         found[way] = None
-        if len(found) >= MAX_SOLUTIONS:
-            break
-    return list(found)
+    return list(found), searching.is_complete
+
+
+def solutions(template: Template, name: bytes, rule: Rule | None = None, *, is_glob: bool = False) -> list[Solution]:
+    """The ways of :func:`search`, as many as it finds."""
+    return search(template, name, rule, is_glob=is_glob)[0]
 
 
 class _Any:
@@ -138,7 +148,12 @@ class _Search:
         self._steps = _MAX_STEPS
         self._tokens = list(_tokens(template, is_glob=is_glob))
         if len(self._tokens) > _MAX_TOKENS:
-            self._steps = 0
+            self._steps = -1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the bound on steps was kept."""
+        return self._steps >= 0
 
     def ways(self, token: int, at: int, values: Mapping[Reference, Value]) -> Iterator[Solution]:
         """The solutions from here on; ``values`` are those of the references before."""
