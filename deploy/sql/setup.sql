@@ -17,8 +17,9 @@ ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;
 CREATE PUBLICATION "invalidator" FOR TABLE "public"."posts", "public"."users" ("id", "email")
   WITH (publish_generated_columns = stored);
 
--- After the publication. From here on WAL is kept for the daemon, whether it runs or not.
-SELECT pg_create_logical_replication_slot('invalidator', 'pgoutput');
+-- After the publication. From here on WAL is kept for the daemon, whether it runs or not. With failover, standbys
+-- that synchronize slots (sync_replication_slots = on) keep a copy of it. Before Postgres 17: without failover.
+SELECT pg_create_logical_replication_slot('invalidator', 'pgoutput', failover => true);
 
 -- Recommended: beyond this size the slot is given up (the daemon says so) instead of the disk filling up.
 -- ALTER SYSTEM SET max_slot_wal_keep_size = '20GB';

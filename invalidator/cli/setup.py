@@ -13,13 +13,17 @@ from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from invalidator.config import Settings
-    from invalidator.postgres.provision import Facts, Finding, Need, Plan, Request, Step
+    from invalidator.postgres.provision import Facts, Finding, Mark, Need, Plan, Request, Step
 
 
 @click.command("setup", short_help="Print or run the SQL that your database needs for your rules.")
 @settings_options
 @click.option("--apply", "is_applied", is_flag=True, help="Run the SQL. What is there already is left or altered.")
+@click.option("--drop", "is_removed", is_flag=True, help="The SQL that takes it away again; with --apply, run it.")
+@click.option("--diff", "is_compared", is_flag=True, help="What is there against what is wanted: + - ~ = per object.")
 @click.option("--offline", is_flag=True, help="Do not connect: print generic SQL that is safe on every database.")
 @click.option(
     "--dsn",
@@ -27,42 +31,78 @@ if TYPE_CHECKING:
     help="Connect as an owner of the tables instead of by source.dsn. Keep passwords out of it: PGPASSWORD, pgpass.",
 )
 @click.option("--role", metavar="NAME", help="The daemon's role.  [default: the user of source.dsn, or invalidator]")
+@click.option(
+    "--provider",
+    type=click.Choice(["self", "rds", "cloudsql", "azure", "neon", "supabase"]),
+    help="Whose managed Postgres it is.  [default: told from the roles there]",
+)
 @click.option("--keep-identity", is_flag=True, help="Never ALTER TABLE … REPLICA IDENTITY: rules widen instead.")
+@click.option("--no-row-filters", is_flag=True, help="Publish all rows, also where a filter would lose nothing.")
+@click.option("--no-failover", is_flag=True, help="Postgres 17 and newer: a slot of which standbys keep no copy.")
 @json_option
 def command(  # noqa: PLR0913  (one parameter per option)
     settings_file: Path | None,
     overrides: tuple[str, ...],
     *,
     is_applied: bool,
+    is_removed: bool,
+    is_compared: bool,
     offline: bool,
     dsn: str | None,
     role: str | None,
+    provider: str | None,
     keep_identity: bool,
+    no_row_filters: bool,
+    no_failover: bool,
     as_json: bool,
 ) -> int:
     """Print the exact SQL for role, grants, publication, replica identity and slot, or run it with --apply.
 
     It is worked out from your rules and from what the database holds already, and it never contains a statement that
     could make an UPDATE or DELETE of your application fail: a table for which that cannot be ruled out is left out,
-    with the reason and the fix. The output is valid SQL for psql. Exit code 1 means that something is left for you.
+    with the reason and the fix. The output is valid SQL for psql. Exit code 1 means that something is left for you,
+    or, with --diff, that something differs.
     """
-    if offline and is_applied:
-        msg = "--offline and --apply exclude each other"
-        raise click.UsageError(msg)
+    _refuse_contradictions(is_applied=is_applied, is_removed=is_removed, is_compared=is_compared, offline=offline)
     from invalidator.config.needs import needs
+    from invalidator.postgres.provision import Provider, Request
     from invalidator.rules import document
 
     settings = load_settings(settings_file, overrides)
     source = _Source.of(settings, dsn=dsn, role=role)
     wanted = needs(document.load(settings.rules).rules)
-    request = source.request(may_alter_tables=not keep_identity)
+    request = Request(
+        source.slot,
+        source.publication,
+        source.role,
+        may_alter_tables=not keep_identity,
+        may_filter=not no_row_filters,
+        wants_failover=not no_failover,
+        provider=None if provider is None else Provider(provider),
+    )
     if offline:
         from invalidator.postgres.provision import offline_plan
 
         return _show(_Outcome(offline_plan(wanted, request)), as_json=as_json)
     import asyncio
 
-    return _show(asyncio.run(_online(source.dsn, wanted, request, is_applied=is_applied)), as_json=as_json)
+    coroutine = _online(source.dsn, wanted, request, is_applied=is_applied, is_removed=is_removed)
+    outcome = asyncio.run(coroutine)
+    return _show_difference(outcome, as_json=as_json) if is_compared else _show(outcome, as_json=as_json)
+
+
+def _refuse_contradictions(*, is_applied: bool, is_removed: bool, is_compared: bool, offline: bool) -> None:
+    chosen = {"--offline": offline, "--apply": is_applied, "--diff": is_compared, "--drop": is_removed}
+    for first, second in (
+        ("--offline", "--apply"),
+        ("--offline", "--diff"),
+        ("--offline", "--drop"),
+        ("--diff", "--apply"),
+        ("--diff", "--drop"),
+    ):
+        if chosen[first] and chosen[second]:
+            msg = f"{first} and {second} exclude each other"
+            raise click.UsageError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +141,6 @@ class _Source:
             role=role or (str(user) if user else "invalidator"),
         )
 
-    def request(self, *, may_alter_tables: bool) -> Request:
-        from invalidator.postgres.provision import Request
-
-        return Request(self.slot, self.publication, self.role, may_alter_tables=may_alter_tables)
-
 
 @dataclass(slots=True)
 class _Outcome:
@@ -115,31 +150,54 @@ class _Outcome:
     facts: Facts | None = None
     applied: tuple[Step, ...] = ()
     is_applied: bool = False
+    is_removed: bool = False
+
+    @property
+    def differing(self) -> list[Mark]:
+        """The objects that are not as wanted."""
+        return [mark for mark in self.plan.marks if mark.sign != "="]
 
     @property
     def exit_code(self) -> Exit:
         return Exit.PROBLEMS if self.plan.problems or (self.is_applied and self.plan.to_run) else Exit.FINE
 
 
-async def _online(dsn: str, wanted: tuple[Need, ...], request: Request, *, is_applied: bool) -> _Outcome:
-    from invalidator.errors import SourceDisconnected
+async def _online(
+    dsn: str, wanted: tuple[Need, ...], request: Request, *, is_applied: bool, is_removed: bool
+) -> _Outcome:
     from invalidator.postgres import provision
-    from invalidator.postgres.connection import connect
 
-    try:
-        connection = await connect(dsn, application_name="invalidator/setup")
-    except SourceDisconnected as error:
-        msg = f"{error}\n   = help: setup --offline prints generic SQL without a connection"
-        raise SourceDisconnected(msg) from error
-    async with connection:
-        found = await provision.facts(connection, wanted, request)
-        plan = provision.plan(wanted, found, request)
+    async with await _connected(dsn, request) as connection:
+
+        async def look() -> tuple[Facts, Plan]:
+            if is_removed:
+                found = await provision.removal_facts(connection, wanted, request)
+                return found, provision.removal(wanted, found, request)
+            found = await provision.facts(connection, wanted, request)
+            return found, provision.plan(wanted, found, request)
+
+        found, plan = await look()
         if not is_applied:
-            return _Outcome(plan, found)
+            return _Outcome(plan, found, is_removed=is_removed)
         applied: list[Step] = []
         await provision.apply(connection, plan, report=applied.append)
-        found = await provision.facts(connection, wanted, request)
-        return _Outcome(provision.plan(wanted, found, request), found, tuple(applied), is_applied=True)
+        found, plan = await look()
+        return _Outcome(plan, found, tuple(applied), is_applied=True, is_removed=is_removed)
+
+
+async def _connected(dsn: str, request: Request) -> AsyncConnection[Any]:
+    from invalidator.errors import ConfigError, SourceDisconnected
+    from invalidator.postgres.connection import connect
+
+    own = f"before the role '{request.role}' exists, connect as an owner of the tables: setup --dsn OWNER_DSN"
+    try:
+        return await connect(dsn, application_name="invalidator/setup")
+    except SourceDisconnected as error:
+        msg = f"{error}\n   = help: {own}\n   = help: setup --offline prints generic SQL without a connection"
+        raise SourceDisconnected(msg) from error
+    except ConfigError as error:
+        msg = f"{error}\n   = help: {own}, or setup --offline"
+        raise ConfigError(msg) from error
 
 
 def _show(outcome: _Outcome, *, as_json: bool) -> int:
@@ -147,20 +205,46 @@ def _show(outcome: _Outcome, *, as_json: bool) -> int:
     return outcome.exit_code
 
 
+def _show_difference(outcome: _Outcome, *, as_json: bool) -> int:
+    from invalidator.yamlfile.diagnostic import printable
+
+    marks = sorted(outcome.plan.marks, key=lambda mark: "-~+=".index(mark.sign))
+    differs = bool(outcome.differing) or bool(outcome.plan.problems)
+    if as_json:
+        objects = [{"sign": mark.sign, "object": mark.what, "detail": mark.detail} for mark in marks]
+        document = {"objects": objects, "findings": _findings(outcome), "ok": not differs}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        for mark in marks:
+            click.echo(printable(f"{mark.sign} {mark.what}{f': {mark.detail}' if mark.detail else ''}"))
+        for finding in outcome.plan.findings:
+            click.echo("\n".join(["", *_comment(f"{_severity(finding)}: {finding.text}"), *_fix(finding)]))
+    return Exit.PROBLEMS if differs else Exit.FINE
+
+
+def _findings(outcome: _Outcome) -> list[dict[str, Any]]:
+    return [
+        {"severity": _severity(finding), "text": finding.text, "fix": finding.fix} for finding in outcome.plan.findings
+    ]
+
+
 def _document(outcome: _Outcome) -> dict[str, Any]:
     return {
         "applied": [_step(step) for step in outcome.applied],
         "steps": [_step(step) for step in outcome.plan.steps],
-        "findings": [
-            {"severity": _severity(finding), "text": finding.text, "fix": finding.fix}
-            for finding in outcome.plan.findings
-        ],
+        "findings": _findings(outcome),
         "ok": outcome.exit_code is Exit.FINE,
     }
 
 
 def _step(step: Step) -> dict[str, Any]:
-    return {"purpose": step.purpose, "sql": list(step.texts), "why": step.why, "advice": step.is_advice}
+    return {
+        "purpose": step.purpose,
+        "sql": list(step.texts),
+        "why": step.why,
+        "note": step.note,
+        "advice": step.is_advice,
+    }
 
 
 def _severity(finding: Finding) -> str:
@@ -177,17 +261,23 @@ def _text(outcome: _Outcome) -> str:
     for step in outcome.applied:
         lines += ["", *_comment(f"done: {step.why}"), *(f"-- {line}" for line in _sql(step))]
     if outcome.plan.to_run and not outcome.is_applied:
-        lines += _comment("nothing has been changed; run this as a role that owns the tables, or: setup --apply")
+        again = "setup --drop --apply" if outcome.is_removed else "setup --apply"
+        lines += _comment(f"nothing has been changed; run this as a role that owns the tables, or: {again}")
     for step in outcome.plan.steps:
         lead = "recommended: " if step.is_advice else ""
         sql = [f"-- {line}" for line in _sql(step)] if step.is_advice else _sql(step)
-        lines += ["", *_comment(lead + step.why), *sql]
+        lines += ["", *_comment(lead + step.why), *(_comment(f"  {step.note}") if step.note else []), *sql]
     for finding in outcome.plan.findings:
         lines += ["", *_comment(f"{_severity(finding)}: {finding.text}")]
-        lines += _comment(f"  fix: {finding.fix}") if finding.fix else []
+        lines += _fix(finding)
     if not outcome.plan.to_run and not outcome.plan.problems:
-        lines += ["", *_comment("the database has all that the rules need")]
+        what = "nothing is left to take away" if outcome.is_removed else "the database has all that the rules need"
+        lines += ["", *_comment(what)]
     return "\n".join(lines)
+
+
+def _fix(finding: Finding) -> list[str]:
+    return _comment(f"  fix: {finding.fix}") if finding.fix else []
 
 
 def _sql(step: Step) -> list[str]:

@@ -37,6 +37,8 @@ class Holding:
     schema: str | None = None
     """Schema and name: of a relation in this database; a schema has its name here."""
     name: str | None = None
+    privileges: tuple[str, ...] = ()
+    """Of a relation, schema or database in reach: what the role itself was granted there."""
 
 
 _READ: LiteralString = """
@@ -90,19 +92,27 @@ async def holdings(connection: psycopg.AsyncConnection[Any], role: str) -> tuple
                CASE WHEN d.dbid IN (0, here.oid) THEN pg_describe_object(d.classid, d.objid, d.objsubid)
                     ELSE 'something in database ' || coalesce((SELECT datname FROM pg_database WHERE oid = d.dbid), '?')
                END,
-               CASE d.classid WHEN 'pg_class'::regclass THEN c.relnamespace::regnamespace::text END,
-               coalesce(c.relname, n.nspname)
+               cn.nspname, coalesce(c.relname, n.nspname),
+               ARRAY(SELECT DISTINCT a.privilege_type
+                       FROM aclexplode(coalesce(c.relacl, n.nspacl, b.datacl)) AS a WHERE a.grantee = r.oid)
           FROM pg_shdepend d
           JOIN pg_roles r ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid
           JOIN pg_database here ON here.datname = current_database()
           LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.dbid = here.oid AND c.oid = d.objid
+                              AND d.objsubid = 0
+          LEFT JOIN pg_namespace cn ON cn.oid = c.relnamespace
+          LEFT JOIN pg_database b ON d.classid = 'pg_database'::regclass AND b.oid = d.objid
           LEFT JOIN pg_namespace n ON d.classid = 'pg_namespace'::regclass AND d.dbid = here.oid AND n.oid = d.objid
          WHERE r.rolname = %s
          ORDER BY 3
     """
     try:
         cursor = await connection.execute(statement, [role])
-        return tuple(Holding(*row) for row in await cursor.fetchall())
+        rows = await cursor.fetchall()
+        return tuple(
+            Holding(kind, where, what, schema, name, tuple(granted))
+            for kind, where, what, schema, name, granted in rows
+        )
     except psycopg.Error as error:
         raise ours(error, doing="asking what a role holds") from error
 

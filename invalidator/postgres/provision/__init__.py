@@ -3,6 +3,7 @@
     Need, Request      what is wanted
     facts              what is there (reads the catalog)
     plan               wanted minus there: steps, findings (decides, no I/O)
+    removal            what of it can be taken away again
     offline_plan       the same without a database: generic and guarded
     apply              runs the steps
 
@@ -15,19 +16,38 @@ from __future__ import annotations
 
 from invalidator.postgres.provision.offline import offline_plan
 from invalidator.postgres.provision.plan import plan
-from invalidator.postgres.provision.run import apply, facts
-from invalidator.postgres.provision.words import Facts, Finding, Need, Plan, Purpose, Request, Step
+from invalidator.postgres.provision.providers import Provider
+from invalidator.postgres.provision.removal import removal
+from invalidator.postgres.provision.run import apply, facts, removal_facts
+from invalidator.postgres.provision.words import (
+    Facts,
+    Finding,
+    Lookup,
+    Mark,
+    Need,
+    Plan,
+    Purpose,
+    Request,
+    Rows,
+    Step,
+)
 
 __all__ = [
     "Facts",
     "Finding",
+    "Lookup",
+    "Mark",
     "Need",
     "Plan",
+    "Provider",
     "Purpose",
     "Request",
+    "Rows",
     "Step",
     "apply",
     "facts",
     "offline_plan",
     "plan",
+    "removal",
+    "removal_facts",
 ]
