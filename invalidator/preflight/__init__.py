@@ -1,4 +1,16 @@
 """What can be known before a change arrives: the rules and settings held against database, targets and schema files.
 
-Every finding is a ``yamlfile.Diagnostic``: code, place, why, and a fix that can be run as it stands.
+    facts         everything that is looked at, as one value; from a database or from a schema file
+    places        where in the rule files each thing stands, down to the column inside a template
+    examine       the checks, one after the other: facts + rules → findings
+        columns       tables and columns that are there, and what their texts depend on
+        identity      old values that Postgres does not send
+        publication   what the publication leaves out
+        server        server, slot and role
+        lookups       SQL of the rules, by EXPLAIN
+    targets       asks each target whether it would take our calls
+    snapshot      facts ↔ schema file
+    watch         the same checks in the running daemon, again and again
+
+Every finding holds a ``yamlfile.Diagnostic``: code, place, why, and a fix that can be run as it stands.
 """

@@ -1,0 +1,152 @@
+"""Where each rule reads which column, as places in its file: what findings point at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from invalidator import yamlfile
+from invalidator.model import Operation
+from invalidator.preflight.finding import At
+from invalidator.rules.rule import Rule
+from invalidator.rules.template import Reference, TemplateError, parse
+
+Part = Literal["template", "changed", "when", "lookup"]
+
+GROUPS: Final = ("keys", "tags", "l1", "cdn")
+_REFERENCE: Final = re.compile(r"""\{\{|\}\}|\{(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^{}"'])*\}""")
+_NAME: Final = re.compile(r"""\{\s*(?:(?:new|old)\s*\.\s*)?("(?:[^"]|"")*"|[^\s|}]+)""")
+_OLD: Final = frozenset({Operation.UPDATE, Operation.DELETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A rule reads a column here."""
+
+    rule: Rule
+    column: str
+    scope: str
+    """``row`` (both images), ``new`` or ``old``."""
+    part: Part
+    at: At
+    written: str
+    """``{slug|lower}``, or the column's name in a list or condition."""
+    around: str
+    """The template or condition that it stands in."""
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the value before a change is needed."""
+        if self.part == "changed":
+            return Operation.UPDATE in self.rule.events
+        return self.scope in {"row", "old"} and bool(self.rule.events & _OLD)
+
+    @property
+    def needs_new(self) -> bool:
+        """Whether the value after a change is needed."""
+        return self.scope in {"row", "new"} and bool(self.rule.events & {Operation.INSERT, Operation.UPDATE})
+
+
+class Places:
+    """The rule files, parsed once more for their positions.
+
+    Args:
+        sources: the text of each rule file by its name.
+    """
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._documents = {file: yamlfile.parse(text, file) for file, text in sources.items()}
+
+    def at(self, rule: Rule, *steps: str | int, key: bool = False) -> At:
+        """The value under these steps of a rule, or the key before it; the rule itself if there is none."""
+        document, path = self._rule(rule)
+        if document is None:
+            return At(rule.place.file, rule.place.line, rule.place.column)
+        wanted = (*path, *steps)
+        if wanted not in document.values:
+            wanted, key = (*path, "name"), False
+        span = document.key_span(wanted) if key else document.span(wanted)
+        return At(document.file, span.line, span.column, span.width)
+
+    def within(self, rule: Rule, steps: yamlfile.Path, offset: int, width: int) -> At:
+        """A part of a text value of a rule."""
+        document, path = self._rule(rule)
+        if document is None:
+            return At(rule.place.file, rule.place.line, rule.place.column)
+        span = document.within((*path, *steps), offset, width)
+        return At(document.file, span.line, span.column, span.width)
+
+    def value(self, rule: Rule, *steps: str | int) -> object:
+        """What is written under these steps of a rule; None when nothing is."""
+        document, path = self._rule(rule)
+        return None if document is None else _get(document.data, (*path, *steps))
+
+    def has_written_coarse(self, rule: Rule) -> bool:
+        """Whether somebody wrote the rule's coarse form, instead of leaving it to be derived."""
+        return bool(self.value(rule, "coarse"))
+
+    def uses(self, rule: Rule) -> list[Use]:
+        """Every column that the rule reads, with its place."""
+        return [*self._templates(rule), *self._changed(rule)]
+
+    def _templates(self, rule: Rule) -> Iterator[Use]:
+        document, path = self._rule(rule)
+        if document is None:
+            return
+        written = False
+        for group in GROUPS:
+            entries = _get(document.data, (*path, "invalidate", group))
+            for index, text in enumerate(entries if isinstance(entries, list) else ()):
+                written = written or group != "cdn"
+                yield from _in_template(rule, document, (*path, "invalidate", group, index), str(text))
+        own = (*path, "prefix")
+        prefix = own if _get(document.data, own) is not None else ("defaults", "prefix")
+        text = _get(document.data, prefix)
+        if written and isinstance(text, str):
+            yield from _in_template(rule, document, prefix, text)
+
+    def _changed(self, rule: Rule) -> Iterator[Use]:
+        columns = self.value(rule, "changed")
+        for index, name in enumerate(columns if isinstance(columns, list) else ()):
+            at = self.at(rule, "changed", index)
+            yield Use(rule, str(name), "row", "changed", at, str(name), "changed")
+
+    def _rule(self, rule: Rule) -> tuple[yamlfile.Document | None, yamlfile.Path]:
+        document = self._documents.get(rule.place.file)
+        rules = _get(document.data, ("rules",)) if document is not None else None
+        for index, entry in enumerate(rules if isinstance(rules, list) else ()):
+            if isinstance(entry, dict) and entry.get("name") == rule.name:
+                return document, ("rules", index)
+        return None, ()
+
+
+def _in_template(rule: Rule, document: yamlfile.Document, path: yamlfile.Path, text: str) -> Iterator[Use]:
+    for match in _REFERENCE.finditer(text):
+        reference = _reference(match[0])
+        name = _NAME.match(match[0])
+        if reference is None or reference.scope not in {"row", "new", "old"} or name is None:
+            continue
+        span = document.within(path, match.start() + name.start(1), len(name[1]))
+        at = At(document.file, span.line, span.column, span.width)
+        yield Use(rule, reference.name, reference.scope, "template", at, match[0], text)
+
+
+def _reference(text: str) -> Reference | None:
+    if text in {"{{", "}}"}:
+        return None
+    try:
+        references = parse(text).references
+    except TemplateError:  # of a grammar that only the whole rule knows, such as {lookup.column}
+        return None
+    return references[0] if references else None
+
+
+def _get(data: object, path: yamlfile.Path) -> object:
+    for step in path:
+        try:
+            data = data[step]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data

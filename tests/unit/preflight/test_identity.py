@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from invalidator.postgres.catalog import Index, PublishedTable
+from tests.support.preflight import POSTS, codes, column, examined, facts, only, publication, table
+
+SLUG = """\
+  - name: post
+    table: public.posts
+    invalidate:
+      keys: ["post:{slug|lower|urlencode}"]
+"""
+UNIQUE = Index("posts_slug_key", ("slug",), is_primary=False, is_replica_identity=False)
+ROOT = table("posts", POSTS.columns, oid=7, kind="p")
+PARTS = [table(f"posts_{n}", POSTS.columns, oid=10 + n, root_oid=7, parent_oid=7) for n in (1, 2)]
+
+
+def test_a_column_outside_the_identity_is_an_error_at_its_place_with_both_ways_out() -> None:
+    found = only(examined(SLUG, facts(POSTS)), "old-value-needed").diagnostic
+    assert found.severity == "error"
+    assert (found.line, found.column, found.width) == (6, 21, 4)
+    assert found.message == (
+        "{slug|lower|urlencode} is not in the replica identity of public.posts (identity: primary key id)"
+    )
+    assert found.why == (
+        "Postgres does not send the old 'slug', so every UPDATE and DELETE that fires the rule drops 'post:*' instead"
+        " of post:{slug|lower|urlencode} of the old row"
+    )
+    assert found.fix == 'ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;'
+    assert found.help is not None
+    assert "{new.slug|lower|urlencode}" in found.help
+
+
+def test_a_unique_index_that_fits_is_cheaper_than_full() -> None:
+    posts = replace(POSTS, indexes=(*POSTS.indexes, UNIQUE))
+    found = only(examined(SLUG, facts(posts)), "old-value-needed").diagnostic
+    assert found.fix == 'ALTER TABLE "public"."posts" REPLICA IDENTITY USING INDEX "posts_slug_key";'
+
+
+def test_an_identity_that_holds_the_column_is_enough() -> None:
+    chosen = replace(UNIQUE, is_replica_identity=True)
+    assert codes(SLUG, facts(replace(POSTS, replica_identity="i", indexes=(*POSTS.indexes, chosen)))) == []
+    assert codes(SLUG, facts(replace(POSTS, replica_identity="f"))) == []
+
+
+def test_who_writes_the_coarse_form_has_agreed_to_it_and_is_warned_only() -> None:
+    written = SLUG + "    coarse: {keys: ['post:*']}\n"
+    found = only(examined(written, facts(POSTS)), "old-value-needed").diagnostic
+    assert found.severity == "warning"
+
+
+def test_the_new_value_needs_no_identity() -> None:
+    assert codes(SLUG.replace("{slug", "{new.slug"), facts(POSTS)) == []
+
+
+def test_a_rule_for_inserts_needs_no_identity() -> None:
+    assert codes(SLUG + "    events: [insert]\n", facts(POSTS)) == []
+
+
+def test_a_column_of_changed_without_its_old_value_makes_the_rule_fire_always() -> None:
+    rules = SLUG.replace("{slug|lower|urlencode}", "{id}") + "    changed: [slug]\n"
+    found = only(examined(rules, facts(POSTS)), "old-value-needed").diagnostic
+    assert found.severity == "warning"
+    assert (found.line, found.column) == (7, 15)
+    assert "fires for every UPDATE" in (found.why or "")
+
+
+def test_the_fix_never_leaves_a_column_list_that_full_would_not_fit() -> None:
+    listed = publication(PublishedTable(POSTS.oid, frozenset({"id", "slug"}), has_row_filter=False))
+    found = only(examined(SLUG, facts(POSTS, published=listed)), "old-value-needed").diagnostic
+    assert found.fix is not None
+    assert found.fix.startswith("BEGIN; ALTER PUBLICATION")
+    assert "REPLICA IDENTITY FULL" in found.fix
+    assert found.fix.endswith("COMMIT;")
+
+
+def test_each_partition_has_an_identity_of_its_own() -> None:
+    of = facts(ROOT, replace(PARTS[0], replica_identity="f"), PARTS[1])
+    found = only(examined(SLUG, of), "old-value-needed").diagnostic
+    assert "public.posts_2 (partition of public.posts)" in found.message
+    assert "posts_1" not in found.message
+    assert found.fix == 'ALTER TABLE "public"."posts_2" REPLICA IDENTITY FULL;'
+
+
+def test_a_published_table_without_identity_is_one_that_the_application_cannot_update() -> None:
+    posts = table("posts", [column("id"), column("slug")], key=())
+    found = only(examined(SLUG, facts(posts)), "no-identity").diagnostic
+    assert found.severity == "error"
+    assert "those of the application" in (found.why or "")
+    assert found.fix == 'ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;'
+
+
+def test_a_table_without_identity_is_fine_when_only_its_inserts_are_published() -> None:
+    posts = table("posts", [column("id"), column("slug")], key=())
+    published = publication(posts, operations=frozenset({"insert", "truncate"}))
+    rules = SLUG + "    events: [insert]\n"
+    assert codes(rules, facts(posts, published=published)) == []
+
+
+def test_a_partition_without_identity_is_found_although_the_root_has_a_key() -> None:
+    bare = replace(PARTS[1], replica_identity="n")
+    found = only(examined(SLUG.replace("{slug", "{id"), facts(ROOT, PARTS[0], bare)), "no-identity").diagnostic
+    assert "public.posts_2" in found.message
+
+
+def test_two_rules_about_one_table_get_a_fix_that_serves_both() -> None:
+    posts = replace(POSTS, indexes=(*POSTS.indexes, UNIQUE))
+    other = SLUG.replace("name: post", "name: body").replace("{slug|lower|urlencode}", "{body}")
+    fixes = {each.diagnostic.fix for each in examined(SLUG + other, facts(posts)) if each.code == "old-value-needed"}
+    assert fixes == {'ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;'}
