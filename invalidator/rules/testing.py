@@ -8,7 +8,7 @@ Expectations are exact, because what is dropped too much is a defect too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,13 +17,16 @@ from invalidator.errors import ConfigError
 from invalidator.model import Operation, Relation, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules.document import Loaded
-from invalidator.rules.explain import Outcome, RuleExplanation, scene
+from invalidator.rules.explain import Outcome, Scene, scene
 from invalidator.rules.inline_tests import KINDS, InlineTest
-from invalidator.rules.rule import Rule
+from invalidator.rules.reasons import Reasons, exact_form
+from invalidator.rules.rule import Place, Rule
+from invalidator.rules.template import Template
 from invalidator.yamlfile import Diagnostic
 
 EVERYTHING: Final = "everything"
 """Stands for ``cdn_all`` among names."""
+_MAX_EXPLAINED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Difference:
     """One of ``KINDS``, ``cdn_all`` or ``widened``."""
     expected: tuple[str, ...]
     got: tuple[str, ...]
+    reasons: Mapping[str, tuple[str, ...]]
+    """Missing or unexpected name → the rules and templates that explain it."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -56,6 +61,8 @@ class Result:
     """The names of the rules that fired."""
     error: str | None = None
     """Why it could not be run."""
+    scene: Scene | None = None
+    """The change as the rules saw it."""
 
     @property
     def passed(self) -> bool:
@@ -125,6 +132,34 @@ def require(loaded: Loaded, *, cdn_grammars: Sequence[TagGrammar] = ()) -> Repor
     return report
 
 
+@dataclass(frozen=True, slots=True)
+class Untested:
+    """A template from which no test makes a name."""
+
+    rule: Rule
+    group: str
+    template: Template
+    place: Place
+
+
+def untested_templates(loaded: Loaded, report: Report) -> tuple[Untested, ...]:
+    """The exact templates, of rules that some test fires, from which no test of the report makes a name."""
+    rules = {rule.name: rule for rule in report.rules}
+    never = {rule.name for rule in report.never_fired}
+    left = {key: place for key, place in loaded.places.items() if key[0] not in never and key[0] in rules}
+    for result in report.results:
+        if result.scene is None:
+            continue
+        for name, group, text in [key for key in left if key[0] in result.fired]:
+            template = next(each for each in getattr(rules[name].exact, group) if each.text == text)
+            if exact_form(result.scene, rules[name], group, template):
+                del left[name, group, text]
+    return tuple(
+        Untested(rules[name], group, next(each for each in getattr(rules[name].exact, group) if each.text == text), at)
+        for (name, group, text), at in left.items()
+    )
+
+
 def run_one(
     test: InlineTest, loaded: Loaded, *, cdn_grammars: Sequence[TagGrammar] = (), relation: Relation | None = None
 ) -> Result:
@@ -135,29 +170,42 @@ def run_one(
         return Result(test, error=str(error))
     explanations = [shown.explain(rule) for rule in loaded.ruleset.rules if test.is_for(rule)]
     fired = frozenset(each.rule.name for each in explanations if each.outcome is Outcome.FIRED)
-    return Result(test, tuple(_differences(test, explanations)), fired)
+    return Result(test, tuple(_differences(Reasons(loaded, test, shown, explanations))), fired, scene=shown)
 
 
-def _differences(test: InlineTest, explanations: Sequence[RuleExplanation]) -> list[Difference]:
-    compared: list[tuple[str, frozenset[bytes], set[bytes]]] = []
+def _differences(reasons: Reasons) -> Iterator[Difference]:
+    test, explanations = reasons.test, reasons.explanations
     for kind in KINDS:
+        wanted = test.expected.get(kind, frozenset())
         got: set[bytes] = set().union(*(getattr(each.invalidation, kind) for each in explanations))
-        compared.append((kind, test.expected.get(kind, frozenset()), got))
-    found = [Difference(kind, shown(wanted), shown(got)) for kind, wanted, got in compared if wanted != got]
+        if wanted != got:
+            why = {name: reasons.missing(kind, name) for name in sorted(wanted - got)[:_MAX_EXPLAINED]}
+            why |= {name: reasons.unexpected(kind, name) for name in sorted(got - wanted)[:_MAX_EXPLAINED]}
+            in_words = {_text(name): tuple(lines) for name, lines in why.items()}
+            yield Difference(kind, _texts(wanted), _texts(got), in_words)
     everything = any(each.invalidation.cdn_all for each in explanations)
     if everything != test.cdn_all:
-        found.append(Difference("cdn_all", (EVERYTHING,) * test.cdn_all, (EVERYTHING,) * everything))
-    reasons = {reason for each in explanations for reason in each.widened}
+        no_tag = tuple(_without_tag(each.rule) for each in explanations if each.invalidation.cdn_all)
+        why_all = {EVERYTHING: no_tag or ("the coarse form of no rule is used that lacks a CDN tag",)}
+        yield Difference("cdn_all", (EVERYTHING,) * test.cdn_all, (EVERYTHING,) * everything, why_all)
+    widened = {reason for each in explanations for reason in each.widened}
     if test.operation is Operation.TRUNCATE and WidenReason.TRUNCATE not in test.widened:
-        reasons.discard(WidenReason.TRUNCATE)
-    if reasons != test.widened:
-        found.append(Difference("widened", tuple(sorted(test.widened)), tuple(sorted(reasons))))
-    return found
+        widened.discard(WidenReason.TRUNCATE)
+    if widened != test.widened:
+        because = {str(reason): tuple(reasons.widened(reason)) for reason in widened - test.widened}
+        yield Difference("widened", tuple(sorted(test.widened)), tuple(sorted(widened)), because)
 
 
-def shown(names: frozenset[bytes] | set[bytes]) -> tuple[str, ...]:
-    """The names as people read them, in order."""
-    return tuple(name.decode("utf-8", "backslashreplace") for name in sorted(names))
+def _without_tag(rule: Rule) -> str:
+    return f"rule '{rule.name}' ({rule.place.file}:{rule.place.line}): its coarse form has no CDN tag"
+
+
+def _texts(names: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(map(_text, sorted(names)))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _in_words(difference: Difference) -> str:
