@@ -53,7 +53,7 @@ class Engine:
         self._bound: dict[int, tuple[Relation, RowFunction | None]] = {}
         self._problems: dict[int, list[Problem]] = {}
         for rule in ruleset.rules:
-            states.setdefault(rule.name, RuleState(rule.name))
+            states.setdefault(rule.name, RuleState(rule.name)).has_lookup = bool(rule.lookups)
 
     @property
     def problems(self) -> list[Problem]:

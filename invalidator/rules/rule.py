@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from invalidator.model import Operation
+from invalidator.rules.lookup_sql import LookupSql
 from invalidator.rules.template import Template
 
 
@@ -28,6 +29,20 @@ class Exact:
     tags: tuple[Template, ...] = ()
     l1: tuple[Template, ...] = ()
     cdn: tuple[Template, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A SELECT that finds related rows; templates name their columns as ``{name.column}``."""
+
+    name: str
+    sql: LookupSql
+    limit: int
+    """Rows for one changed row; more widen."""
+    timeout_seconds: float | None
+    """Replaces the timeout of the settings."""
+    place: Place
+    """Where the SQL stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,8 @@ class Rule:
     soft: bool
     """CDN tags are marked stale instead of purged."""
     place: Place
+    lookups: tuple[Lookup, ...] = ()
+    """In the order of the file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Templates such as ``user:{id}``: text with references to row values and facts of the change.
 
     template   = { text | "{{" | "}}" | "{" reference "}" }
-    reference  = [ "new." | "old." ] column { "|" filter }  |  "meta." fact { "|" filter }
+    reference  = [ "new." | "old." | lookup "." ] column { "|" filter }  |  "meta." fact { "|" filter }
+    lookup     = name of one of the rule's lookups: the column is one of its result
     column     = bare name, exactly as the table spells it  |  '"' any characters, '""' for a quote '"'
     filter     = name [ ":" quoted argument ]
 
@@ -14,15 +15,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, cast
-from typing import Literal as OneOf
+from typing import Final
 from urllib.parse import quote_from_bytes
 
-Scope = OneOf["row", "new", "old", "meta"]
-"""``row`` is a bare column: rendered for every row image there is."""
+ROW_SCOPES: Final = frozenset({"row", "new", "old"})
+"""The scopes of row values; ``row`` is a bare column: rendered for every row image there is."""
+
+RESERVED_SCOPES: Final = frozenset({"row", "new", "old", "meta"})
+"""What no lookup can be called."""
 
 META: Final = ("schema", "table", "op", "lsn", "xid", "commit_time")
 """What ``{meta.…}`` may name."""
@@ -83,7 +86,7 @@ class TemplateError(Exception):
         message: what is wrong.
         offset: 0-based character in the template's text.
         width: how many characters are meant, at least 1.
-        code: ``template-syntax``, ``unknown-filter`` or ``unknown-meta``.
+        code: ``template-syntax``, ``unknown-filter``, ``unknown-meta`` or ``unknown-lookup``.
         help: what was probably meant, if that is known.
     """
 
@@ -123,9 +126,20 @@ class Filter:
 class Reference:
     """A value that is put in when a row is rendered."""
 
-    scope: Scope
+    scope: str
+    """``row``, ``new``, ``old``, ``meta``, or the name of a lookup."""
     name: str
     filters: tuple[Filter, ...] = ()
+
+    @property
+    def is_row_value(self) -> bool:
+        """Whether it names a column of the changed row."""
+        return self.scope in ROW_SCOPES
+
+    @property
+    def is_lookup(self) -> bool:
+        """Whether it names a column of a lookup's result."""
+        return self.scope not in RESERVED_SCOPES
 
     def filtered(self, value: bytes | None) -> bytes | None:
         """The value behind all filters; None is NULL and passes through every filter but ``default``."""
@@ -157,13 +171,18 @@ class Template:
 
     @cached_property
     def columns(self) -> frozenset[str]:
-        """The columns that the template needs."""
-        return frozenset(part.name for part in self.references if part.scope != "meta")
+        """The columns of the changed row that the template needs."""
+        return frozenset(part.name for part in self.references if part.is_row_value)
+
+    @cached_property
+    def lookups(self) -> tuple[str, ...]:
+        """The lookups whose results the template needs, in order of appearance."""
+        return tuple(dict.fromkeys(part.scope for part in self.references if part.is_lookup))
 
     @cached_property
     def uses_row(self) -> bool:
-        """Whether the template depends on a row, not only on ``meta`` facts."""
-        return bool(self.columns)
+        """Whether the template depends on a row or on what is looked up for it, not only on ``meta`` facts."""
+        return any(part.scope != "meta" for part in self.references)
 
     def before_row(self) -> Template:
         """The part before the first row value: what confines every name that the template can make."""
@@ -193,13 +212,28 @@ def literal(text: str) -> Template:
     return _from_parts((Literal(text),))
 
 
-def parse(text: str) -> Template:
+def parse(text: str, lookups: Collection[str] | None = ()) -> Template:
     """Read a template.
+
+    Args:
+        text: what is written.
+        lookups: the names of the rule's lookups; None: they are not known here, and every name is taken for one.
 
     Raises:
         TemplateError: it cannot be understood; says where and why.
     """
-    return _Parser(text).template()
+    return _Parser(text, lookups).template()
+
+
+def parse_reference(text: str, at: int) -> tuple[Reference, int]:
+    """Read one reference that begins with the brace at this index, of any lookup; and where it ends.
+
+    Raises:
+        TemplateError: it cannot be understood; offsets are those of the whole text.
+    """
+    parser = _Parser(text, None)
+    parser.at = at
+    return parser.reference(), parser.at
 
 
 def _from_parts(parts: Iterable[Literal | Reference]) -> Template:
@@ -241,9 +275,10 @@ _SCOPES: Final = ("new", "old", "meta")
 class _Parser:
     """Reads one template from left to right; ``at`` is the next character."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, lookups: Collection[str] | None) -> None:
         self.text = text
         self.at = 0
+        self._lookups = lookups
 
     def template(self) -> Template:
         parts: list[Literal | Reference] = []
@@ -273,17 +308,12 @@ class _Parser:
         self.at += 1
         return Reference(scope, name, tuple(filters))
 
-    def scoped_name(self, opened: int) -> tuple[Scope, str]:
+    def scoped_name(self, opened: int) -> tuple[str, str]:
         start, quoted, name = self.name(opened)
         if quoted or self.char(opened) != ".":
             return "row", name
-        if name not in _SCOPES:
-            raise _error(
-                start,
-                f"unknown scope '{name}': known are {', '.join(_SCOPES)}",
-                width=len(name),
-                help=_suggestion(name, _SCOPES),
-            )
+        if name not in _SCOPES and (name == "row" or (self._lookups is not None and name not in self._lookups)):
+            raise self.unknown_scope(start, name)
         self.at += 1
         start, quoted, column = self.name(opened)
         if name == "meta" and (quoted or column not in META):
@@ -294,7 +324,15 @@ class _Parser:
                 code="unknown-meta",
                 help=_suggestion(column, META),
             )
-        return cast("Scope", name), column
+        return name, column
+
+    def unknown_scope(self, start: int, name: str) -> TemplateError:
+        lookups = tuple(self._lookups or ())
+        known = (*_SCOPES, *lookups)
+        what = f"this rule looks up {', '.join(lookups)}" if lookups else "this rule has no lookup"
+        help_text = _suggestion(name, known) or f"known are {', '.join(known)}"
+        message = f"'{name}' is no lookup of this rule ({what})"
+        return _error(start, message, width=len(name), code="unknown-lookup", help=help_text)
 
     def name(self, opened: int) -> tuple[int, bool, str]:
         """Read a bare or quoted name: where it starts, whether it was quoted, and the name itself."""

@@ -120,6 +120,11 @@ class RuleState:
     widened: Counter[str] = field(default_factory=Counter)  # by WidenReason
     errors: Counter[str] = field(default_factory=Counter)  # by reason
     missing_columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by relation, as bound at present
+    has_lookup: bool = False
+    lookups: Counter[str] = field(default_factory=Counter)  # asked rows by result: ok, overflow, timeout, error
+    lookup_duration: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
+    lookup_error: str | None = None  # of the newest failure in a row
+    lookup_failing_since: float | None = None  # unix seconds of the first failure in a row
 
 
 @dataclass(slots=True)

@@ -62,7 +62,7 @@ def test_a_template_is_text_and_references(text: str, parts: tuple[Literal | Ref
         ('{""}', '""', "template-syntax", None),
         ('{"id}', '"id}', "template-syntax", None),
         ("{new.}", "}", "template-syntax", 'put unusual column names in quotes: {"Weird Name"}'),
-        ("{nwe.id}", "nwe", "template-syntax", "did you mean 'new'?"),
+        ("{nwe.id}", "nwe", "unknown-lookup", "did you mean 'new'?"),
         ("{first name}", "n", "template-syntax", None),
         ("{id|}", "}", "template-syntax", None),
         ("{id|lowr}", "lowr", "unknown-filter", "did you mean 'lower'?"),
