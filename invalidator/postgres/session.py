@@ -1,0 +1,339 @@
+"""One connection to the slot: its reading, its feedback to the server, and its end.
+
+The reading loop is shaped by one measured fact: the walsender, not Python, is the limit, and it works twice as cheaply
+when its reader lets the kernel's buffer fill instead of waking for each message (explanation: performance). So: drain
+until dry, hand over at once what has come, and only when the stream is busy *and* little is waiting, nap for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+
+from invalidator.errors import ConfigError, ProtocolError, SourceDisconnected, SourceError
+from invalidator.model import Lsn
+from invalidator.ports import SourceOptions
+from invalidator.postgres import catalog, decoder, slots
+from invalidator.postgres.connection import parse_dsn
+from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
+from invalidator.postgres.replication import RECEIVE_BUFFER_BYTES, ReplicationStream
+from invalidator.postgres.side import SideConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from invalidator.model import Batch, Relation
+    from invalidator.ports import Rules
+    from invalidator.telemetry.events import Events
+
+_ROUNDS = 8
+"""Reads of the socket (about 15 kB each) in one callback, before the event loop gets its turn."""
+_BUSY_ROWS = 20
+_NAP_BELOW_BYTES = 16_384
+_NAP_SECONDS = 0.002
+_CONFIRM_INTERVAL_SECONDS = 0.02
+"""Between two status updates: a confirmation is cheap, but not as cheap as a batch at full speed is short."""
+_SILENCE_SECONDS = 20.0
+"""Twice our wal_sender_timeout: a server that answers nothing for so long is gone, whatever TCP thinks."""
+
+
+class StreamOptions(SourceOptions):
+    """What a stream can be told."""
+
+    dsn: SecretStr = SecretStr("")
+    """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables."""
+
+    @field_validator("dsn")
+    @classmethod
+    def _is_understood(cls, dsn: SecretStr) -> SecretStr:
+        try:
+            parse_dsn(dsn.get_secret_value())
+        except ConfigError as error:
+            code, message = "bad-value", "{text}"
+            raise PydanticCustomError(code, message, {"text": str(error)}) from None
+        return dsn
+
+    slot: str = Field(default="invalidator", pattern=r"^[a-z0-9_]{1,63}$")
+    """Name of the logical replication slot. The slot is the leader lock: one daemon streams, others stand by."""
+    publication: str = Field(default="invalidator", min_length=1, max_length=63)
+    """Name of the publication that holds the rules' tables."""
+    heartbeat_seconds: float = Field(default=10, gt=0)
+    """How often a message goes through Postgres and every target to measure freshness end to end."""
+    status_seconds: float = Field(default=1, gt=0, le=4)
+    """How often the server is told where we are, also while targets stall."""
+    max_batch_items: int = Field(default=5000, ge=1)
+    """Distinct names in one batch; at this bound reading pauses until the batch is handed over."""
+    max_batch_bytes: int = Field(default=16 * 1024 * 1024, ge=65536)
+    """Bytes of the stream that go into one batch."""
+    receive_buffer_bytes: int = Field(default=RECEIVE_BUFFER_BYTES, ge=0)
+    """Receive buffer of the stream's socket. A bounded one lets the server send fewer, larger segments. Over a network
+    with more than some 20 ms of round trip it can be too small to catch up quickly: 0 leaves the size to the kernel."""
+
+
+class Preparation(Protocol):
+    """Looks at the database before streaming, and makes what is missing when that was asked for."""
+
+    async def __call__(self, side: SideConnection, *, is_first: bool) -> None:
+        """Run on the side connection, before anything is checked; ``is_first``: nothing was streamed before."""
+        ...
+
+
+class Session:
+    """One connection to the slot: reads into the open batch while the consumer works on the one before."""
+
+    def __init__(self, settings: StreamOptions, rules: Rules, events: Events) -> None:
+        self._settings = settings
+        self._events = events
+        self._state = events.state.source
+        self._loop = asyncio.get_running_loop()
+        # Anybody may emit messages: only what this session sent is a heartbeat, or somebody could fake our freshness.
+        self._heartbeat_name = f"{settings.slot}/{secrets.token_hex(8)}"
+        self._reader = Reader(
+            rules,
+            heartbeat_name=self._heartbeat_name,
+            max_items=settings.max_batch_items,
+            max_bytes=settings.max_batch_bytes,
+            state=self._state,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stream: ReplicationStream | None = None
+        self._side: SideConnection | None = None
+        self._ready = asyncio.Event()
+        self._failure: Exception | None = None
+        self._is_paused = True
+        self._is_progress_due = False
+        self._next_read: asyncio.TimerHandle | None = None
+        self._confirmed = 0
+        self._status_sent_at = 0.0
+        self._status_timer: asyncio.TimerHandle | None = None
+        self._last_received = time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Session {self._reader} confirmed={Lsn(self._confirmed)} failure={self._failure!r}>"
+
+    # ---------------------------------------------------------------- life
+
+    async def open(self, prepare: Preparation | None, *, has_streamed: bool) -> None:
+        """Check, connect and start streaming."""
+        settings = self._settings
+        dsn = settings.dsn.get_secret_value()
+        self._side = side = await SideConnection.open(dsn, slot=settings.slot)
+        if prepare is not None:
+            # Only a first start may make what is missing: later a missing slot is a hole, which a new one would hide.
+            await prepare(side, is_first=not has_streamed)
+        names = {"slot": settings.slot, "publication": settings.publication}
+        await slots.verify(side, **names, has_streamed=has_streamed)
+        self._stream = await ReplicationStream.open(dsn, **names, receive_buffer_bytes=settings.receive_buffer_bytes)
+        # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
+        side.watch(self._fail)
+        position = await slots.confirmed_position(side, settings.slot)
+        self._events.stream_connected(position=position, server_version=_version(side))
+        self._tasks = [
+            self._loop.create_task(self._keep_status(), name="standby status"),
+            self._loop.create_task(self._keep_heartbeat(side), name="heartbeat"),
+        ]
+        self._resume()
+
+    async def close(self) -> None:
+        """Hang up; what was confirmed last is told to the server first."""
+        for task in self._tasks:
+            task.cancel()
+        for timer in (self._next_read, self._status_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._stream is not None:
+            if self._failure is None:
+                with contextlib.suppress(SourceError, ConfigError):
+                    self._send_status()
+            await self._stream.close()
+        if self._side is not None:
+            await self._side.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def next(self) -> Batch:
+        """Wait for something to hand over."""
+        reader = self._reader
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if reader.unbound is not None:
+                await self._bind(reader.unbound)
+                self._resume()
+            elif reader.has_something or reader.is_full or (self._is_progress_due and reader.has_progress):
+                self._is_progress_due = False
+                batch = reader.take()
+                self._resume()
+                return batch
+            else:
+                self._ready.clear()
+                await self._ready.wait()
+
+    def confirm(self, position: Lsn) -> None:
+        """Move the confirmed position forward and tell the server soon."""
+        if position.value > max(self._reader.end, self._state.server_position):
+            msg = f"refused to confirm {position}: the server has sent nothing beyond {Lsn(self._reader.end)}"
+            raise ProtocolError(msg)
+        if position.value <= self._confirmed:
+            return
+        self._confirmed = position.value
+        self._state.confirmed_position = self._state.applied_position = position.value
+        if self._status_timer is None:
+            wait = self._status_sent_at + _CONFIRM_INTERVAL_SECONDS - time.monotonic()
+            self._status_timer = self._loop.call_later(max(0.0, wait), self._guarded, self._send_status)
+
+    async def _bind(self, relation: Relation) -> None:
+        assert self._side is not None  # noqa: S101  (open() made it)
+        root = await self._side.ask(lambda connection: catalog.partition_root(connection, relation.oid))
+        if root is not None:
+            relation = replace(relation, schema=root[0], table=root[1])
+        self._reader.bind(relation)
+
+    # ---------------------------------------------------------------- reading
+
+    def _resume(self) -> None:
+        """Go on reading after a pause; libpq may hold messages that the socket does not show."""
+        if self._is_paused and self._failure is None and self._reader.unbound is None:
+            self._is_paused = False
+            self._guarded(self._drain)
+            self._read_in(0)
+
+    def _pause(self) -> None:
+        self._is_paused = True
+        if self._stream is not None:
+            self._stream.unwatch()
+
+    def _read_in(self, seconds: float) -> None:
+        """Read again that much later without watching the socket meanwhile."""
+        if not self._is_paused and self._next_read is None and self._failure is None:
+            self._next_read = self._loop.call_later(seconds, self._on_time)
+
+    def _on_time(self) -> None:
+        self._next_read = None
+        if not self._is_paused and self._failure is None:
+            self._guarded(self._read)
+
+    def _on_readable(self) -> None:
+        self._guarded(self._read)
+
+    def _read(self) -> None:
+        """Take what the socket holds, some rounds of it, and decide when to look again."""
+        stream = self._stream
+        assert stream is not None  # noqa: S101  (only called while it is open)
+        before, received = self._reader.rows, self._state.received_bytes
+        waiting = 0
+        for _ in range(_ROUNDS):
+            stream.consume()
+            self._drain()
+            waiting = stream.bytes_waiting()
+            if self._is_paused or waiting < _NAP_BELOW_BYTES:
+                break
+        rows = self._reader.rows - before
+        if self._state.received_bytes != received:
+            self._last_received = time.monotonic()
+        if self._is_paused:
+            return
+        if rows <= _BUSY_ROWS and waiting < _NAP_BELOW_BYTES:
+            stream.watch(self._on_readable)
+            return
+        # Busy. Nobody watches the socket meanwhile: each message that is sent to a watched one costs the walsender a
+        # callback or a wake-up. When plenty is waiting we go on as soon as the event loop had its turn. Else the
+        # walsender is cheaper when we let the buffer fill: decided by bytes, never by rows, because with wide rows one
+        # read holds few of them, and a nap after each read made such tables five times slower.
+        stream.unwatch()
+        self._read_in(0 if waiting >= _NAP_BELOW_BYTES else _NAP_SECONDS)
+
+    def _drain(self) -> None:
+        stream, reader = self._stream, self._reader
+        assert stream is not None  # noqa: S101  (reading starts after open)
+        size = stream.drain(reader.drain)
+        if reader.is_reply_requested:
+            reader.is_reply_requested = False
+            self._is_progress_due = True
+            self._send_status()
+        if size < 0:
+            raise stream.ended()
+        if reader.unbound is not None or reader.is_full:
+            self._pause()
+        if reader.unbound is not None or reader.has_something or reader.is_full or self._is_progress_due:
+            self._ready.set()
+
+    # ---------------------------------------------------------------- keeping the server informed
+
+    def _send_status(self) -> None:
+        self._status_timer = None
+        self._status_sent_at = now = time.monotonic()
+        if self._stream is not None:
+            wants_answer = now - self._last_received > _SILENCE_SECONDS / 2
+            status = decoder.standby_status(
+                self._reader.end, self._confirmed, now=time.time(), reply_requested=wants_answer
+            )
+            self._stream.send(status)
+
+    async def _keep_status(self) -> None:
+        """Feed back on a timer: it goes on while targets stall and reading is paused."""
+        while self._failure is None:
+            await asyncio.sleep(self._settings.status_seconds)
+            self._guarded(self._send_status)
+            self._is_progress_due = True
+            self._ready.set()
+            if self._is_paused:
+                self._last_received = time.monotonic()  # we do not read: silence is ours
+            elif time.monotonic() - self._last_received > _SILENCE_SECONDS:
+                msg = f"the server has sent nothing for {_SILENCE_SECONDS:.0f} s, not even the answer we asked for"
+                self._fail(SourceDisconnected(msg, reason="silence"))
+
+    async def _keep_heartbeat(self, side: SideConnection) -> None:
+        """Send a message through the WAL, and look at the slot, again and again."""
+        while self._failure is None:
+            try:
+                await self._beat(side)
+            except (SourceError, ConfigError) as error:
+                self._fail(error)
+                return
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+
+    async def _beat(self, side: SideConnection) -> None:
+        sent = time.time()
+        content = f"{self._heartbeat_name} {sent!r}"
+        rows = await side.fetch(
+            "SELECT extract(epoch FROM clock_timestamp())::float8, pg_logical_emit_message(true, %s, %s)",
+            [HEARTBEAT_PREFIX, content],
+        )
+        self._state.heartbeat_sent = sent
+        # The server read its clock somewhere between our two readings: the middle is off by half a round trip.
+        self._state.clock_offset_seconds = float(rows[0][0]) - (sent + time.time()) / 2
+        figures = await slots.figures(side, self._settings.slot)
+        if figures is not None:
+            self._state.slot_active = figures.is_active
+            self._state.slot_wal_status = figures.wal_status
+            self._state.slot_retained_wal_bytes = figures.retained_wal_bytes
+            self._state.slot_unconfirmed_wal_bytes = figures.unconfirmed_wal_bytes
+            self._state.slot_safe_wal_bytes = figures.safe_wal_bytes
+            self._state.server_position = max(self._state.server_position, figures.server_position)
+
+    # ---------------------------------------------------------------- failing
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        """Run a step inside a callback: what it raises reaches the consumer instead of the event loop."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  (raised again in next(): in a callback nobody would hear of it)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+            if self._stream is not None:
+                self._stream.abort()
+            self._ready.set()
+
+
+def _version(side: SideConnection) -> str:
+    return f"{side.server_version // 10000}.{side.server_version % 10000}"
