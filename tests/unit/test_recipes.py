@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from invalidator.rules import document
+from invalidator.rules import document, testing
 from tests.support import recipes
 
 FILES = sorted(recipes.FOLDER.glob("*.yaml"))
@@ -17,6 +17,14 @@ TEXT = recipes.PAGE.read_text(encoding="utf-8")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_recipe_loads_without_a_finding(path: Path) -> None:
     assert document.load_with_warnings([path]).rendered_warnings() == ()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_tests_of_every_recipe_hold(path: Path) -> None:
+    report = testing.run(document.load_with_warnings([path]))
+
+    assert report.results
+    assert [str(failure.diagnostic()) for failure in report.failures] == []
 
 
 def test_the_page_shows_every_recipe_and_no_other_file() -> None:
