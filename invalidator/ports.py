@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -148,6 +148,40 @@ class TagPurging(Protocol):
     tag_grammar: ClassVar[TagGrammar]
     consents_to_purge_all: bool
     """The settings allow ``cdn_all``; without it, rules that need it are refused at start."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFinding:
+    """Something about a target that works today and will not do what it should."""
+
+    code: str
+    severity: Literal["error", "warning", "info"]
+    message: str
+    why: str | None = None
+    help: str | None = None
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a target answered to a probe."""
+
+    facts: tuple[str, ...]
+    """What is well, a few words each: ``Redis 8.2.1``, ``UNLINK 0.3 ms``."""
+    findings: tuple[ProbeFinding, ...] = ()
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """A target that can be asked whether it would take our calls, without anything being dropped."""
+
+    async def probe(self) -> Probe:
+        """Make the cheapest calls that prove address, credentials and permission, and touch nothing that is cached.
+
+        Raises:
+            TargetError: it would not take our calls; as ``Target.apply``.
+        """
+        ...
 
 
 @runtime_checkable

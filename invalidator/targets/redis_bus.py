@@ -17,12 +17,13 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
-from invalidator.errors import TargetError
+from invalidator.errors import TargetError, TargetRejected
 from invalidator.model import Applied, Batch, Layer
 from invalidator.net.clock import SystemClock
-from invalidator.net.redis import RedisClient, RedisOptions, as_integer
-from invalidator.ports import Clock
+from invalidator.net.redis import RedisClient, RedisOptions, as_integer, as_list
+from invalidator.ports import Clock, Probe
 from invalidator.targets import _l1_messages as messages
+from invalidator.targets._redis_server import about, timed
 
 Part = Literal["l1", "keys", "tags"]
 
@@ -133,6 +134,17 @@ class RedisBus:
                 # Not heard is what tells subscribers. Deliveries and the heartbeat through Postgres report the
                 # failure to the operator.
                 await self._clock.sleep(interval)
+
+    async def probe(self) -> Probe:
+        """See whether the server answers and who listens; nothing is published. See ``ports.Probing``."""
+        took = await timed(self._client, b"PING")
+        server = await about(self._client)
+        try:
+            _, count = as_list(await self._client.execute(b"PUBSUB", b"NUMSUB", self._channel))
+            heard = f"{as_integer(count)} subscribers on {self._settings.channel}"
+        except TargetRejected:  # publishing may be allowed all the same
+            heard = f"subscribers on {self._settings.channel} not known"
+        return Probe((server.version, took, heard))
 
     async def close(self) -> None:
         """Release the connection."""

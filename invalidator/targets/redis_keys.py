@@ -18,12 +18,17 @@ from pydantic import Field
 from invalidator.errors import TargetError, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation, Layer
 from invalidator.net.redis import RedisClient, RedisOptions, Script, as_bytes, as_integer, as_list
+from invalidator.ports import Probe, ProbeFinding
 from invalidator.targets._globs import escape, uncovered
+from invalidator.targets._redis_server import about, timed
 
 EXPAND: Final = Script((resources.files("invalidator.targets") / "lua" / "expand_tags.lua").read_bytes())
 
 MEMBERS_PER_CALL: Final = 1000
 """So long does the server stand still for one call of the script: about 1 ms."""
+
+MAX_SAMPLED_SETS: Final = 20
+"""Tag sets that a probe looks at."""
 
 CUT: Final = b"\0drain"
 """What the script puts behind the key of a large tag set while it works on it."""
@@ -125,9 +130,31 @@ class RedisKeys:
             raise
         return Applied(keys=keys, tags=tags, patterns=patterns, removed=work.removed, widened=work.no_set)
 
+    async def probe(self) -> Probe:
+        """See whether keys could be unlinked, and whether the server may throw tag sets away; see ``ports.Probing``."""
+        took = await timed(self._client, b"UNLINK", self._probe)
+        server = await about(self._client)
+        policy = server.eviction_policy
+        return Probe((server.version, took), tuple([f async for f in self._eviction(policy)] if policy else ()))
+
     async def close(self) -> None:
         """Release the connection."""
         await self._client.close()
+
+    async def _eviction(self, policy: str) -> AsyncIterator[ProbeFinding]:
+        """A tag set that is evicted before its members leaves them where no tag finds them."""
+        if policy.startswith("allkeys"):
+            yield _may_evict(policy, "any key, tag sets too")
+        elif policy.startswith("volatile") and await self._has_mortal_sets():
+            yield _may_evict(policy, "keys with a TTL, and tag sets here have one")
+
+    async def _has_mortal_sets(self) -> bool:
+        """Whether one of a few tag sets has a TTL: a sample, one SCAN call long."""
+        pattern = escape(self._prefix) + b"*"
+        reply = as_list(await self._client.execute(b"SCAN", b"0", b"MATCH", pattern, b"COUNT", b"1000"))
+        names = [as_bytes(name) for name in as_list(reply[1])][:MAX_SAMPLED_SETS]
+        lives = await self._client.pipeline([(b"PTTL", name) for name in names]) if names else []
+        return any(as_integer(life) >= 0 for life in lives)
 
     async def _work_off(self, work: _Work) -> None:
         await self._unlink(work, work.keys)
@@ -190,3 +217,14 @@ class RedisKeys:
                 yield keys
             if cursor == b"0":
                 return
+
+
+def _may_evict(policy: str, what: str) -> ProbeFinding:
+    return ProbeFinding(
+        "eviction-evicts-tags",
+        "warning",
+        f"maxmemory-policy is {policy}: when memory is full, Redis evicts {what}",
+        why="the keys in an evicted tag set cannot be found by their tag any more and stay stale until they expire",
+        help="give cached keys a TTL and tag sets none",
+        fix="redis-cli CONFIG SET maxmemory-policy volatile-lru   # and in redis.conf, or at your provider",
+    )

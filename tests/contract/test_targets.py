@@ -12,7 +12,7 @@ import pytest
 
 from invalidator.errors import TargetError, TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation, Layer, Lsn
-from invalidator.ports import Options, Target, TargetOptions
+from invalidator.ports import Options, Probing, Target, TargetOptions
 from tests.contract.conftest import ROW_VALUE, SECRET, Candidate, Peer
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
@@ -223,3 +223,23 @@ async def test_a_cancellation_at_any_moment_is_obeyed(target: Target, peer: Peer
         await asyncio.wait([applying])
         assert applying.cancelled(), f"a cancellation after {steps} steps was lost"
     assert await target.apply(batch()) != Applied()
+
+
+async def test_a_probe_of_a_target_that_is_well_finds_nothing_and_says_what_it_saw(target: Target, peer: Peer) -> None:
+    assert isinstance(target, Probing)
+    probe = await target.probe()
+    assert probe.findings == ()
+    assert probe.facts
+    assert peer.calls
+
+
+async def test_a_probe_tells_a_refusal_from_silence(target: Target, peer: Peer) -> None:
+    assert isinstance(target, Probing)
+    peer.refuse()
+    with pytest.raises(TargetRejected):
+        await target.probe()
+    peer.fall_silent()
+    with pytest.raises(TargetUnavailable):
+        await target.probe()
+    peer.recover()
+    assert (await target.probe()).findings == ()

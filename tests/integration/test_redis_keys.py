@@ -564,3 +564,44 @@ def calls(store: redis.Redis, command: str) -> int:
     """How often the server carried the command out since its statistics were reset."""
     statistics: dict[str, dict[str, int]] = store.info("commandstats")
     return statistics.get(f"cmdstat_{command}", {}).get("calls", 0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "seconds", "codes"),
+    [
+        ("noeviction", None, []),
+        ("volatile-lru", None, []),
+        ("volatile-lru", 60, ["eviction-evicts-tags"]),
+        ("allkeys-lru", None, ["eviction-evicts-tags"]),
+        ("allkeys-random", None, ["eviction-evicts-tags"]),
+    ],
+)
+async def test_a_probe_warns_of_memory_that_is_won_by_throwing_tag_sets_away(
+    own_redis: KeyValueServer, policy: str, seconds: int | None, codes: list[str]
+) -> None:
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.sadd("tag:product:7", "product:7")
+        if seconds is not None:
+            client.expire("tag:product:7", seconds)
+        client.config_set("maxmemory-policy", policy)
+        async with opened(own_redis.url) as target:
+            assert (await target.probe()).findings == ()  # nothing bounds the memory
+            client.config_set("maxmemory", "100mb")
+            assert [finding.code for finding in (await target.probe()).findings] == codes
+
+
+async def test_a_probe_drops_nothing_and_names_the_server(cache: RedisKeys, store: redis.Redis) -> None:
+    fill(store, "set", b"product:7", [b"product:7"])
+    before = store.dbsize()
+    probe = await cache.probe()
+    assert store.dbsize() == before
+    assert probe.facts[0].split()[0] in {"Redis", "Valkey"}
+    assert probe.facts[1].startswith("UNLINK ")
+
+
+async def test_a_probe_goes_without_what_a_role_may_not_ask(own_redis: KeyValueServer) -> None:
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.execute_command("ACL", "SETUSER", "inv", "on", ">pw", "~*", "+unlink", "+ping")
+        url = own_redis.url.replace("redis://", "redis://inv:pw@")
+        async with opened(url) as target:
+            assert (await target.probe()).facts[0] == "Redis"

@@ -44,6 +44,10 @@ def well(command: Command) -> bytes:
             return b":0\r\n"
         case b"PING":
             return b"+PONG\r\n"
+        case b"INFO":
+            return b"$44\r\n# Server\r\nredis_version:8.2.1\r\nmaxmemory:0\r\n\r\n"
+        case b"PUBSUB":
+            return b"*2\r\n$%d\r\n%s\r\n:0\r\n" % (len(command[2]), command[2])
         case _:
             return b"+OK\r\n"
 

@@ -25,7 +25,7 @@ from invalidator.errors import ConfigError, TargetError, TargetRejected, TargetT
 from invalidator.model import Applied, Batch, Invalidation, Layer
 from invalidator.net.clock import SystemClock
 from invalidator.net.http import Answer, HttpClient, Request
-from invalidator.ports import Clock, TagGrammar
+from invalidator.ports import Clock, Probe, TagGrammar
 from invalidator.targets.cdn._capabilities import Capabilities, Rate
 from invalidator.targets.cdn._outcome import (
     Done,
@@ -39,6 +39,9 @@ from invalidator.targets.cdn._outcome import (
 )
 from invalidator.targets.cdn._settings import CdnOptions
 from invalidator.targets.cdn._token_bucket import TokenBucket
+
+PROBE_TAG: Final = "invalidator-probe"
+"""Purged to see whether purging is allowed; no response should carry it."""
 
 MAX_REFUSED_TAGS: Final = 8
 """So many tags refused one by one mean that the provider refuses our requests, not our tags."""
@@ -155,6 +158,17 @@ class TagPurge(ABC, Generic[OptionsT]):
             msg = f"{self._label}: everything is stale, and purge_all_on_gap does not consent to purge it"
             raise TargetRejected(msg, remaining=work.remaining())
         return Applied(cdn_tags=work.purged, removed=work.removed)
+
+    async def probe(self) -> Probe:
+        """Purge a tag that nothing carries: the one call that proves the permission which we need, and drops nothing.
+
+        Asking about the token instead would need permissions that a token for purging alone does not have.
+        """
+        outcome = await self._exchange(self.purge([PROBE_TAG], soft=self.capabilities.soft))
+        if not isinstance(outcome, Done):
+            msg = f"{self._label}: does not take a purge of the tag '{PROBE_TAG}': check URL and settings"
+            raise TargetRejected(msg)
+        return Probe((f"{self.tag_grammar.provider}: purge allowed",))
 
     async def close(self) -> None:
         """Release connections."""
