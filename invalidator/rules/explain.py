@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any, Final
 
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules.engine import Engine
+from invalidator.rules.rendering import missing_columns
 from invalidator.rules.rows import JsonRow, message_operation, row_message
-from invalidator.rules.rule import Rule, RuleSet
+from invalidator.rules.rule import Coarse, Exact, Rule, RuleSet
+from invalidator.rules.template import Template
 from invalidator.telemetry.state import RuleState
 
 __all__ = ["JsonRow", "Outcome", "RuleExplanation", "Scene", "explain", "explain_message", "row_message", "scene"]
+
+GROUPS: Final = ("keys", "tags", "l1", "cdn")
+"""The fields of ``invalidate``, in the order in which they are applied."""
+KINDS: Final = ("keys", "tags", "key_patterns", "tag_patterns", "l1", "cdn", "cdn_soft")
+"""The fields of an invalidation that hold names, in the order in which they are applied."""
 
 
 class Outcome(StrEnum):
@@ -39,6 +47,22 @@ class RuleExplanation:
     """Templates left out because a value is NULL."""
     missing_columns: tuple[str, ...]
     """Columns that the rule names and the relation does not have."""
+    not_given: tuple[str, ...] = ()
+    """Columns that the rule names and whose values are not known here; templates that need them are left out."""
+
+    @property
+    def why_not(self) -> str | None:
+        """Why the rule did not fire; None if it did."""
+        rule = self.rule
+        match self.outcome:
+            case Outcome.FIRED:
+                return None
+            case Outcome.OTHER_TABLE:
+                return f"it is for {rule.schema}.{rule.table}"
+            case Outcome.OTHER_EVENT:
+                return f"it looks only at events [{', '.join(sorted(rule.events))}]"
+            case Outcome.UNCHANGED:
+                return f"none of changed [{', '.join(sorted(rule.changed or ()))}] did change"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +75,22 @@ class Scene:
     """The row message (XLogData); not read for a TRUNCATE."""
     grammars: tuple[TagGrammar, ...] = ()
     transaction: Transaction = field(default_factory=lambda: Transaction(final_lsn=0, xid=0, commit_time=0))
+    not_given: frozenset[str] = frozenset()
+    """Columns of the relation whose values nobody has told: not the same as values that Postgres did not send."""
 
     def explain(self, rule: Rule) -> RuleExplanation:
         """What the rule does with the change."""
+        lacking = tuple(sorted(self.not_given & needed_columns(rule)))
+        made = self._explained(_without(rule, self.not_given) if lacking else rule)
+        return replace(made, rule=rule, not_given=lacking)
+
+    def exact(self, rule: Rule, group: str, template: Template) -> Invalidation:
+        """What this one template of the rule makes of the change, and nothing else of the rule."""
+        forms: dict[str, tuple[Template, ...]] = {group: (template,)}
+        alone = replace(rule, exact=Exact(**forms), coarse=Coarse(), bulk_over=None, repeat_after=())
+        return self.explain(alone).invalidation
+
+    def _explained(self, rule: Rule) -> RuleExplanation:
         state = RuleState(rule.name)
         engine = Engine(RuleSet((rule,), ""), states={rule.name: state}, tables={}, cdn_grammars=self.grammars)
         invalidation = Invalidation()
@@ -80,6 +117,20 @@ class Scene:
         return Outcome.OTHER_EVENT if engine.applies_to(self.relation) else Outcome.OTHER_TABLE
 
 
+def needed_columns(rule: Rule) -> frozenset[str]:
+    """The columns that the rule names anywhere."""
+    return missing_columns(rule, Relation(0, "", "", "f", ()))
+
+
+def _without(rule: Rule, columns: frozenset[str]) -> Rule:
+    """The rule without those templates that need one of the columns."""
+    kept = {
+        group: tuple(template for template in getattr(rule.exact, group) if not template.columns & columns)
+        for group in GROUPS
+    }
+    return replace(rule, exact=Exact(**kept))
+
+
 def scene(
     relation: Relation,
     operation: Operation,
@@ -88,6 +139,7 @@ def scene(
     *,
     cdn_grammars: Sequence[TagGrammar] = (),
     transaction: Transaction | None = None,
+    not_given: frozenset[str] = frozenset(),
 ) -> Scene:
     """The change as Postgres would send it: of the old row only what the relation's replica identity holds.
 
@@ -98,7 +150,7 @@ def scene(
     """
     message = b"" if operation is Operation.TRUNCATE else row_message(relation, operation, old, new)
     opened = transaction or Transaction(final_lsn=0, xid=0, commit_time=0)
-    return Scene(relation, operation, message, tuple(cdn_grammars), opened)
+    return Scene(relation, operation, message, tuple(cdn_grammars), opened, not_given)
 
 
 def explain(
@@ -138,3 +190,34 @@ def explain_message(
     opened = transaction or Transaction(final_lsn=0, xid=0, commit_time=0)
     came = Scene(relation, operation, message, tuple(cdn_grammars), opened)
     return [came.explain(rule) for rule in ruleset.rules]
+
+
+def explanation_document(explanation: RuleExplanation) -> dict[str, Any]:
+    """The explanation as JSON holds it: what ``explain --json`` prints per rule, and the daemon per row."""
+    rule = explanation.rule
+    return {
+        "rule": rule.name,
+        "place": str(rule.place),
+        "outcome": explanation.outcome.value,
+        "why_not": explanation.why_not,
+        "invalidation": invalidation_document(explanation.invalidation),
+        "repeats": [
+            {"after_seconds": list(delays), "invalidation": invalidation_document(part)}
+            for delays, part in explanation.invalidation.repeats.items()
+        ],
+        "widened": [reason.value for reason in explanation.widened],
+        "null_skips": explanation.null_skips,
+        "missing_columns": list(explanation.missing_columns),
+        "not_given": list(explanation.not_given),
+    }
+
+
+def invalidation_document(invalidation: Invalidation) -> dict[str, Any]:
+    """The names of an invalidation by kind, in order; kinds without a name are left out."""
+    named = {kind: [name_text(name) for name in sorted(getattr(invalidation, kind))] for kind in KINDS}
+    return {kind: names for kind, names in named.items() if names} | ({"cdn_all": True} if invalidation.cdn_all else {})
+
+
+def name_text(name: bytes) -> str:
+    """A name as people and JSON can read it: bytes that are no UTF-8 are escaped."""
+    return name.decode("utf-8", "backslashreplace")

@@ -9,19 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from invalidator.model import Operation, Relation, WidenReason
 from invalidator.rules import globs
+from invalidator.rules.explain import KINDS
 from invalidator.rules.rendering import missing_columns
 from invalidator.rules.rows import JsonRow, relation_of
 from invalidator.rules.rule import Place, Rule
 from invalidator.rules.schema import InlineTestModel, RuleFile, split_table
 from invalidator.rules.template import encode
 from invalidator.yamlfile import Diagnostic, Document, Path, Span
-
-KINDS: Final = ("keys", "tags", "key_patterns", "tag_patterns", "l1", "cdn", "cdn_soft")
-"""The fields of an invalidation that hold names, in the order in which they are applied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from invalidator.model import Invalidation, Operation, WidenReason
+from invalidator.model import Operation, WidenReason
 from invalidator.rules import derivation, inverse
 from invalidator.rules.document import Loaded
-from invalidator.rules.explain import Outcome, RuleExplanation, Scene
+from invalidator.rules.explain import Outcome, RuleExplanation, Scene, name_text
 from invalidator.rules.inline_tests import InlineTest
 from invalidator.rules.inverse import Solution, Value
 from invalidator.rules.rows import JsonRow, read_message, value_text
-from invalidator.rules.rule import Coarse, Exact, Rule
+from invalidator.rules.rule import Rule
 from invalidator.rules.template import Reference, Template
 
 GROUP_OF: Final = {
@@ -67,7 +67,7 @@ class Reasons:
         exact = [
             f"rule '{rule.name}' ({self._place(rule, group, template)}): {template.text}"
             for template in getattr(rule.exact, group)
-            if name in getattr(exact_form(self.scene, rule, group, template), kind)
+            if name in getattr(self.scene.exact(rule, group, template), kind)
         ]
         if exact:
             return exact
@@ -129,7 +129,7 @@ class Reasons:
         if explanation.outcome is Outcome.FIRED:
             _, differs, text = min(self._mismatch(rule, group, template, way) for way in ways)
             return differs, text
-        return False, f"{front} {not_fired(explanation)}"
+        return False, f"{front} {explanation.why_not}"
 
     def _mismatch(self, rule: Rule, group: str, template: Template, way: Solution) -> tuple[int, bool, str]:
         """How many values are not rendered, whether the row has others instead, and the text about the first."""
@@ -196,32 +196,13 @@ class Reasons:
             for each in self.explanations
             for template in getattr(each.rule.exact, group)
         }
-        near = difflib.get_close_matches(_text(name), known, 1, 0.4)
+        near = difflib.get_close_matches(name_text(name), known, 1, 0.4)
         own = f"no rule for {self.test.schema}.{self.test.table} makes such a name"
         return f"{own}; the nearest is {known[near[0]]}" if near else own
 
     def _place(self, rule: Rule, group: str, template: Template) -> str:
         place = self.loaded.places.get((rule.name, group, template.text), rule.place)
         return f"{place.file}:{place.line}"
-
-
-def not_fired(explanation: RuleExplanation) -> str:
-    """Why the rule did not fire."""
-    rule = explanation.rule
-    match explanation.outcome:
-        case Outcome.OTHER_TABLE:
-            return f"it is for {rule.schema}.{rule.table}"
-        case Outcome.OTHER_EVENT:
-            return f"it looks only at events [{', '.join(sorted(rule.events))}]"
-        case _:
-            return f"none of changed [{', '.join(sorted(rule.changed or ()))}] did change"
-
-
-def exact_form(scene: Scene, rule: Rule, group: str, template: Template) -> Invalidation:
-    """What this one template makes of the change, nothing else of the rule."""
-    forms: dict[str, tuple[Template, ...]] = {group: (template,)}
-    alone = replace(rule, exact=Exact(**forms), coarse=Coarse(), bulk_over=None, repeat_after=())
-    return scene.explain(alone).invalidation
 
 
 def _called(rule: Rule) -> str:
@@ -235,8 +216,4 @@ def _braces(reference: Reference) -> str:
 
 def _shown(value: object) -> str:
     text = value_text(value)
-    return "NULL" if text is None else f"'{_text(text)}'"
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
+    return "NULL" if text is None else f"'{name_text(text)}'"

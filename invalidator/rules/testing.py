@@ -17,9 +17,9 @@ from invalidator.errors import ConfigError
 from invalidator.model import Operation, Relation, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules.document import Loaded
-from invalidator.rules.explain import Outcome, Scene, scene
-from invalidator.rules.inline_tests import KINDS, InlineTest
-from invalidator.rules.reasons import Reasons, exact_form
+from invalidator.rules.explain import KINDS, Outcome, Scene, name_text, scene
+from invalidator.rules.inline_tests import InlineTest
+from invalidator.rules.reasons import Reasons
 from invalidator.rules.rule import Place, Rule
 from invalidator.rules.template import Template
 from invalidator.yamlfile import Diagnostic
@@ -152,7 +152,7 @@ def untested_templates(loaded: Loaded, report: Report) -> tuple[Untested, ...]:
             continue
         for name, group, text in [key for key in left if key[0] in result.fired]:
             template = next(each for each in getattr(rules[name].exact, group) if each.text == text)
-            if exact_form(result.scene, rules[name], group, template):
+            if result.scene.exact(rules[name], group, template):
                 del left[name, group, text]
     return tuple(
         Untested(rules[name], group, next(each for each in getattr(rules[name].exact, group) if each.text == text), at)
@@ -181,7 +181,7 @@ def _differences(reasons: Reasons) -> Iterator[Difference]:
         if wanted != got:
             why = {name: reasons.missing(kind, name) for name in sorted(wanted - got)[:_MAX_EXPLAINED]}
             why |= {name: reasons.unexpected(kind, name) for name in sorted(got - wanted)[:_MAX_EXPLAINED]}
-            in_words = {_text(name): tuple(lines) for name, lines in why.items()}
+            in_words = {name_text(name): tuple(lines) for name, lines in why.items()}
             yield Difference(kind, _texts(wanted), _texts(got), in_words)
     everything = any(each.invalidation.cdn_all for each in explanations)
     if everything != test.cdn_all:
@@ -201,11 +201,7 @@ def _without_tag(rule: Rule) -> str:
 
 
 def _texts(names: Iterable[bytes]) -> tuple[str, ...]:
-    return tuple(map(_text, sorted(names)))
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
+    return tuple(map(name_text, sorted(names)))
 
 
 def _in_words(difference: Difference) -> str:
