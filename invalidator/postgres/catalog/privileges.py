@@ -108,10 +108,9 @@ async def holdings(connection: psycopg.AsyncConnection[Any], role: str) -> tuple
     """
     try:
         cursor = await connection.execute(statement, [role])
-        rows = await cursor.fetchall()
         return tuple(
-            Holding(kind, where, what, schema, name, tuple(granted))
-            for kind, where, what, schema, name, granted in rows
+            Holding(kind, catalog, what, schema, name, tuple(granted))
+            for kind, catalog, what, schema, name, granted in await cursor.fetchall()
         )
     except psycopg.Error as error:
         raise ours(error, doing="asking what a role holds") from error
