@@ -18,6 +18,7 @@ from invalidator.net.clock import SystemClock
 from invalidator.pipeline import Pipeline
 from invalidator.ports import Background
 from invalidator.postgres import provision
+from invalidator.postgres.lookups import Lookups
 from invalidator.rules import document
 from invalidator.rules.engine import Engine
 from invalidator.sources import pgoutput
@@ -102,7 +103,10 @@ class Daemon:
             states=state.targets,
             clock=clock,
         )
-        self._pipeline = Pipeline(self._source, self._engine, self._delivery, events=self.events, clock=clock)
+        self._lookups = self._build_lookups()
+        self._pipeline = Pipeline(
+            self._source, self._engine, self._delivery, events=self.events, clock=clock, lookups=self._lookups
+        )
         self._server = StatusServer(settings.http.listen, state, clock=clock.time)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -137,6 +141,8 @@ class Daemon:
             raise failure from None
         finally:
             await self._source.close()
+            if self._lookups is not None:
+                await self._lookups.close()
             await self._delivery.close()
             await self._server.stop()
 
@@ -202,6 +208,14 @@ class Daemon:
     def _report_step(self, step: provision.Step) -> None:
         for statement in step.texts:
             self.events.setup_applied(purpose=step.purpose.value, statement=statement)
+
+    def _build_lookups(self) -> Lookups | None:
+        """None: the source is no database, and no other one is given."""
+        settings = self._settings.lookups
+        source = self._settings.source
+        if isinstance(source, pgoutput.Settings):
+            return Lookups(settings, dsn=source.dsn.get_secret_value(), events=self.events)
+        return Lookups(settings, dsn="", events=self.events) if settings.dsn.get_secret_value() else None
 
     def _build_targets(self) -> list[Target]:
         targets: list[Target] = []

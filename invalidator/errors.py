@@ -7,6 +7,7 @@
     │   ├── SlotInUse            another daemon is active: we stand by
     │   ├── SlotLost             the stream has a hole: the operator decides
     │   └── ProtocolError        a bug, or a newer server: stop with the position kept
+    ├── LookupFailed             nobody at once: the rule widens, and the operator is told
     └── TargetError
         ├── TargetUnavailable    the same call again, with backoff
         ├── TargetThrottled      the same call again, not before ``retry_after_seconds``
@@ -21,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from invalidator.model import Invalidation
+    from invalidator.model import Invalidation, WidenReason
 
 
 class InvalidatorError(Exception):
@@ -77,6 +78,19 @@ class SlotLost(SourceError):  # noqa: N818
 
 class ProtocolError(SourceError):
     """The stream holds something this version does not understand; the position is kept."""
+
+
+class LookupFailed(InvalidatorError):  # noqa: N818
+    """A lookup was not answered, or with something that its rule cannot use; the rule's coarse form is applied.
+
+    Args:
+        message: what was seen, without row values.
+        reason: why the rule widens.
+    """
+
+    def __init__(self, message: str, *, reason: WidenReason) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class TargetError(InvalidatorError):

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 from invalidator.checkpoint.tracker import Ticket, Tracker
 from invalidator.errors import SlotInUse, SourceDisconnected
+from invalidator.model import WidenReason
+from invalidator.rules.lookup import widen_all
 
 if TYPE_CHECKING:
     from invalidator.delivery import Delivery
+    from invalidator.model import Invalidation
     from invalidator.ports import Clock, Rules, Source
+    from invalidator.postgres.lookups import Lookups
     from invalidator.telemetry.events import Events
 
 FIRST_RETRY_SECONDS = 0.2
@@ -23,12 +27,22 @@ STANDBY_SECONDS = 1.0
 class Pipeline:
     """Runs the source's connections one after the other until cancelled; what it cannot mend, it raises."""
 
-    def __init__(self, source: Source, rules: Rules, delivery: Delivery, *, events: Events, clock: Clock) -> None:
+    def __init__(
+        self,
+        source: Source,
+        rules: Rules,
+        delivery: Delivery,
+        *,
+        events: Events,
+        clock: Clock,
+        lookups: Lookups | None = None,
+    ) -> None:
         self._source = source
         self._rules = rules
         self._delivery = delivery
         self._events = events
         self._clock = clock
+        self._lookups = lookups
         self._tracker = Tracker()
         self._failures = 0
         self._has_greeted = False
@@ -59,7 +73,16 @@ class Pipeline:
         async for batch in self._source.batches(self._rules):
             self._failures = 0
             ticket = tracker.start(batch.end)
+            if batch.invalidation.lookups:
+                await self._answer(batch.invalidation)
             await self._delivery.deliver(batch, partial(self._confirm, tracker, ticket, batch.heartbeat))
+
+    async def _answer(self, invalidation: Invalidation) -> None:
+        """Put names in the place of what has to be looked up."""
+        if self._lookups is None:  # a source without a database
+            widen_all(invalidation, WidenReason.LOOKUP_ERROR)
+        else:
+            await self._lookups.answer(invalidation)
 
     def _confirm(self, tracker: Tracker, ticket: Ticket, heartbeat: float | None) -> None:
         if heartbeat is not None:

@@ -18,6 +18,7 @@ from invalidator.config.variables import Names, Override, Shape
 from invalidator.delivery import Settings as DeliverySettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
+from invalidator.postgres.lookups import Settings as LookupSettings
 
 DEFAULT_PATH: Final = Path("config/invalidator.yaml")
 DEFAULT_SOURCE: Final = "pgoutput"
@@ -37,6 +38,8 @@ class File(Options):
     """The public read-only listener."""
     log: LogSettings = LogSettings()
     """Events on standard output."""
+    lookups: LookupSettings = LookupSettings()
+    """Where and how the SELECTs of rules run."""
     shutdown: ShutdownSettings = ShutdownSettings()
     """What happens on SIGTERM."""
     source: dict[str, Any] = Field(default_factory=dict)
@@ -252,6 +255,7 @@ class _Loading:
             delivery=sections.delivery,
             http=sections.http,
             log=sections.log,
+            lookups=sections.lookups,
             shutdown=sections.shutdown,
         )
 

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from invalidator.delivery import Settings as DeliverySettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
+from invalidator.postgres.lookups import Settings as LookupSettings
 from invalidator.telemetry.listen import DEFAULT as DEFAULT_LISTEN
 from invalidator.telemetry.listen import parse as parse_listen
 
@@ -65,4 +66,5 @@ class Settings:
     delivery: DeliverySettings
     http: HttpSettings
     log: LogSettings
+    lookups: LookupSettings
     shutdown: ShutdownSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -27,6 +28,14 @@ _SESSION = {
     "idle_session_timeout": "0",
 }
 
+_TCP: Mapping[str, int] = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
 
 async def connect(dsn: str, *, replication: bool = False, application_name: str) -> psycopg.AsyncConnection[Any]:
     """Open a connection in autocommit mode with fixed text forms and TCP keepalives.
@@ -41,14 +50,7 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
         SourceDisconnected: the server cannot be reached now.
     """
     parameters = parse_dsn(dsn)
-    defaults: dict[str, Any] = {
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "keepalives_idle": 10,
-        "keepalives_interval": 3,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 15_000,
-        "application_name": application_name,
-    }
+    defaults: dict[str, Any] = {**_TCP, "application_name": application_name}
     settings = dict(_SESSION)
     if replication:
         settings["wal_sender_timeout"] = WAL_SENDER_TIMEOUT
@@ -59,6 +61,26 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
     parameters["client_encoding"] = "UTF8"
     try:
         return await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
+    except psycopg.Error as error:
+        raise _connecting(error) from error
+
+
+async def connect_pooled(dsn: str, *, application_name: str) -> psycopg.AsyncConnection[Any]:
+    """Open a connection in autocommit mode that a transaction pooler may stand behind.
+
+    Nothing is asked of the session: no start-up options (poolers refuse them), no prepared statements. Each
+    transaction has to bring what it needs.
+
+    Raises:
+        ConfigError: the address or the credentials are wrong.
+        SourceDisconnected: the server cannot be reached now.
+    """
+    defaults: dict[str, Any] = {**_TCP, "application_name": application_name}
+    parameters = defaults | parse_dsn(dsn) | {"client_encoding": "UTF8"}
+    try:
+        return await psycopg.AsyncConnection.connect(
+            make_conninfo(**parameters), autocommit=True, prepare_threshold=None
+        )
     except psycopg.Error as error:
         raise _connecting(error) from error
 

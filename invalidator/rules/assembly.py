@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from invalidator.model import Operation
-from invalidator.rules import derivation
-from invalidator.rules.rule import Coarse, Exact, Place, Rule
+from invalidator.rules import derivation, globs
+from invalidator.rules.lints import lint
+from invalidator.rules.lookup_sql import parse_sql
+from invalidator.rules.rule import Coarse, Exact, Lookup, Place, Rule
 from invalidator.rules.schema import RuleFile, RuleModel, duration_seconds, split_table
-from invalidator.rules.template import Literal, Template, parse
+from invalidator.rules.template import Literal, Template, TemplateError, parse
+from invalidator.rules.written import REFERENCE, glob_offset, map_literals, open_glob
 from invalidator.yamlfile import Diagnostic, Document, Path, Severity, Span
 
 _GLOB: Final = re.compile(r"[*?\[]")
-_REFERENCE: Final = re.compile(r"""\{\{|\}\}|\{(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^{}"'])*\}""")
 _OF_ONE_CHANGE: Final = re.compile(r"\{\s*meta\s*\.\s*(op|lsn|xid|commit_time)\b")
 _MINIMUM_LITERAL: Final = 3
 _CLEARS: Final = "a glob stands before anything literal, so this would drop everything from the in-process caches"
@@ -41,6 +43,7 @@ def assemble(document: Document, file: RuleFile) -> tuple[list[Assembled], list[
         assembler = _Assembler(document, file, index)
         rules.append(Assembled(assembler.rule(), assembler.places))
         diagnostics += assembler.diagnostics
+        diagnostics += lint(document, ("rules", index), file.rules[index], rules[-1].rule)
     return rules, list(dict.fromkeys(diagnostics))
 
 
@@ -57,7 +60,10 @@ class _Assembler:
         own = self._model.prefix
         self._prefix_text = file.defaults.prefix if own is None else own
         self._prefix_path: Path = ("defaults", "prefix") if own is None else (*self._path, "prefix")
-        self._prefix = parse(self._prefix_text)
+        self._prefix = parse(self._prefix_text, None)
+        # An L1 template is a glob, but the prefix is no glob anywhere.
+        as_glob = map_literals(globs.escape_text, self._prefix_text)
+        self._before = {"keys": self._prefix_text, "tags": self._prefix_text, "l1": as_glob, "cdn": ""}
 
     def rule(self) -> Rule:
         """The rule; to be used only if no error was noted."""
@@ -66,7 +72,9 @@ class _Assembler:
         delays = defaults.repeat_after if model.repeat_after is None else model.repeat_after
         self._check_prefix()
         self._check_changed()
+        self._check_scopes(self._prefix_text, self._prefix_path)
         exact = self._exact()
+        self._check_lookups(exact)
         span = self._document.span(self._path)
         return Rule(
             name=model.name,
@@ -80,6 +88,7 @@ class _Assembler:
             repeat_after=tuple(sorted({duration_seconds(delay) for delay in delays})),
             soft=defaults.soft if model.soft is None else model.soft,
             place=Place(self._document.file, span.line, span.column),
+            lookups=self._lookups(),
         )
 
     # -- the exact form ----------------------------------------------------------------------------------------
@@ -100,9 +109,13 @@ class _Assembler:
     def _exact_group(self, group: str, texts: Sequence[str]) -> tuple[Template, ...]:
         templates: list[Template] = []
         for text, path in self._entries(("invalidate", group), texts):
-            template = parse(text if group == "cdn" else self._prefix_text + text)
+            template = parse(self._before[group] + text, None)
+            self._check_scopes(text, path)
+            self._check_one_lookup(template, path)
             self._check_confined(group, template, text, path)
-            if group != "l1":
+            if group == "l1":
+                self._check_glob_around_value(text, path)
+            else:
                 self._check_exact_name(group, text, path)
             templates.append(template)
             self.places.setdefault((group, template.text), self._document.span(path))
@@ -116,18 +129,18 @@ class _Assembler:
             wild = _GLOB.search(lead)
             if wild is not None and not lead[: wild.start()]:
                 help_text = "begin with something literal; '*' alone, which clears the caches, belongs under coarse:"
-                self._note_part(path, _glob_offset(text), "unconfined-template", _CLEARS, help_text)
+                self._note_part(path, glob_offset(text), "unconfined-template", _CLEARS, help_text)
                 return
         if template.uses_row and not lead:
             if group != "cdn" and self._prefix.uses_row:
                 path, text = self._prefix_path, self._prefix_text
             message = "nothing literal stands before the first row value, so a row could name anything"
             help_text = f"begin with something literal, as in '{self._model.name}:{text[:60]}'"
-            first = _REFERENCE.match(text)
+            first = REFERENCE.match(text)
             self._note_part(path, 0, "unconfined-template", message, help_text, width=first.end() if first else 1)
 
     def _check_exact_name(self, group: str, text: str, path: Path) -> None:
-        offset = _glob_offset(text)
+        offset = glob_offset(text)
         if offset is None:
             return
         if group == "cdn":
@@ -138,8 +151,17 @@ class _Assembler:
         message = f"'{text[offset]}' is no glob here: this {verb}; patterns are for l1: and coarse:"
         self._note_part(path, offset, "glob-in-key", message, "write the pattern under coarse: or l1:")
 
+    def _check_glob_around_value(self, text: str, path: Path) -> None:
+        """A value inside a class, or behind a backslash, would become a part of the glob's syntax."""
+        offset = open_glob(text)
+        if offset is not None:
+            what = "a class that is not closed" if text[offset] == "[" else "a backslash"
+            message = f"a value behind {what} would be read as a part of the glob"
+            help_text = "close the class before the value: '[ab]{id}'" if text[offset] == "[" else "write '[\\\\]'"
+            self._note_part(path, offset, "glob-around-value", message, help_text)
+
     def _check_prefix(self) -> None:
-        offset = _glob_offset(self._prefix_text)
+        offset = glob_offset(self._prefix_text)
         if offset is not None:
             message = f"'{self._prefix_text[offset]}' cannot stand in a prefix, because it is put before keys"
             self._note_part(self._prefix_path, offset, "glob-in-key", message, None)
@@ -149,6 +171,52 @@ class _Assembler:
             message = "`changed:` is about updates, and this rule does not look at them"
             span = self._document.key_span((*self._path, "changed"))
             self._note(span, "changed-without-update", message, "add update to events:", severity="warning")
+
+    # -- lookups -----------------------------------------------------------------------------------------------
+
+    def _lookups(self) -> tuple[Lookup, ...]:
+        made: list[Lookup] = []
+        for name, model in self._model.lookup.items():
+            span = self._document.span((*self._path, "lookup", name, "sql"))
+            timeout = None if model.timeout is None else duration_seconds(model.timeout)
+            place = Place(self._document.file, span.line, span.column)
+            made.append(Lookup(name, parse_sql(model.sql), model.limit, timeout, place))
+        return tuple(made)
+
+    def _check_scopes(self, text: str, path: Path) -> None:
+        """Every scope that is no image of the row is a lookup of this rule."""
+        try:
+            parse(text, self._model.lookup)
+        except TemplateError as error:
+            self._note_part(path, error.offset, error.code, error.message, error.help, width=error.width)
+
+    def _check_one_lookup(self, template: Template, path: Path) -> None:
+        if len(template.lookups) > 1 and self._model.lookup.keys() >= set(template.lookups):
+            message = f"columns of the lookups {' and '.join(template.lookups)} cannot be in one name"
+            help_text = "join the tables in the SQL of one lookup"
+            self._note(self._document.span(path), "two-lookups", message, help_text)
+
+    def _check_lookups(self, exact: Exact) -> None:
+        templates = (*exact.keys, *exact.tags, *exact.l1, *exact.cdn)
+        used = {name for template in templates for name in template.lookups}
+        columns = {column for template in templates for column in template.columns}
+        for name in self._model.lookup:
+            span = self._document.key_span((*self._path, "lookup", name))
+            if name in columns:
+                message = f"'{name}' is a lookup here, and {{{name}}} in a template is a column of the row"
+                help_text = f"write {{{name}.column}} for what was looked up, or give the lookup another name"
+                self._note(span, "lookup-name-clash", message, help_text)
+            elif name not in used:
+                message = f"the lookup '{name}' is not used by any template, so it never runs"
+                help_text = f"name one of its columns, as in {{{name}.id}}, or remove it"
+                self._note(span, "lookup-unused", message, help_text, severity="warning")
+        if used and "delete" in self._model.events and not any(not t.lookups for t in (*exact.tags, *exact.cdn)):
+            self._note_lookup_after_delete(sorted(used))
+
+    def _note_lookup_after_delete(self, used: Sequence[str]) -> None:
+        message = f"after a DELETE the lookup '{used[0]}' may find nothing: it sees the tables as they are then"
+        help_text = "if its rows go with the deleted one (ON DELETE CASCADE), drop a tag that needs no lookup too"
+        self._note(self._document.key_span((*self._path, "lookup")), "lookup-after-delete", message, help_text, "info")
 
     # -- the coarse form ---------------------------------------------------------------------------------------
 
@@ -177,7 +245,7 @@ class _Assembler:
         patterns: list[Template] = []
         for text, path in self._entries(("coarse", group), texts):
             template = self._coarse_template(group, text, path)
-            offset = _glob_offset(text)
+            offset = glob_offset(text)
             if _has_star(template) or not derivation.is_fixed(self._prefix):
                 pattern = derivation.joined(derivation.covering_pattern(self._prefix), template)
                 self._check_coarse_pattern(pattern, text, path)
@@ -191,15 +259,15 @@ class _Assembler:
 
     def _coarse_l1(self, texts: Sequence[str]) -> tuple[Template, ...]:
         front = derivation.covering_pattern(self._prefix)
-        return tuple(
-            derivation.joined(front, self._coarse_template("l1", text, path))
-            for text, path in self._entries(("coarse", "l1"), texts)
-        )
+        entries = list(self._entries(("coarse", "l1"), texts))
+        for text, path in entries:
+            self._check_glob_around_value(text, path)
+        return tuple(derivation.joined(front, self._coarse_template("l1", text, path)) for text, path in entries)
 
     def _coarse_template(self, group: str, text: str, path: Path) -> Template:
-        template = parse(text)
+        template = parse(text, None)
         if template.uses_row:
-            found = next(match for match in _REFERENCE.finditer(text) if _uses_row(match[0]))
+            found = next(match for match in REFERENCE.finditer(text) if _uses_row(match[0]))
             message = f"{found[0]} is a row value, and no row is known when the coarse form is applied"
             help_text = (
                 "name the tag that all of these pages carry"
@@ -219,7 +287,7 @@ class _Assembler:
         if wild is not None and not lead[: wild.start()]:
             message = "this pattern matches whatever Redis holds, also what is no cache"
             help_text = "begin with something literal, as in 'user:*'"
-            self._note_part(path, _glob_offset(text), "unconfined-template", message, help_text)
+            self._note_part(path, glob_offset(text), "unconfined-template", message, help_text)
 
     def _derived_names(
         self, group: str, exact: Sequence[Template]
@@ -269,18 +337,9 @@ class _Assembler:
         span = self._document.span(path) if offset is None else self._document.within(path, offset, width)
         self._note(span, code, message, help_text, severity=severity)
 
-    def _note(
-        self, span: Span, code: str, message: str, help_text: str | None, *, severity: Severity = "error"
-    ) -> None:
+    def _note(self, span: Span, code: str, message: str, help_text: str | None, severity: Severity = "error") -> None:
         at = (self._document.file, span.line, span.column, span.width)
         self.diagnostics.append(Diagnostic(*at, code, message, help_text, severity))
-
-
-def _glob_offset(text: str) -> int | None:
-    """Where the first glob character of a template's literal text stands."""
-    literal_text = _REFERENCE.sub(lambda match: " " * len(match[0]), text)
-    found = _GLOB.search(literal_text)
-    return found.start() if found else None
 
 
 def _has_star(template: Template) -> bool:
@@ -288,4 +347,4 @@ def _has_star(template: Template) -> bool:
 
 
 def _uses_row(reference: str) -> bool:
-    return parse(reference).uses_row
+    return parse(reference, None).uses_row

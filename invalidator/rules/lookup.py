@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from invalidator.errors import LookupFailed
 from invalidator.model import Invalidation, Relation, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules import globs
 from invalidator.rules.coarse import REASON_BITS, CoarseForm, relation_facts, widener
+from invalidator.rules.lookup_sql import wrap
 from invalidator.rules.rule import Lookup, Rule
 from invalidator.rules.template import Literal, Reference, Template, encode
 from invalidator.telemetry.state import RuleState
@@ -27,14 +29,6 @@ Found = Sequence[bytes | None]
 
 _TEXT_OID: Final = 25
 _FIXED_FACTS: Final = ("schema", "table")
-
-
-class UnknownResultColumnError(Exception):
-    """A template names a column that the lookup's result does not have, or has twice.
-
-    Args:
-        message: names both.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +104,31 @@ class LookupPlan:
         """What the values of an asked row are: no filters, never of a lookup; first those of the SQL."""
         return tuple(self._slots)
 
-    def parameters(self, asked: Asked) -> Asked:
-        """The part of an asked row that the SQL is asked with."""
-        return asked[: len(self.type_oids)]
+    @property
+    def name(self) -> str:
+        """The lookup's name."""
+        return self.lookup.name
+
+    @property
+    def limit(self) -> int:
+        """Rows for one asked row; more widen."""
+        return self.lookup.limit
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """Replaces the timeout of the settings."""
+        return self.lookup.timeout_seconds
+
+    def statement(self, type_names: Sequence[str]) -> str:
+        """The SQL for many rows; each parameter is a ``text[]`` (see ``lookup_sql.wrap``)."""
+        return wrap(self.lookup.sql, type_names, limit=self.lookup.limit).text
+
+    def grouped(self, asked: Iterable[Asked]) -> dict[Asked, list[Asked]]:
+        """The asked rows by the parameters of the SQL: the same question is asked once."""
+        groups: dict[Asked, list[Asked]] = {}
+        for values in asked:
+            groups.setdefault(values[: len(self.type_oids)], []).append(values)
+        return groups
 
     def constant(self, reference: Reference) -> bytes | None:
         """The value of a fact that is the same for all rows; None for any other reference."""
@@ -151,7 +167,7 @@ class LookupPlan:
             found: index of an entry of ``asked``, and a row that was found for it; up to one more than the limit.
 
         Raises:
-            UnknownResultColumnError: a template names a column that is not there; nothing was added.
+            LookupFailed: a template names a column that the result does not have, or has twice; nothing was added.
         """
         at = self._columns(columns)
         rows: dict[int, list[Found]] = {}
@@ -183,7 +199,7 @@ class LookupPlan:
                         f"a template names {self.lookup.name}.{part.reference.name}, which the result of the lookup"
                         f" '{self.lookup.name}' holds {what}"
                     )
-                    raise UnknownResultColumnError(message)
+                    raise LookupFailed(message, reason=WidenReason.LOOKUP_ERROR)
         return at
 
     def _add(self, invalidation: Invalidation, asked: Asked, found: Found, at: Mapping[str, int]) -> None:
@@ -217,24 +233,12 @@ class LookupPlan:
 
 def widen_all(invalidation: Invalidation, reason: WidenReason) -> None:
     """Every lookup that was not answered widens; none is left."""
-    plans = _take(invalidation)
+    plans: dict[LookupPlan, set[Asked]] = dict(invalidation.lookups)
+    invalidation.lookups.clear()
+    invalidation.lookup_transactions.clear()
     for plan, asked in plans.items():
         plan.state.lookups["error"] += len(asked)
         plan.widen(invalidation, reason)
-
-
-def take(invalidation: Invalidation) -> tuple[dict[LookupPlan, set[Asked]], dict[int, int]]:
-    """What is asked for, and by which transactions (xid → start of its commit record); none of it is left."""
-    transactions = dict(invalidation.lookup_transactions)
-    return _take(invalidation), transactions
-
-
-def grouped(plan: LookupPlan, asked: Iterable[Asked]) -> dict[Asked, list[Asked]]:
-    """The asked rows by the parameters of the SQL: the same question is asked once."""
-    groups: dict[Asked, list[Asked]] = {}
-    for values in asked:
-        groups.setdefault(plan.parameters(values), []).append(values)
-    return groups
 
 
 def l1_escaper(state: RuleState) -> Callable[[bytes], bytes]:
@@ -249,10 +253,3 @@ def l1_escaper(state: RuleState) -> Callable[[bytes], bytes]:
         return b"*"
 
     return escape
-
-
-def _take(invalidation: Invalidation) -> dict[LookupPlan, set[Asked]]:
-    plans: dict[LookupPlan, set[Asked]] = dict(invalidation.lookups)
-    invalidation.lookups.clear()
-    invalidation.lookup_transactions.clear()
-    return plans

@@ -7,7 +7,7 @@ rule's coarse form: more than needed is safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +15,9 @@ from invalidator.model import Operation, Relation, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules import globs
 from invalidator.rules.coarse import REASON_BITS, TRANSACTION_FACT_FUNCTIONS, CoarseForm, Widen, relation_facts, widener
+from invalidator.rules.lookup import LookupPlan, l1_escaper
 from invalidator.rules.reading import Images
-from invalidator.rules.rule import Rule
+from invalidator.rules.rule import Lookup, Rule
 from invalidator.rules.source import Namespace, indented
 from invalidator.rules.template import DEFAULT, FILTERS, Literal, Reference, Template, encode
 from invalidator.telemetry.state import RuleState
@@ -31,6 +32,8 @@ def missing_columns(rule: Rule, relation: Relation) -> frozenset[str]:
     named = set(rule.changed or ())
     for template in (*exact.keys, *exact.tags, *exact.l1, *exact.cdn):
         named |= template.columns
+    for lookup in rule.lookups:
+        named |= _parameter_columns(lookup)
     return frozenset(named - {column.name for column in relation.columns})
 
 
@@ -46,8 +49,9 @@ class BoundRule:
         self.state = state
         self.grammars = grammars
         self.missing = missing_columns(rule, relation)
-        self.escape = _escaper(state)
+        self.escape = l1_escaper(state)
         self._wideners: dict[Operation, Widen] = {}
+        self._plans: dict[tuple[str, tuple[tuple[str, str], ...]], LookupPlan] = {}
 
     def widener(self, operation: Operation) -> Widen:
         """Counts the reasons and adds the rule's coarse form."""
@@ -61,19 +65,18 @@ class BoundRule:
         """Whether every CDN takes this tag."""
         return all(grammar.allows(tag) for grammar in self.grammars)
 
+    def plan(self, lookup: Lookup, templates: Sequence[tuple[str, Template]]) -> LookupPlan:
+        """What is asked, and done with the answers, for these templates; the same ones are asked for together."""
+        key = lookup.name, tuple((group, template.text) for group, template in templates)
+        made = self._plans.get(key)
+        if made is None:
+            made = LookupPlan(self.rule, lookup, templates, self.relation, self.state, self.grammars, self.escape)
+            self._plans[key] = made
+        return made
 
-def _escaper(state: RuleState) -> Callable[[bytes], bytes]:
-    """Escapes a value for an L1 glob; what no JSON message can hold becomes ``*``, counted."""
-    widened = state.widened
 
-    def escape(value: bytes) -> bytes:
-        escaped = globs.escape_for_message(value)
-        if escaped is not None:
-            return escaped
-        widened[WidenReason.UNSAFE_VALUE] += 1
-        return b"*"
-
-    return escape
+def _parameter_columns(lookup: Lookup) -> set[str]:
+    return {reference.name for reference in lookup.sql.parameters if reference.is_row_value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +173,10 @@ class RuleCode:
         lines: list[str] = []
         for group, templates in (("keys", exact.keys), ("tags", exact.tags), ("l1", exact.l1), ("cdn", exact.cdn)):
             for template in templates:
-                if not template.columns & self._bound.missing:
+                if not template.columns & self._bound.missing and not template.lookups:
                     lines += self._template(group, template)
+        for lookup in self._rule.lookups:
+            lines += self._lookup(lookup)
         if self._may_widen:
             call = f"{self._widen()}(inv, tx, w)"
             return [f"w = {self._bits}", *lines, call if self._bits else f"if w: {call}"]
@@ -180,7 +185,7 @@ class RuleCode:
     def _template(self, group: str, template: Template) -> list[str]:
         lines: list[str] = []
         seen: list[object] = []
-        for scope in self._scopes(template):
+        for scope in self._scopes(template.references):
             parts, unavailable = self._resolve(group, template, scope)
             same = [_identity(part) for part in parts]
             if unavailable:
@@ -190,10 +195,10 @@ class RuleCode:
                 lines += self._instance(group, parts)
         return lines
 
-    def _scopes(self, template: Template) -> tuple[str, ...]:
+    def _scopes(self, references: Iterable[Reference]) -> tuple[str, ...]:
         """The images it is rendered for: each one there is if it has a bare column, else one."""
         there = {"new": self._images.form.has_new, "old": bool(self._images.form.old)}
-        used = {reference.scope for reference in template.references}
+        used = {reference.scope for reference in references}
         if any(scope in used and not exists for scope, exists in there.items()):
             return ()
         if "row" in used:
@@ -261,6 +266,69 @@ class RuleCode:
             # Most rows take this branch. An empty text is not true and goes on to the last one.
             return [f"if {' and '.join(values)}:", *indented(add), f"el{lines[0]}", *lines[1:]]
         return lines
+
+    def _lookup(self, lookup: Lookup) -> list[str]:
+        """Note the values that a lookup is to be asked with, for each image; rendered is when it was answered."""
+        missing, asked_with = self._bound.missing, lookup.sql.parameters
+        exact = self._rule.exact
+        templates = [
+            (group, template)
+            for group, members in (("keys", exact.keys), ("tags", exact.tags), ("l1", exact.l1), ("cdn", exact.cdn))
+            for template in members
+            if lookup.name in template.lookups
+            and not template.columns & missing
+            and self._scopes((*template.references, *asked_with))
+        ]
+        if not templates or _parameter_columns(lookup) & missing:
+            return []
+        plan = self._bound.plan(lookup, templates)
+        lines: list[str] = []
+        seen: list[object] = []
+        for scope in self._scopes(plan.slots):
+            parts, unavailable = self._asked(plan, scope)
+            same = [_identity(part) for part in parts]
+            if unavailable:
+                self._bits |= unavailable
+            elif same not in seen:
+                seen.append(same)
+                lines += self._ask(plan, parts)
+        return lines
+
+    def _asked(self, plan: LookupPlan, image: str) -> tuple[list[_Part], int]:
+        """The values of one image as the plan wants them; and why they cannot be told, as bits."""
+        parts: list[_Part] = []
+        unavailable = 0
+        for slot in plan.slots:
+            if slot.scope == "meta":
+                parts.append(self._fact("", slot))
+                continue
+            value, bit = self._value(slot, image if slot.scope == "row" else slot.scope)
+            if value is None:
+                unavailable |= bit
+            else:
+                parts.append(value)
+        return parts, unavailable
+
+    def _ask(self, plan: LookupPlan, parts: Sequence[_Part]) -> list[str]:
+        """Note one image's values, if all were sent and no parameter is NULL: that would find nothing."""
+        name = self._name(plan)
+        values = "".join(f"{self._expression('', part)}, " for part in parts)
+        ask = [
+            f"a = inv.lookups.get({name})",
+            f"if a is None: a = inv.lookups[{name}] = set()",
+            f"a.add(({values}))",
+            "inv.lookup_transactions[tx.xid] = tx.final_lsn",
+        ]
+        sent = {part.name: part.bit for part in parts if isinstance(part, _Value)}
+        if not sent:
+            return ask
+        self._may_widen = True
+        bound = {part.name: None for part in parts[: len(plan.type_oids)] if isinstance(part, _Value)}
+        lines = [f"if {' or '.join(f'{value} is False' for value in sent)}: w |= {_reasons(sent)}"]
+        if bound:
+            nulls = " or ".join(f"{value} is None" for value in bound)
+            lines.append(f"elif {nulls}: {self._name(self._bound.state)}.null_skips += 1")
+        return [*lines, "else:", *indented(ask)]
 
     def _add(self, group: str, parts: Sequence[_Part]) -> list[str]:
         """Add the rendered name, and once more to what is repeated."""

@@ -82,6 +82,23 @@ class Events:
         """A rule's coarse form was applied so many times since the last such line; the engine counts them."""
         self._log.warning("rule.widened", rule=rule, reason=reason, count=count)
 
+    def lookup_failed(self, rule: str, *, lookup: str, error: str, reason: str) -> None:
+        """A lookup was not answered and its rule widened; told when it begins and when the reason is another one."""
+        state = self.state.rules[rule]
+        if state.lookup_error != error:
+            self._log.warning("lookup.failed", rule=rule, lookup=lookup, error=error, reason=str(reason))
+        state.lookup_error = error
+        if state.lookup_failing_since is None:
+            state.lookup_failing_since = self._clock()
+
+    def lookup_answered(self, rule: str) -> None:
+        """A lookup was answered."""
+        state = self.state.rules[rule]
+        if state.lookup_failing_since is not None:
+            failed_for = round(self._clock() - state.lookup_failing_since, 3)
+            self._log.info("lookup.recovered", rule=rule, failed_for_seconds=failed_for)
+            state.lookup_error = state.lookup_failing_since = None
+
     def stream_connected(self, *, position: Lsn, server_version: str) -> None:
         """The slot streams to us."""
         source = self.state.source
