@@ -1,0 +1,159 @@
+"""What ``explain`` says of each rule: fired or why not, what it would drop, and which line of the rules makes it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invalidator.rules.explain import GROUPS, KINDS, Outcome, explanation_document, name_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from invalidator.cli._change import Change
+    from invalidator.model import Relation
+    from invalidator.rules.document import Loaded
+    from invalidator.rules.explain import RuleExplanation, Scene
+
+_VERBS = {
+    "keys": "unlink",
+    "tags": "unlink the tag sets' keys",
+    "key_patterns": "scan and unlink",
+    "tag_patterns": "scan for tag sets and unlink their keys",
+    "l1": "publish",
+    "cdn": "purge",
+    "cdn_soft": "purge softly",
+}
+_LABELS = {"key_patterns": "keys", "tag_patterns": "tags", "cdn_soft": "cdn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One change, and what the rules for its table would do."""
+
+    change: Change
+    scene: Scene
+    loaded: Loaded
+    explanations: Sequence[RuleExplanation]
+    """Of the rules for the table."""
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "event": self.change.operation.value,
+            "table": self.change.relation.name,
+            "rules": [explanation_document(each) for each in self.explanations],
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if not self.explanations:
+            return list(_nothing(self.change.relation, self.loaded))
+        lines = [line for each in self.explanations for line in self._rule(each)]
+        if self.change.note:
+            lines.append(f"({self.change.note})")
+        others = len(self.loaded.ruleset.rules) - len(self.explanations)
+        if others:
+            lines.append(f"({others} {'rule is' if others == 1 else 'rules are'} for other tables)")
+        return lines
+
+    def _rule(self, explanation: RuleExplanation) -> Iterator[str]:
+        rule = explanation.rule
+        head = f"rule {rule.name} ({rule.place.file}:{rule.place.line})"
+        if explanation.outcome is not Outcome.FIRED:
+            yield f"{head:<40} not fired: {explanation.why_not}"
+            return
+        yield f"{head:<40} {str(self.change.operation).upper()}"
+        if rule.changed is not None and self.change.operation == "update":
+            yield _row("changed", _differences(rule.changed, self.change))
+        yield from self._names(explanation)
+        for delays in explanation.invalidation.repeats:
+            yield _row("repeat", ", ".join(f"+{delay:g}s" for delay in delays))
+        if explanation.missing_columns:
+            yield _row("missing", ", ".join(explanation.missing_columns), "the table has no such column")
+        if explanation.not_given:
+            columns = ", ".join(explanation.not_given)
+            yield _row("not told", columns, "the row lacks them: templates that need them are left out")
+        if explanation.null_skips:
+            yield _row("skipped", str(explanation.null_skips), "templates with a NULL in them")
+
+    def _names(self, explanation: RuleExplanation) -> Iterator[str]:
+        """Per kind: the names, and beneath them what made them."""
+        invalidation = explanation.invalidation
+        made = dict.fromkeys(KINDS, frozenset[bytes]())
+        origins: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for group in GROUPS:
+            for template in getattr(explanation.rule.exact, group):
+                alone = self.scene.exact(explanation.rule, group, template)
+                place = self.loaded.places.get((explanation.rule.name, group, template.text), explanation.rule.place)
+                for kind in KINDS:
+                    if names := getattr(alone, kind):
+                        made[kind] |= names
+                        origins[kind].append(f"← {template.text} ({place.file}:{place.line})")
+        for kind in KINDS:
+            names = getattr(invalidation, kind)
+            if not names:
+                continue
+            yield _row(_LABELS.get(kind, kind), "  ".join(name_text(name) for name in sorted(names)), _VERBS[kind])
+            yield from (_row("", origin) for origin in origins[kind])
+            if names - made[kind]:
+                yield _row("", "← the coarse form")
+        if invalidation.cdn_all:
+            yield _row("cdn", "everything", "purge, where purge_all_on_gap consents")
+        if explanation.widened:
+            from invalidator.rules.reasons import WIDEN_WORDS
+
+            why = "; ".join(f"{reason}: {WIDEN_WORDS[reason]}" for reason in explanation.widened)
+            yield _row("widened", why)
+
+
+def _nothing(relation: Relation, loaded: Loaded) -> Iterator[str]:
+    yield f"no rule is for {relation.name}"
+    tables = sorted({f"{rule.schema}.{rule.table}" for rule in loaded.ruleset.rules})
+    near = difflib.get_close_matches(relation.name, tables, 1, 0.5)
+    yield f"   = help: did you mean {near[0]}?" if near else f"   = help: there are rules for {', '.join(tables)}"
+
+
+def _differences(changed: Iterable[str], change: Change) -> str:
+    old: Mapping[str, Any] = change.old or {}
+    new: Mapping[str, Any] = change.new or {}
+    parts = []
+    for name in sorted(changed):
+        if name not in old and name not in new:
+            parts.append(f"{name} (not told: counts as unchanged)")
+        elif name not in old or name not in new:
+            parts.append(f"{name} (not sent, so it may have changed)")
+        elif old[name] != new[name]:
+            parts.append(f"{name} {json.dumps(old[name])} → {json.dumps(new[name])}")
+    return ", ".join(parts) or "nothing"
+
+
+def _row(label: str, value: str, verb: str = "") -> str:
+    return f"  {label:<8} {value:<34} {verb}".rstrip()
+
+
+def explained(change: Change, loaded: Loaded, grammars: Sequence[Any]) -> Explained:
+    """What the rules would do with the change.
+
+    Raises:
+        ConfigError: a row names a column that the relation does not have.
+    """
+    from dataclasses import replace
+
+    from invalidator.model import Column
+    from invalidator.rules.explain import needed_columns, scene
+
+    relation = change.relation
+    lacking: frozenset[str] = frozenset()
+    if (
+        not change.is_whole and change.operation != "truncate"
+    ):  # nobody told what else the table has, so no column counts as missing
+        needed = frozenset().union(*(needed_columns(rule) for rule in loaded.ruleset.rules))
+        lacking = needed - {column.name for column in relation.columns}
+        more = tuple(Column(name, 25, is_identity=relation.replica_identity == "f") for name in sorted(lacking))
+        relation = replace(relation, columns=(*relation.columns, *more))
+    shown = scene(relation, change.operation, change.old, change.new, cdn_grammars=grammars, not_given=lacking)
+    made = [shown.explain(rule) for rule in loaded.ruleset.rules]
+    return Explained(change, shown, loaded, [each for each in made if each.outcome is not Outcome.OTHER_TABLE])
