@@ -42,6 +42,15 @@ CODES: Final = (
         'invalidate: {keys: ["post:{slug}"]}',
     ),
     Code(
+        "glob-around-value",
+        "error",
+        "In an L1 pattern a row value stands inside a class `[…]`, or right behind a backslash.",
+        "Values are escaped so that they match themselves alone; inside a class, or behind a backslash, the escape"
+        " itself would be read as something else, and the pattern would drop other names or none.",
+        'invalidate: {l1: ["shard-[0-{id}]:*"]}',
+        'invalidate: {l1: ["shard-[0-9]:{id}:*"]}',
+    ),
+    Code(
         "glob-in-key",
         "error",
         "`*`, `?` or `[` stands where an exact name is meant. For a CDN tag this is a warning.",

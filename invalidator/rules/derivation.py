@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from invalidator.rules import globs
 from invalidator.rules.template import Literal, Reference, Template
 
 _SAME_FOR_ALL_ROWS: Final = frozenset({"schema", "table"})
@@ -43,7 +44,7 @@ def covering_l1_pattern(template: Template) -> Template:
         if isinstance(part, Reference) and not _is_fixed(part):
             last = parts[-1] if parts else None
             if isinstance(last, Literal):
-                parts[-1] = Literal(last.text.rstrip("*"))
+                parts[-1] = Literal(_without_wild_end(last.text))
             return _template([*parts, _ANY])
         parts.append(part)
     return _template(parts)
@@ -57,7 +58,7 @@ def joined(front: Template, back: Template) -> Template:
 def without_covered(patterns: Iterable[Template]) -> tuple[Template, ...]:
     """The patterns without repetitions and without those that another one covers: each costs a SCAN."""
     distinct = {pattern.text: pattern for pattern in patterns}
-    fronts = [text[:-1] for text in distinct if text.endswith("*")]
+    fronts = [text[:-1] for text in distinct if _ends_wild(text)]
     return tuple(
         pattern
         for text, pattern in distinct.items()
@@ -68,6 +69,17 @@ def without_covered(patterns: Iterable[Template]) -> tuple[Template, ...]:
 def literal_text(template: Template) -> str:
     """All that stands literally in the template, without its globs."""
     return "".join(part.text for part in template.parts if isinstance(part, Literal)).replace("*", "")
+
+
+def _ends_wild(text: str) -> bool:
+    """Whether a ``*`` at the end is a wildcard: one behind a backslash or in a class is not."""
+    return text.endswith("*") and globs.open_at_end(text[:-1]) is None
+
+
+def _without_wild_end(text: str) -> str:
+    while _ends_wild(text):
+        text = text[:-1]
+    return text
 
 
 def _is_fixed(reference: Reference) -> bool:

@@ -13,6 +13,9 @@ A lone ``]`` is no syntax outside a class in either, and no value can open one.
 """
 
 
+_COMPLETE: Final = re.compile(r"(?s:\\.|\[\^?(?>\\.|[^\]\\]-.|[^\]\\])*+\]|[^\\\[])*+")
+
+
 def escape(value: bytes) -> bytes:
     """The glob that matches exactly this value."""
     return _SPECIAL.sub(_replacement, value)
@@ -29,6 +32,22 @@ def escape_for_message(value: bytes) -> bytes | None:
 
 def _replacement(match: re.Match[bytes]) -> bytes:
     return _ESCAPED[match[0]]
+
+
+def open_at_end(glob: str) -> int | None:
+    """Where something begins that would take the next character for its own: a class, or a lone backslash.
+
+    Read as Redis reads it: ``^`` first in a class negates, a backslash in it escapes, and a range takes any character
+    as its end, also ``]`` (util.c, stringmatchlen).
+    """
+    match = _COMPLETE.match(glob)
+    end = match.end() if match else 0
+    return None if end == len(glob) else end
+
+
+def escape_text(text: str) -> str:
+    """The glob that matches exactly this text."""
+    return escape(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def name_matcher(pattern: str) -> re.Pattern[str]:
