@@ -78,7 +78,7 @@ def _images(row: str | None, event: str | None) -> tuple[Row | None, Row | None]
             return None, None
         msg = "ROW is missing: the row as JSON, or - for standard input; or read it from the database with --where"
         raise click.UsageError(msg)
-    data = _object(row, "ROW")
+    data = json_object(row, "ROW")
     is_wrapped = set(data) <= {"old", "new"} and all(
         value is None or isinstance(value, dict) for value in data.values()
     )
@@ -87,7 +87,8 @@ def _images(row: str | None, event: str | None) -> tuple[Row | None, Row | None]
     return (data, None) if event == "delete" else (None, data)
 
 
-def _object(text: str, hint: str) -> Row:
+def json_object(text: str, hint: str) -> Row:
+    """The JSON object in an argument; ``-`` is standard input."""
     try:
         data = json.loads(sys.stdin.read() if text == "-" else text)
     except ValueError as error:
@@ -126,7 +127,7 @@ async def from_database(dsn: str, table: str, where: str, changes: str | None, e
     from invalidator.postgres.sample import rows_where
 
     schema, name = split(table)
-    after = None if changes is None else _object(changes, "ROW")
+    after = None if changes is None else json_object(changes, "ROW")
     operation = Operation(event or ("delete" if after is None else "update"))
     async with await connect(dsn, application_name="invalidator explain") as connection:
         found = [each for each in await catalog.tables(connection, [(schema, name)]) if each.name == name]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from invalidator.cli._change import Change
     from invalidator.model import Relation
     from invalidator.rules.document import Loaded
-    from invalidator.rules.explain import RuleExplanation, Scene
+    from invalidator.rules.explain import Answer, RuleExplanation, Scene
 
 _VERBS = {
     "keys": "unlink",
@@ -68,6 +68,10 @@ class Explained:
         yield f"{head:<40} {str(self.change.operation).upper()}"
         if rule.changed is not None and self.change.operation == "update":
             yield _row("changed", _differences(rule.changed, self.change))
+        for question in explanation.questions:
+            asked = ", ".join(f"{name} = {json.dumps(value)}" for name, value in question.parameters)
+            what = "" if question.is_answered else "not run: tell what it finds with --lookup, or use --online"
+            yield _row("lookup", f"{question.lookup.name} with {asked}", what)
         yield from self._names(explanation)
         for delays in explanation.invalidation.repeats:
             yield _row("repeat", ", ".join(f"+{delay:g}s" for delay in delays))
@@ -134,7 +138,7 @@ def _row(label: str, value: str, verb: str = "") -> str:
     return f"  {label:<8} {value:<34} {verb}".rstrip()
 
 
-def explained(change: Change, loaded: Loaded, grammars: Sequence[Any]) -> Explained:
+def explained(change: Change, loaded: Loaded, grammars: Sequence[Any], answer: Answer | None = None) -> Explained:
     """What the rules would do with the change.
 
     Raises:
@@ -154,6 +158,8 @@ def explained(change: Change, loaded: Loaded, grammars: Sequence[Any]) -> Explai
         lacking = needed - {column.name for column in relation.columns}
         more = tuple(Column(name, 25, is_identity=relation.replica_identity == "f") for name in sorted(lacking))
         relation = replace(relation, columns=(*relation.columns, *more))
-    shown = scene(relation, change.operation, change.old, change.new, cdn_grammars=grammars, not_given=lacking)
+    shown = scene(
+        relation, change.operation, change.old, change.new, cdn_grammars=grammars, not_given=lacking, answer=answer
+    )
     made = [shown.explain(rule) for rule in loaded.ruleset.rules]
     return Explained(change, shown, loaded, [each for each in made if each.outcome is not Outcome.OTHER_TABLE])

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invalidator.cli._change import EVENTS
+from invalidator.cli._change import EVENTS, json_object
 from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from invalidator.cli._change import Change
+    from invalidator.cli._explanation import Explained
     from invalidator.ports import TagGrammar
     from invalidator.rules.document import Loaded
+    from invalidator.rules.explain import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ class _Question:
     metavar="SQL",
     help='Take the rows from the database, as in "id = 42" (read-only), with the types and identity of the table.',
 )
+@click.option("--lookup", metavar="JSON", help='What lookups find, as in {"order": [{"user_id": 7}]}.')
+@click.option("--online", is_flag=True, help="Run the lookups in the database, read-only.")
 @click.option("--key", metavar="KEY", help="Which rules can drop this Redis key, and with what row values?")
 @click.option("--tag", metavar="TAG", help="The same for a tag.")
 @click.option("--l1", metavar="ENTRY", help="The same for an entry of the in-process caches.")
@@ -90,6 +92,8 @@ def command(  # noqa: PLR0913  (one parameter per option)
     event: str | None,
     identity: str | None,
     where: str | None,
+    lookup: str | None,
+    online: bool,
     key: str | None,
     tag: str | None,
     l1: str | None,
@@ -109,6 +113,8 @@ def command(  # noqa: PLR0913  (one parameter per option)
     names = {
         group: name for group, name in (("keys", key), ("tags", tag), ("l1", l1), ("cdn", cdn)) if name is not None
     }
+    from invalidator.cli._explanation import explained
+
     question = _Question(table, row, where, event, identity, names)
     question.check()
     if names:
@@ -116,7 +122,26 @@ def command(  # noqa: PLR0913  (one parameter per option)
         return _by_name(_rules(settings_file, overrides, rule_files)[0], group, name, as_json=as_json)
     changes = _changes(question, settings_file, overrides)
     loaded, grammars = _rules(settings_file, overrides, rule_files)
-    return _by_row(changes, loaded, grammars, as_json=as_json)
+    answer = _answer(lookup, settings_file, overrides, online=online)
+    return _by_row([explained(change, loaded, grammars, answer) for change in changes], as_json=as_json)
+
+
+def _answer(
+    lookup: str | None, settings_file: Path | None, overrides: tuple[str, ...], *, online: bool
+) -> Answer | None:
+    from invalidator.cli import _lookups
+    from invalidator.rules.explain import answered_by
+
+    if lookup is None:
+        return _lookups.online(load_settings(settings_file, overrides)) if online else None
+    if online:
+        msg = "--lookup and --online exclude each other"
+        raise click.UsageError(msg)
+    found = json_object(lookup, "--lookup")
+    if not all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in found.values()):
+        msg = 'each lookup\'s name needs a list of rows, as in {"order": [{"user_id": 7}]}'
+        raise click.BadParameter(msg, param_hint="--lookup")
+    return answered_by(found)
 
 
 def _by_name(loaded: Loaded, group: str, name: str, *, as_json: bool) -> int:
@@ -151,10 +176,7 @@ def _changes(question: _Question, settings_file: Path | None, overrides: tuple[s
     return asyncio.run(_change.from_database(dsn, table, question.where, question.row, question.event))
 
 
-def _by_row(changes: list[Change], loaded: Loaded, grammars: Sequence[TagGrammar], *, as_json: bool) -> int:
-    from invalidator.cli._explanation import explained
-
-    found = [explained(change, loaded, grammars) for change in changes]
+def _by_row(found: list[Explained], *, as_json: bool) -> int:
     if as_json:
         documents = [each.document() for each in found]
         _print_json(documents[0] if len(documents) == 1 else {"changes": documents})

@@ -11,9 +11,7 @@ from invalidator.cli._exits import Exit
 from invalidator.cli._options import load_settings, settings_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from invalidator.ports import TagGrammar
+    from invalidator.config import Settings
 
 FORMATS = ("text", "json", "junit")
 
@@ -24,6 +22,11 @@ FORMATS = ("text", "json", "junit")
 @click.option("-k", "select", metavar="TEXT", default="", help="Only tests whose name holds this text.")
 @click.option("--coverage", is_flag=True, help="Also list the rules and templates that no test fires.")
 @click.option(
+    "--online",
+    is_flag=True,
+    help="Run the lookups for which a test says nothing in the database, read-only.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
@@ -32,44 +35,44 @@ FORMATS = ("text", "json", "junit")
     help="junit: XML that CI systems show as test results.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def command(
+def command(  # noqa: PLR0913  (one parameter per option)
     files: tuple[Path, ...],
     settings_file: Path | None,
     overrides: tuple[str, ...],
     *,
     select: str,
     coverage: bool,
+    online: bool,
     form: str,
     as_json: bool,
 ) -> int:
     """Run the tests in the rule files: one change each, and exactly what all rules together must make of it.
 
     FILES are rule files or directories of them; without any, those of the settings. With FILES and no settings file,
-    what the CDNs take as a tag is not looked at. Nothing is connected to and nothing is dropped. Exit code 1 means
+    what the CDNs take as a tag is not looked at. Nothing is dropped. Exit code 1 means
     that a test fails, 78 that the rules cannot be used at all.
+
+    Lookups are answered by the rows that a test gives under `lookup:`. With --online, those of other tests run in the
+    database of the settings, in read-only transactions: such tests need data that is there.
     """
-    from invalidator.cli import _test_output
+    from invalidator.cli import _lookups, _test_output
+    from invalidator.config.agreement import tag_grammars
     from invalidator.rules import document, testing
 
-    paths, grammars = _inputs(files, settings_file, overrides)
-    loaded = document.load_with_warnings(paths)
-    report = testing.run(loaded, cdn_grammars=grammars, select=select)
+    settings = _settings(settings_file, overrides, is_needed=online or not files)
+    loaded = document.load_with_warnings(files or ([] if settings is None else settings.rules))
+    grammars = [] if settings is None else list(tag_grammars(settings).values())
+    otherwise = _lookups.online(settings) if online and settings is not None else None
+    report = testing.run(loaded, cdn_grammars=grammars, select=select, otherwise=otherwise)
     shown = _test_output.Shown(loaded, report, testing.untested_templates(loaded, report) if coverage else None)
     click.echo(_test_output.RENDERERS["json" if as_json else form](shown))
     return Exit.PROBLEMS if report.failures or not report.results else Exit.FINE
 
 
-def _inputs(
-    files: tuple[Path, ...], settings_file: Path | None, overrides: tuple[str, ...]
-) -> tuple[Sequence[Path], list[TagGrammar]]:
-    """The rule files, and what the configured CDNs take."""
+def _settings(settings_file: Path | None, overrides: tuple[str, ...], *, is_needed: bool) -> Settings | None:
     import os
 
     from invalidator import config
-    from invalidator.config.agreement import tag_grammars
 
     is_given = settings_file is not None or bool(os.environ.get("INVALIDATOR_SETTINGS")) or config.DEFAULT_PATH.exists()
-    if files and not is_given:
-        return files, []
-    settings = load_settings(settings_file, overrides)
-    return files or settings.rules, list(tag_grammars(settings).values())
+    return load_settings(settings_file, overrides) if is_needed or is_given else None

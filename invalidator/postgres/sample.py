@@ -42,9 +42,11 @@ async def rows_where(connection: psycopg.AsyncConnection[Any], table: Table, whe
             await connection.execute("SET TRANSACTION READ ONLY")
             await connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'")
             result = (await connection.execute(query, prepare=True)).pgresult  # prepared: one statement, no more
+            if result is None:
+                return []
             return [
                 {name: _text(result.get_value(row, at)) for at, name in enumerate(columns)}
-                for row in range(0 if result is None else result.ntuples)
+                for row in range(result.ntuples)
             ]
     except psycopg.errors.QueryCanceled as error:
         message = f"finding rows of {table.full_name} takes longer than {STATEMENT_TIMEOUT_SECONDS} s"

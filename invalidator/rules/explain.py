@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from invalidator.errors import ConfigError
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules.engine import Engine
+from invalidator.rules.lookup import Asked, LookupPlan
 from invalidator.rules.rendering import missing_columns
-from invalidator.rules.rows import JsonRow, message_operation, row_message
-from invalidator.rules.rule import Coarse, Exact, Rule, RuleSet
+from invalidator.rules.rows import JsonRow, message_operation, row_message, value_text
+from invalidator.rules.rule import Coarse, Exact, Lookup, Rule, RuleSet
 from invalidator.rules.template import Template
 from invalidator.telemetry.state import RuleState
 
@@ -33,6 +35,20 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"  # no column of ``changed`` changed
 
 
+Answer = Callable[[Invalidation], None]
+"""Answers the lookups that an invalidation asks for, as far as it can: what it leaves in there stays unanswered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a lookup is asked with."""
+
+    lookup: Lookup
+    parameters: tuple[tuple[str, str | None], ...]
+    """Each value that the SQL binds, as ``order_id`` or ``new.order_id``; None: NULL."""
+    is_answered: bool
+
+
 @dataclass(frozen=True, slots=True)
 class RuleExplanation:
     """What one rule would do with the row."""
@@ -49,6 +65,8 @@ class RuleExplanation:
     """Columns that the rule names and the relation does not have."""
     not_given: tuple[str, ...] = ()
     """Columns that the rule names and whose values are not known here; templates that need them are left out."""
+    questions: tuple[Question, ...] = ()
+    """What its lookups are asked; names that come of unanswered ones are not in here."""
 
     @property
     def why_not(self) -> str | None:
@@ -77,6 +95,8 @@ class Scene:
     transaction: Transaction = field(default_factory=lambda: Transaction(final_lsn=0, xid=0, commit_time=0))
     not_given: frozenset[str] = frozenset()
     """Columns of the relation whose values nobody has told: not the same as values that Postgres did not send."""
+    answer: Answer | None = None
+    """Answers the rules' lookups."""
 
     def explain(self, rule: Rule) -> RuleExplanation:
         """What the rule does with the change."""
@@ -100,6 +120,7 @@ class Scene:
             engine.truncate([self.relation], invalidation, opened)
         elif row := engine.bind(self.relation):
             row(self.message, invalidation, opened)
+        questions = self._ask(invalidation)
         return RuleExplanation(
             rule,
             self._outcome(engine, state),
@@ -107,6 +128,23 @@ class Scene:
             tuple(WidenReason(reason) for reason in state.widened),
             state.null_skips,
             state.missing_columns.get(self.relation.name, ()),
+            questions=questions,
+        )
+
+    def _ask(self, invalidation: Invalidation) -> tuple[Question, ...]:
+        """Let the lookups be answered; afterwards none is left in the invalidation."""
+        asked: list[tuple[LookupPlan, list[Asked]]] = [
+            (plan, list(plan.grouped(values))) for plan, values in invalidation.lookups.items()
+        ]
+        invalidation.lookup_transactions.clear()  # what the row says is to be looked up as if it were so already
+        if self.answer is not None and asked:
+            self.answer(invalidation)
+        left = set(invalidation.lookups)
+        invalidation.lookups.clear()
+        return tuple(
+            Question(plan.lookup, _parameters(plan, values), plan not in left)
+            for plan, groups in asked
+            for values in sorted(groups, key=repr)
         )
 
     def _outcome(self, engine: Engine, state: RuleState) -> Outcome:
@@ -117,6 +155,50 @@ class Scene:
         return Outcome.OTHER_EVENT if engine.applies_to(self.relation) else Outcome.OTHER_TABLE
 
 
+def _parameters(plan: LookupPlan, values: Asked) -> tuple[tuple[str, str | None], ...]:
+    return tuple(
+        (
+            reference.name if reference.scope == "row" else f"{reference.scope}.{reference.name}",
+            None if value is None else name_text(value),
+        )
+        for reference, value in zip(plan.lookup.sql.parameters, values, strict=False)
+    )
+
+
+def answered_by(found: Mapping[str, Sequence[JsonRow]]) -> Answer:
+    """Answers lookups with rows that stand for what their SQL would find, by the lookup's name.
+
+    All rows that ask get the same answer. What has no entry stays unanswered.
+
+    The result raises ``ConfigError`` if a row lacks a column that a template names.
+    """
+
+    def answer(invalidation: Invalidation) -> None:
+        for plan in [plan for plan in invalidation.lookups if plan.name in found]:
+            asked = list(plan.grouped(invalidation.lookups.pop(plan)).values())
+            columns, rows = _looked_up(plan), found[plan.name]
+            for row in rows:
+                _check_found(plan, columns, row)
+            texts = [[value_text(row[name]) for name in columns] for row in rows]
+            plan.answer(invalidation, asked, columns, [(at, row) for at in range(len(asked)) for row in texts])
+
+    return answer
+
+
+def _check_found(plan: LookupPlan, columns: Sequence[str], row: JsonRow) -> None:
+    lacking = [name for name in columns if name not in row]
+    if lacking:
+        message = f"a row that lookup '{plan.name}' is said to find lacks {', '.join(lacking)}, which templates name"
+        raise ConfigError(message, fix=f"add {', '.join(f'{name}: …' for name in lacking)}")
+
+
+def _looked_up(plan: LookupPlan) -> list[str]:
+    """The columns of the result that templates name."""
+    templates = (template for group in GROUPS for template in getattr(plan.rule.exact, group))
+    references = (reference for template in templates for reference in template.references)
+    return list(dict.fromkeys(reference.name for reference in references if reference.scope == plan.name))
+
+
 def needed_columns(rule: Rule) -> frozenset[str]:
     """The columns that the rule names anywhere."""
     return missing_columns(rule, Relation(0, "", "", "f", ()))
@@ -124,8 +206,13 @@ def needed_columns(rule: Rule) -> frozenset[str]:
 
 def _without(rule: Rule, columns: frozenset[str]) -> Rule:
     """The rule without those templates that need one of the columns."""
+    unasked = {lookup.name for lookup in rule.lookups if any(each.name in columns for each in lookup.sql.parameters)}
     kept = {
-        group: tuple(template for template in getattr(rule.exact, group) if not template.columns & columns)
+        group: tuple(
+            template
+            for template in getattr(rule.exact, group)
+            if not template.columns & columns and not unasked.intersection(template.lookups)
+        )
         for group in GROUPS
     }
     return replace(rule, exact=Exact(**kept))
@@ -138,8 +225,8 @@ def scene(
     new: JsonRow | None,
     *,
     cdn_grammars: Sequence[TagGrammar] = (),
-    transaction: Transaction | None = None,
     not_given: frozenset[str] = frozenset(),
+    answer: Answer | None = None,
 ) -> Scene:
     """The change as Postgres would send it: of the old row only what the relation's replica identity holds.
 
@@ -149,8 +236,7 @@ def scene(
         ConfigError: a row names a column that the relation does not have, or the row is missing.
     """
     message = b"" if operation is Operation.TRUNCATE else row_message(relation, operation, old, new)
-    opened = transaction or Transaction(final_lsn=0, xid=0, commit_time=0)
-    return Scene(relation, operation, message, tuple(cdn_grammars), opened, not_given)
+    return Scene(relation, operation, message, tuple(cdn_grammars), not_given=not_given, answer=answer)
 
 
 def explain(
@@ -168,7 +254,9 @@ def explain(
     Raises:
         ConfigError: a row names a column that the relation does not have, or the row is missing.
     """
-    shown = scene(relation, operation, old, new, cdn_grammars=cdn_grammars, transaction=transaction)
+    shown = scene(relation, operation, old, new, cdn_grammars=cdn_grammars)
+    if transaction is not None:
+        shown = replace(shown, transaction=transaction)
     return [shown.explain(rule) for rule in ruleset.rules]
 
 
@@ -209,6 +297,10 @@ def explanation_document(explanation: RuleExplanation) -> dict[str, Any]:
         "null_skips": explanation.null_skips,
         "missing_columns": list(explanation.missing_columns),
         "not_given": list(explanation.not_given),
+        "lookups": [
+            {"lookup": each.lookup.name, "parameters": dict(each.parameters), "answered": each.is_answered}
+            for each in explanation.questions
+        ],
     }
 
 

@@ -43,6 +43,7 @@ class InlineTest:
     place: Place
     table_span: Span
     row_span: Span
+    lookup_spans: Mapping[str, Span]
 
     def relation(self, known: Relation | None = None) -> Relation:
         """The changed table: as the catalog knows it, or with the columns that the rows have."""
@@ -103,6 +104,7 @@ def _assembled(document: Document, path: Path, model: InlineTestModel) -> Inline
         place=Place(document.file, span.line, span.column),
         table_span=document.span((*path, "table")),
         row_span=document.key_span((*path, operation.value)),
+        lookup_spans={name: document.key_span((*path, "lookup", name)) for name in model.lookup},
     )
 
 
@@ -135,8 +137,19 @@ def check_tests(tests: Sequence[InlineTest], rules: Sequence[Rule]) -> Iterator[
             tables = sorted({f"{rule.schema}.{rule.table}" for rule in rules})
             help_text = _near(f"{test.schema}.{test.table}", tables) or f"there are rules for {', '.join(tables[:10])}"
             yield _error(test, test.table_span, "test-without-rule", message, help_text)
-        elif test.operation is not Operation.TRUNCATE:
+            continue
+        yield from _unknown_lookups(test, concerned)
+        if test.operation is not Operation.TRUNCATE:
             yield from _missing_columns(test, concerned)
+
+
+def _unknown_lookups(test: InlineTest, rules: Sequence[Rule]) -> Iterator[Diagnostic]:
+    known = sorted({lookup.name for rule in rules for lookup in rule.lookups})
+    for name, span in test.lookup_spans.items():
+        if name not in known:
+            message = f"no rule for {test.schema}.{test.table} has a lookup '{name}'"
+            listing = f"there are {', '.join(known)}" if known else "none of them has a lookup at all"
+            yield _error(test, span, "test-unknown-lookup", message, _near(name, known) or listing)
 
 
 def _missing_columns(test: InlineTest, rules: Sequence[Rule]) -> Iterator[Diagnostic]:

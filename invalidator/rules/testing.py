@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from invalidator import yamlfile
 from invalidator.errors import ConfigError
-from invalidator.model import Operation, Relation, WidenReason
+from invalidator.model import Invalidation, Operation, Relation, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules.document import Loaded
-from invalidator.rules.explain import KINDS, Outcome, Scene, name_text, scene
+from invalidator.rules.explain import KINDS, Answer, Outcome, RuleExplanation, Scene, answered_by, name_text, scene
 from invalidator.rules.inline_tests import InlineTest
 from invalidator.rules.reasons import Reasons
 from invalidator.rules.rule import Place, Rule
@@ -102,6 +103,7 @@ def run(
     cdn_grammars: Sequence[TagGrammar] = (),
     relations: Mapping[tuple[str, str], Relation] | None = None,
     select: str = "",
+    otherwise: Answer | None = None,
 ) -> Report:
     """Run the tests of the rule files.
 
@@ -110,11 +112,18 @@ def run(
         cdn_grammars: what the configured CDNs take as a tag.
         relations: tables as the catalog knows them, by schema and table; of others the tests' columns are all.
         select: only tests whose name holds this text, whatever its case.
+        otherwise: answers lookups for which a test gives no rows.
     """
     chosen = [test for test in loaded.tests if select.lower() in test.name.lower()]
     known = relations or {}
     results = tuple(
-        run_one(test, loaded, cdn_grammars=cdn_grammars, relation=known.get((test.schema, test.table)))
+        run_one(
+            test,
+            loaded,
+            cdn_grammars=cdn_grammars,
+            relation=known.get((test.schema, test.table)),
+            otherwise=otherwise,
+        )
         for test in chosen
     )
     return Report(results, loaded.ruleset.rules)
@@ -161,16 +170,47 @@ def untested_templates(loaded: Loaded, report: Report) -> tuple[Untested, ...]:
 
 
 def run_one(
-    test: InlineTest, loaded: Loaded, *, cdn_grammars: Sequence[TagGrammar] = (), relation: Relation | None = None
+    test: InlineTest,
+    loaded: Loaded,
+    *,
+    cdn_grammars: Sequence[TagGrammar] = (),
+    relation: Relation | None = None,
+    otherwise: Answer | None = None,
 ) -> Result:
-    """Run one test over all rules for its table."""
+    """Run one test over all rules for its table; ``otherwise`` answers the lookups that the test does not answer."""
     try:
-        shown = scene(test.relation(relation), test.operation, test.old, test.new, cdn_grammars=cdn_grammars)
+        shown = scene(
+            test.relation(relation),
+            test.operation,
+            test.old,
+            test.new,
+            cdn_grammars=cdn_grammars,
+            answer=partial(_answer, answered_by(test.lookups), otherwise),
+        )
+        explanations = [shown.explain(rule) for rule in loaded.ruleset.rules if test.is_for(rule)]
     except ConfigError as error:
         return Result(test, error=str(error))
-    explanations = [shown.explain(rule) for rule in loaded.ruleset.rules if test.is_for(rule)]
+    if unanswered := [each for each in explanations if not all(question.is_answered for question in each.questions)]:
+        return Result(test, error=_unanswered(unanswered[0]))
     fired = frozenset(each.rule.name for each in explanations if each.outcome is Outcome.FIRED)
     return Result(test, tuple(_differences(Reasons(loaded, test, shown, explanations))), fired, scene=shown)
+
+
+def _answer(first: Answer, otherwise: Answer | None, invalidation: Invalidation) -> None:
+    first(invalidation)
+    if otherwise is not None and invalidation.lookups:
+        otherwise(invalidation)
+
+
+def _unanswered(explanation: RuleExplanation) -> str:
+    question = next(each for each in explanation.questions if not each.is_answered)
+    name, place = question.lookup.name, question.lookup.place
+    asked = ", ".join(f"{column} = {value}" for column, value in question.parameters)
+    return (
+        f"rule '{explanation.rule.name}' asks its lookup '{name}' ({place.file}:{place.line}) with {asked}, "
+        f"and the test does not say what it finds\n   = help: write lookup: {{{name}: [...]}} in the test; "
+        f"{{{name}: []}} for nothing; or run the SQL itself with --online"
+    )
 
 
 def _differences(reasons: Reasons) -> Iterator[Difference]:
