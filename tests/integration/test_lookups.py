@@ -278,7 +278,7 @@ async def test_values_of_every_type_arrive_as_they_are(
     await stream.sql(f"CREATE TABLE thing (id int PRIMARY KEY, v {kind})")
     async with stream.streaming(TYPES, "thing"):
         for number, value in enumerate(values):
-            await stream.sql(f"INSERT INTO thing VALUES (%s, %s::{kind})", number, value)
+            await stream.sql(f"INSERT INTO thing VALUES (%s, %s::{kind})", number, value)  # noqa: S608  (of the test)
         made = await stream.everything_until_now()
     state = stream.state.rules["thing"]
     assert (state.lookup_error, dict(state.widened)) == (None, {})
@@ -333,7 +333,7 @@ async def held_commit(stream: LookupStream, *statements: str) -> AsyncIterator[N
     connection = await psycopg.AsyncConnection.connect(stream.dsn)
     await connection.execute("SET synchronous_commit = on")
     for statement in statements:
-        await connection.execute(statement)  # type: ignore[arg-type]  # texts of the tests
+        await connection.execute(statement)
     pid = connection.info.backend_pid
     commit = asyncio.ensure_future(connection.commit())
     try:
@@ -364,8 +364,10 @@ async def waiting(crashable_postgres: PostgresServer, tmp_path: Path) -> AsyncIt
 
 
 async def polls(stream: LookupStream) -> None:
-    """Return when a lookup has looked whether it may ask, and may not."""
-    asking = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'invalidator/lookups'"
+    """Return when a lookup has ended a transaction: it either may not ask yet, or has asked already."""
+    asking = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'invalidator/lookups' AND query = 'ROLLBACK'"
+    )
     async with asyncio.timeout(10):
         while await stream.sql(asking) == [(0,)]:
             pass
@@ -384,10 +386,10 @@ async def test_a_lookup_waits_until_it_sees_the_commit(waiting: LookupStream) ->
 
 
 async def test_a_commit_that_stays_invisible_widens(waiting: LookupStream) -> None:
-    async with waiting.streaming(ITEMS, "item", timeout_seconds=0.3):
-        async with held_commit(waiting, "INSERT INTO item VALUES (1, 1)"):
-            made = await waiting.everything_until_now()
-            assert await waiting.sql("SELECT count(*) FROM item") == [(0,)]
+    streaming = waiting.streaming(ITEMS, "item", timeout_seconds=0.3)
+    async with streaming, held_commit(waiting, "INSERT INTO item VALUES (1, 1)"):
+        made = await waiting.everything_until_now()
+        assert await waiting.sql("SELECT count(*) FROM item") == [(0,)]
     assert made.tags == {b"all-users"}
     assert made.keys == {b"item:1"}
     assert waiting.state.rules["item"].widened == {"lookup_timeout": 1}

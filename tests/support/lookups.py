@@ -75,7 +75,7 @@ class LookupStream:
         """Run a statement in autocommit."""
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
-        cursor = await self._connection.execute(statement, parameters or None)  # type: ignore[call-overload]
+        cursor = await self._connection.execute(statement, parameters or None)
         return await cursor.fetchall() if cursor.description else []
 
     async def close(self) -> None:
