@@ -169,6 +169,27 @@ def untested_templates(loaded: Loaded, report: Report) -> tuple[Untested, ...]:
     )
 
 
+def findings(loaded: Loaded, *, cdn_grammars: Sequence[TagGrammar] = ()) -> list[Diagnostic]:
+    """What the tests say about the rules: ``test-failed`` for each failure, ``untested-rule`` if there are tests."""
+    if not loaded.tests:
+        return []
+    report = run(loaded, cdn_grammars=cdn_grammars)
+    untested = [
+        Diagnostic(
+            rule.place.file,
+            rule.place.line,
+            rule.place.column,
+            1,
+            "untested-rule",
+            f"no test fires rule '{rule.name}'",
+            f"add one under tests: with table: {rule.schema}.{rule.table}",
+            "warning",
+        )
+        for rule in report.never_fired
+    ]
+    return [*(result.diagnostic() for result in report.failures), *untested]
+
+
 def run_one(
     test: InlineTest,
     loaded: Loaded,
