@@ -147,7 +147,11 @@ def _check_sql(text: str) -> str:
 
 def _check_lookup_name(text: str) -> str:
     if _LOOKUP_NAME.fullmatch(text) is None:
-        _refuse(f"'{text[:80]}' is not a lookup's name", "use lower-case letters, digits and '_'; begin with a letter", at="key")
+        _refuse(
+            f"'{text[:80]}' is not a lookup's name",
+            "use lower-case letters, digits and '_'; begin with a letter",
+            at="key",
+        )
     if text in template.RESERVED_SCOPES:
         message = f"'{text}' cannot be a lookup's name: it means something else in templates"
         _refuse(message, "name it after the rows that it finds", at="key")
@@ -217,26 +221,26 @@ class Strict(BaseModel):
 class InvalidateModel(Strict):
     """What one row makes stale, in the order in which it is dropped."""
 
-    keys: list[Entry] = []
+    keys: Annotated[list[Entry], Field(examples=[["user:{id}", "user:{id}:profile"]])] = []
     """Redis keys to unlink, exact names."""
-    tags: list[Entry] = []
+    tags: Annotated[list[Entry], Field(examples=[["product:{id}"]])] = []
     """Tag sets in Redis: every key recorded under the tag is unlinked, then the set itself."""
-    l1: list[Entry] = []
+    l1: Annotated[list[Entry], Field(examples=[["user:{id}:*"]])] = []
     """Patterns published to the in-process caches. A `*` that is written here is a glob; row values are escaped."""
-    cdn: list[Entry] = []
+    cdn: Annotated[list[Entry], Field(examples=[["user-{id}"]])] = []
     """Tags to purge at CDNs and reverse proxies. No prefix is put before them."""
 
 
 class CoarseModel(Strict):
     """What is dropped when it cannot be told exactly what is stale. Only `{meta.…}` may stand in the braces."""
 
-    keys: list[Entry] = []
+    keys: Annotated[list[Entry], Field(examples=[["user:*"]])] = []
     """Redis keys; one with `*` is a pattern whose keys are found by SCAN."""
-    tags: list[Entry] = []
+    tags: Annotated[list[Entry], Field(examples=[["users"]])] = []
     """Tag sets in Redis; one with `*` is a pattern over tag names."""
-    l1: list[Entry] = []
+    l1: Annotated[list[Entry], Field(examples=[["user:*"]])] = []
     """Patterns published to the in-process caches; `*` alone clears them."""
-    cdn: list[Entry] = []
+    cdn: Annotated[list[Entry], Field(examples=[["users"]])] = []
     """Tags to purge at CDNs: the tags that all pages of this rule carry."""
 
 
@@ -248,7 +252,7 @@ class DefaultsModel(Strict):
     soft: StrictBool = False
     """Mark CDN objects stale instead of removing them."""
     repeat_after: list[Duration] = []
-    """Drop the same again after each of these delays."""
+    """Drop the same again after each of these delays (`ms`, `s`, `m`, `h`; at most `1h`)."""
 
 
 class LookupModel(Strict):
@@ -269,19 +273,19 @@ class RuleModel(Strict):
     """Which rows make what stale."""
 
     name: RuleName
-    """Unique over all files; the label `rule` of metrics and logs."""
+    """Lower-case letters, digits, `-`, `_` and `.`; unique over all files; the label `rule` of metrics and logs."""
     table: TableName
     """schema.table, spelled exactly as in the database; `*` stands for any characters in either part."""
     events: Annotated[list[Event], Field(min_length=1)] = ["insert", "update", "delete", "truncate"]
-    """What the rule looks at."""
-    changed: Annotated[list[ColumnName], Field(min_length=1)] | None = None
+    """What the rule looks at; all four if this is not given."""
+    changed: Annotated[list[ColumnName], Field(min_length=1, examples=[["name", "email"]])] | None = None
     """For updates: only when one of these columns changed, or may have. Inserts and deletes always count."""
     invalidate: InvalidateModel
     """What one row makes stale."""
     coarse: CoarseModel = CoarseModel()
     """What is dropped when it cannot be told exactly what is stale: TRUNCATE, bulk changes, old values that Postgres
     did not send. What is not written here is derived from `invalidate`, but for CDN tags."""
-    bulk_over: Annotated[StrictInt, Field(ge=1)] | None = None
+    bulk_over: Annotated[StrictInt, Field(ge=1, examples=[500])] | None = None
     """More rows of this rule than this in one transaction: the coarse form replaces the exact one."""
     prefix: Prefix | None = None
     """Replaces `defaults.prefix` for this rule."""
