@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
+from invalidator.postgres.provision.grants import select, usage
+from invalidator.postgres.provision.guess import tables_named
 from invalidator.postgres.provision.plan import KEEP_SIZE, RELOAD
-from invalidator.postgres.provision.words import Finding, Need, Plan, Purpose, Request, Step
+from invalidator.postgres.provision.providers import WAYS, Provider
+from invalidator.postgres.provision.publication import publish_clause, wanted_operations
+from invalidator.postgres.provision.words import OPERATIONS, Finding, Need, Plan, Purpose, Request, Step
 
 # Run in the transaction that makes the publication: if it raises, there is no publication, and no UPDATE can fail.
 _GUARD = """\
@@ -44,17 +48,56 @@ def offline_plan(needs: Sequence[Need], request: Request) -> Plan:
     create_role = sql.SQL("CREATE ROLE {} LOGIN REPLICATION").format(sql.Identifier(role))
     why = "the daemon's role, no superuser; give it a password with \\password in psql, or a certificate"
     steps = [Step(Purpose.ROLE, (create_role,), why)]
+    reads, notes = _reads(needs)
+    steps += [usage(schema, role) for schema in sorted({schema for schema, _ in reads} - {"public"})]
+    steps += [
+        select(schema, name, role, f"lookups of {', '.join(sorted(rules))}")
+        for (schema, name), rules in sorted(reads.items())
+    ]
     if names:
-        steps.append(_publication(names, request))
+        steps.append(_publication(names, wanted_operations(needs), request))
     slot = sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput')").format(sql.Literal(request.slot))
-    steps.append(Step(Purpose.SLOT, (slot,), "after the publication; from here on WAL is kept for the daemon"))
-    keep = sql.SQL("ALTER SYSTEM SET max_slot_wal_keep_size = {}").format(sql.Literal(KEEP_SIZE))
-    why = "by default a stopped daemon can fill the primary's disk"
-    steps.append(Step(Purpose.SERVER, (keep, RELOAD), why, is_advice=True))
-    return Plan(tuple(steps), (*_globs(needs), *_identities(needs)))
+    note = "on Postgres 17 and newer, for standbys to keep a copy: (…, 'pgoutput', failover => true)"
+    why = "after the publication; from here on WAL is kept for the daemon"
+    steps.append(Step(Purpose.SLOT, (slot,), why, note=note if request.wants_failover else ""))
+    if request.provider in {None, Provider.SELF}:
+        keep = sql.SQL("ALTER SYSTEM SET max_slot_wal_keep_size = {}").format(sql.Literal(KEEP_SIZE))
+        why = "by default a stopped daemon can fill the primary's disk"
+        steps.append(Step(Purpose.SERVER, (keep, RELOAD), why, is_advice=True))
+    return Plan(tuple(steps), (*_provider(request), *_globs(needs), *_identities(needs), *notes))
 
 
-def _publication(names: list[tuple[str, str]], request: Request) -> Step:
+def _provider(request: Request) -> Iterator[Finding]:
+    """What must be done there before and after, as far as it can be told from here."""
+    if request.provider in {None, Provider.SELF}:
+        return
+    ways = WAYS[request.provider or Provider.SELF]
+    yield Finding("changes must be decoded (wal_level = logical)", ways.enable_decoding, is_problem=False)
+    if ways.limit_wal is not None:
+        text = "max_slot_wal_keep_size: by default a stopped daemon can fill the primary's disk"
+        yield Finding(text, ways.limit_wal, is_problem=False)
+    if request.provider is Provider.RDS:
+        role = sql.Identifier(request.role or "invalidator")
+        grant = sql.SQL("GRANT rds_replication TO {};").format(role).as_string(None)
+        yield Finding("Amazon RDS grants replication by membership, not by the attribute REPLICATION", grant)
+    for text in ways.notes:
+        yield Finding(text, is_problem=False)
+
+
+def _reads(needs: Sequence[Need]) -> tuple[dict[tuple[str, str], set[str]], list[Finding]]:
+    """The tables that lookups seem to read, and a note for each that only the database can tell."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for need in needs:
+        for lookup in need.lookups:
+            for table in tables_named("NULL".join(lookup.texts)):
+                found.setdefault(table, set()).add(f"'{need.rule}'")
+    if not any(need.lookups for need in needs):
+        return found, []
+    text = "which tables the lookups read is guessed from FROM and JOIN; with a connection, Postgres itself says so"
+    return found, [Finding(text, is_problem=False)]
+
+
+def _publication(names: list[tuple[str, str]], operations: frozenset[str], request: Request) -> Step:
     tables = [sql.Identifier(schema, table) for schema, table in names]
     literals = sql.SQL(", ").join(sql.Literal(table.as_string(None)) for table in tables)
     create = sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(
@@ -62,8 +105,12 @@ def _publication(names: list[tuple[str, str]], request: Request) -> Step:
         sql.Identifier(request.publication),
         sql.SQL(", ").join(sql.SQL("ONLY {}").format(table) for table in tables),
     )
+    if operations != OPERATIONS:
+        create += sql.SQL(" WITH (publish = {})").format(sql.Literal(publish_clause(operations)))
     guard = sql.SQL(_GUARD).format(tables=literals)
-    return Step(Purpose.PUBLICATION, (guard, create), "all columns: with a connection, setup makes column lists")
+    has_guard = bool(operations & {"update", "delete"})
+    statements = (guard, create) if has_guard else (create,)
+    return Step(Purpose.PUBLICATION, statements, "all columns: with a connection, setup makes column lists")
 
 
 def _globs(needs: Sequence[Need]) -> list[Finding]:

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from invalidator.postgres.catalog import Column, Index, Publication, Role, Server, Slot, Table
-from invalidator.postgres.provision import Facts, Need, Plan, Purpose, Request, offline_plan, plan
+from invalidator.postgres.provision import Facts, Lookup, Need, Plan, Provider, Purpose, Request, offline_plan, plan
+from invalidator.postgres.provision.guess import tables_named
+from invalidator.postgres.provision.providers import detect
 
 SERVER = Server(
     version=170002,
@@ -154,3 +156,96 @@ def test_offline_a_glob_is_a_problem_and_an_old_value_a_note() -> None:
     (guard, create) = texts(made, Purpose.PUBLICATION)
     assert guard.startswith("DO $guard$")
     assert create == 'CREATE PUBLICATION "p" FOR TABLE ONLY "public"."t";'
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT a FROM posts WHERE id = NULL", ["public.posts"]),
+        ('select x from A, b.c d, only e JOIN "F g" ON true left join h using (id)',
+         ["public.a", "b.c", "public.e", "public.F g", "public.h"]),
+        ("WITH u AS (SELECT 'FROM posts' FROM authors), v(x) AS NOT MATERIALIZED (SELECT 1) SELECT 1 FROM u, v -- FROM",
+         ["public.authors"]),
+        ("SELECT * FROM unnest(ARRAY[1]) x JOIN away.links l ON l.post = x", ["away.links"]),
+        ("SELECT a FROM o WHERE extract(year FROM o.ts) = 1 AND o.a IS DISTINCT FROM b", ["public.o"]),
+        ("SELECT 1 FROM (SELECT * FROM deep) q JOIN LATERAL (SELECT 1 FROM l) z ON true", ["public.deep", "public.l"]),
+        ("SELECT $$ FROM x $$, $t$ FROM y $t$ /* FROM z */ FROM real", ["public.real"]),
+        ("SELECT 1 FROM", []),
+        (")( FROM , ) AS (", []),
+    ],
+)  # fmt: skip
+def test_offline_the_tables_of_a_lookup_are_told_from_its_words(query: str, expected: list[str]) -> None:
+    assert [".".join(table) for table in tables_named(query)] == expected
+
+
+def test_offline_lookups_get_grants_and_a_note_that_they_are_a_guess() -> None:
+    lookup = Lookup("l", ("SELECT a FROM away.links WHERE p = ", ""), ("id",))
+    made = offline_plan([replace(NEED, lookups=(lookup,))], REQUEST)
+    assert texts(made, Purpose.GRANT) == [
+        'GRANT USAGE ON SCHEMA "away" TO "inv";',
+        'GRANT SELECT ON "away"."links" TO "inv";',
+    ]
+    assert any("guessed" in finding.text for finding in made.findings)
+
+
+def test_offline_rules_for_inserts_only_publish_those_and_need_no_guard() -> None:
+    made = offline_plan([replace(NEED, operations=frozenset({"insert"}))], REQUEST)
+    assert texts(made, Purpose.PUBLICATION) == [
+        """CREATE PUBLICATION "p" FOR TABLE ONLY "public"."t" WITH (publish = 'insert, truncate');"""
+    ]
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    [
+        ((), Provider.SELF),
+        (("rds_replication",), Provider.RDS),
+        (("cloudsqlsuperuser",), Provider.CLOUDSQL),
+        (("azure_pg_admin",), Provider.AZURE),
+        (("neon_superuser",), Provider.NEON),
+        (("supabase_admin",), Provider.SUPABASE),
+    ],
+)
+def test_whose_server_it_is_is_told_from_its_roles(roles: tuple[str, ...], expected: Provider) -> None:
+    server = replace(SERVER, provider_roles=frozenset(roles), has_rds_replication="rds_replication" in roles)
+    assert detect(server) is expected
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        (Provider.RDS, "rds.logical_replication"),
+        (Provider.CLOUDSQL, "cloudsql.logical_decoding"),
+        (Provider.AZURE, "server parameter wal_level"),
+        (Provider.NEON, "project's settings"),
+        (Provider.SUPABASE, "support"),
+        (Provider.SELF, "ALTER SYSTEM"),
+    ],
+)
+def test_decoding_is_turned_on_in_the_providers_own_way(provider: Provider, words: str) -> None:
+    server = replace(SERVER, wal_level="replica", max_slot_wal_keep_size="-1")
+    made = planned(replace(FACTS, slot=None, server=server), request=replace(REQUEST, provider=provider))
+    assert words in (made.problems[0].fix or "")
+    has_advice = any(step.purpose is Purpose.SERVER for step in made.steps)
+    assert has_advice == (provider is Provider.SELF)
+    assert has_advice or any("max_slot_wal_keep_size" in finding.text for finding in made.findings)
+    offline = offline_plan([NEED], replace(REQUEST, provider=provider))
+    assert (provider is Provider.SELF) or any(words in (finding.fix or "") for finding in offline.findings)
+
+
+@pytest.mark.parametrize(("version", "is_told"), [(150000, True), (170000, False)])
+def test_supabase_before_17_replicates_as_postgres_only(version: int, is_told: bool) -> None:
+    request = replace(REQUEST, provider=Provider.SUPABASE)
+    made = planned(replace(FACTS, server=replace(SERVER, version=version)), request=request)
+    assert any("--role postgres" in finding.text for finding in made.findings) == is_told
+
+
+@pytest.mark.parametrize(
+    ("version", "wants", "has"), [(160000, True, False), (170000, True, True), (180000, False, False)]
+)
+def test_a_slot_gets_failover_where_it_is_wanted_and_known(version: int, wants: bool, has: bool) -> None:
+    request = replace(REQUEST, wants_failover=wants)
+    made = planned(replace(FACTS, slot=None, server=replace(SERVER, version=version)), request=request)
+    (step,) = [step for step in made.steps if step.purpose is Purpose.SLOT]
+    assert ("failover => true" in step.texts[0]) == has
+    assert ("sync_replication_slots" in step.note) == has
