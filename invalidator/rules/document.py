@@ -179,6 +179,7 @@ def _normal_rule(rule: Rule) -> dict[str, object]:
         "bulk_over": rule.bulk_over,
         "repeat_after": rule.repeat_after,
         "soft": rule.soft,
+        "lookups": sorted([each.name, each.sql.text, each.limit, each.timeout_seconds] for each in rule.lookups),
     }
 
 
