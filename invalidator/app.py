@@ -21,6 +21,7 @@ from invalidator.postgres import provision
 from invalidator.postgres.lookups import Lookups
 from invalidator.rules import document
 from invalidator.rules.engine import Engine
+from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import pgoutput
 from invalidator.telemetry import logs
 from invalidator.telemetry.events import Events
@@ -176,9 +177,20 @@ class Daemon:
         options = self._settings.source
         module = registry.load("sources", options.type)
         if isinstance(options, pgoutput.Settings):
-            return pgoutput.build(options, self.events, prepare=self._preparation(options))
+            return pgoutput.build(
+                options, self.events, prepare=self._preparation(options), on_message=self._on_message(options)
+            )
         source: Source = module.build(options, self.events)
         return source
+
+    def _on_message(self, options: pgoutput.Settings) -> ExplicitInvalidation | None:
+        if not options.messages.enabled:
+            return None
+        return ExplicitInvalidation(
+            options.messages.allow.model_dump(),
+            grammars=tuple(tag_grammars(self._settings).values()),
+            state=self.state.source.messages,
+        )
 
     def _preparation(self, options: pgoutput.Settings) -> pgoutput.Preparation:
         """Holds the database against the rules at each connect; makes publication and slot at the first, if asked to.

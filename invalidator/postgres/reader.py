@@ -11,11 +11,22 @@ from invalidator.postgres import decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from invalidator.ports import RowFunction, Rules
     from invalidator.telemetry.state import SourceState
 
+    class MessageFunction(Protocol):
+        """Takes what an application wrote with ``pg_logical_emit_message``; never raises for what it holds."""
+
+        def __call__(self, content: bytes, *, is_transactional: bool, invalidation: Invalidation) -> None:
+            """Add what it names to the invalidation."""
+            ...
+
+
 HEARTBEAT_PREFIX = "invalidator.heartbeat"
+MESSAGE_PREFIX = "invalidator"
+"""Of the messages with which applications invalidate by themselves."""
 
 CHUNK = 256
 """Messages between two looks at the bounds of the batch: what a batch may exceed them by."""
@@ -38,16 +49,25 @@ class Reader:
         max_items: distinct names at which the batch is full.
         max_bytes: bytes of the stream at which the batch is full.
         state: counts bytes, rows and transactions.
+        on_message: takes the messages with which applications invalidate by themselves; None: they are passed over.
     """
 
     def __init__(
-        self, rules: Rules, *, heartbeat_name: str, max_items: int, max_bytes: int, state: SourceState
+        self,
+        rules: Rules,
+        *,
+        heartbeat_name: str,
+        max_items: int,
+        max_bytes: int,
+        state: SourceState,
+        on_message: MessageFunction | None = None,
     ) -> None:
         self._rules = rules
         self._heartbeat_name = heartbeat_name
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._state = state
+        self._on_message = on_message
         self._bound = _Bound()
         self._relations: dict[bytes, Relation] = {}
         self.unbound: Relation | None = None
@@ -194,6 +214,9 @@ class Reader:
             if name == self._heartbeat_name:
                 with contextlib.suppress(ValueError):  # anybody may emit messages
                     self._heartbeat = float(sent)
+        elif message.prefix == MESSAGE_PREFIX and self._on_message is not None:
+            is_transactional = message.is_transactional
+            self._on_message(message.content, is_transactional=is_transactional, invalidation=self._invalidation)
 
     def _keepalive(self, keepalive: decoder.Keepalive) -> None:
         self._state.server_position = max(self._state.server_position, keepalive.wal_end)

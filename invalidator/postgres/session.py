@@ -14,16 +14,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_core import PydanticCustomError
-
 from invalidator.errors import ConfigError, ProtocolError, SourceDisconnected, SourceError
 from invalidator.model import Lsn
-from invalidator.ports import SourceOptions
 from invalidator.postgres import catalog, decoder, slots
-from invalidator.postgres.connection import parse_dsn
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
-from invalidator.postgres.replication import RECEIVE_BUFFER_BYTES, ReplicationStream
+from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
@@ -31,6 +26,8 @@ if TYPE_CHECKING:
 
     from invalidator.model import Batch, Relation
     from invalidator.ports import Rules
+    from invalidator.postgres.options import StreamOptions
+    from invalidator.postgres.reader import MessageFunction
     from invalidator.telemetry.events import Events
 
 _ROUNDS = 8
@@ -44,39 +41,6 @@ _SILENCE_SECONDS = 20.0
 """Twice our wal_sender_timeout: a server that answers nothing for so long is gone, whatever TCP thinks."""
 
 
-class StreamOptions(SourceOptions):
-    """What a stream can be told."""
-
-    dsn: SecretStr = SecretStr("")
-    """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables."""
-
-    @field_validator("dsn")
-    @classmethod
-    def _is_understood(cls, dsn: SecretStr) -> SecretStr:
-        try:
-            parse_dsn(dsn.get_secret_value())
-        except ConfigError as error:
-            code, message = "bad-value", "{text}"
-            raise PydanticCustomError(code, message, {"text": str(error)}) from None
-        return dsn
-
-    slot: str = Field(default="invalidator", pattern=r"^[a-z0-9_]{1,63}$")
-    """Name of the logical replication slot. The slot is the leader lock: one daemon streams, others stand by."""
-    publication: str = Field(default="invalidator", min_length=1, max_length=63)
-    """Name of the publication that holds the rules' tables."""
-    heartbeat_seconds: float = Field(default=10, gt=0)
-    """How often a message goes through Postgres and every target to measure freshness end to end."""
-    status_seconds: float = Field(default=1, gt=0, le=4)
-    """How often the server is told where we are, also while targets stall."""
-    max_batch_items: int = Field(default=5000, ge=1)
-    """Distinct names in one batch; at this bound reading pauses until the batch is handed over."""
-    max_batch_bytes: int = Field(default=16 * 1024 * 1024, ge=65536)
-    """Bytes of the stream that go into one batch."""
-    receive_buffer_bytes: int = Field(default=RECEIVE_BUFFER_BYTES, ge=0)
-    """Receive buffer of the stream's socket. A bounded one lets the server send fewer, larger segments. Over a network
-    with more than some 20 ms of round trip it can be too small to catch up quickly: 0 leaves the size to the kernel."""
-
-
 class Preparation(Protocol):
     """Looks at the database before streaming, and makes what is missing when that was asked for."""
 
@@ -88,7 +52,9 @@ class Preparation(Protocol):
 class Session:
     """One connection to the slot: reads into the open batch while the consumer works on the one before."""
 
-    def __init__(self, settings: StreamOptions, rules: Rules, events: Events) -> None:
+    def __init__(
+        self, settings: StreamOptions, rules: Rules, events: Events, *, on_message: MessageFunction | None = None
+    ) -> None:
         self._settings = settings
         self._events = events
         self._state = events.state.source
@@ -101,6 +67,7 @@ class Session:
             max_items=settings.max_batch_items,
             max_bytes=settings.max_batch_bytes,
             state=self._state,
+            on_message=on_message,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stream: ReplicationStream | None = None

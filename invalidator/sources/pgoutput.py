@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
-from invalidator.postgres.session import Preparation, Session, StreamOptions
+from invalidator.postgres.options import StreamOptions
+from invalidator.postgres.session import Preparation, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from invalidator.model import Batch, Lsn
     from invalidator.ports import Rules
+    from invalidator.postgres.reader import MessageFunction
     from invalidator.telemetry.events import Events
 
 __all__ = ["PgoutputSource", "Preparation", "Settings", "build"]
@@ -25,15 +27,22 @@ class Settings(StreamOptions):
     """Make the publication and the slot when they are missing. Off by default: a forgotten slot fills the disk."""
 
 
-def build(settings: Settings, events: Events, *, prepare: Preparation | None = None) -> PgoutputSource:
+def build(
+    settings: Settings,
+    events: Events,
+    *,
+    prepare: Preparation | None = None,
+    on_message: MessageFunction | None = None,
+) -> PgoutputSource:
     """Make the source.
 
     Args:
         settings: its options.
         events: what it reports to.
         prepare: makes what ``create`` asks for.
+        on_message: takes the messages with which applications invalidate by themselves.
     """
-    return PgoutputSource(settings, events, prepare=prepare)
+    return PgoutputSource(settings, events, prepare=prepare, on_message=on_message)
 
 
 class PgoutputSource:
@@ -45,10 +54,12 @@ class PgoutputSource:
         events: Events,
         *,
         prepare: Preparation | None = None,
+        on_message: MessageFunction | None = None,
     ) -> None:
         self._settings = settings
         self._events = events
         self._prepare = prepare
+        self._on_message = on_message
         self._session: Session | None = None
         self._has_streamed = False
         events.state.source.slot = settings.slot
@@ -60,7 +71,7 @@ class PgoutputSource:
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches in commit order for one connection; see ``ports.Source``."""
         await self.close()
-        session = Session(self._settings, rules, self._events)
+        session = Session(self._settings, rules, self._events, on_message=self._on_message)
         self._session = session
         try:
             await session.open(self._prepare, has_streamed=self._has_streamed)

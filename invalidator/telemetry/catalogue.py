@@ -42,6 +42,9 @@ class Group:
 
 RECONNECT_REASONS: Final = ("connection", "server_shutdown", "silence", "configuration")
 SKIP_REASONS: Final = ("no_rule", "unchanged")
+MESSAGE_RESULTS: Final = (
+    "applied", "not_transactional", "too_large", "malformed", "bad_name", "not_allowed", "bad_cdn_tag",
+)  # fmt: skip
 RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
 WIDEN_REASONS: Final = tuple(WidenReason)
 RESULTS: Final = ("ok", "timeout", "connection", "unavailable", "rate_limited", "http_4xx", "http_5xx", "rejected")
@@ -146,6 +149,13 @@ GROUPS: Final = (
                 ("reason",),
                 "Row changes that made nothing stale.",
                 "`reason`: no_rule (no rule for the table), unchanged (an UPDATE outside `changed`; per rule).",
+            ),
+            Family(
+                "invalidator_messages_total",
+                "counter",
+                ("result",),
+                "Logical messages of applications that invalidate by themselves.",
+                "`result`: applied, or why a message or a name in it was refused.",
             ),
             Family(
                 "invalidator_wal_position_bytes",

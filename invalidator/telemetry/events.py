@@ -82,6 +82,12 @@ class Events:
         """A rule's coarse form was applied so many times since the last such line; the engine counts them."""
         self._log.warning("rule.widened", rule=rule, reason=reason, count=count)
 
+    def messages_refused(self, *, reason: str, count: int) -> None:
+        """So many logical messages, or names in them, were refused since the last such line."""
+        messages = self.state.source.messages
+        messages.refused_at = self._clock()
+        self._log.warning("messages.refused", reason=reason, count=count, newest=messages.refusal)
+
     def lookup_failed(self, rule: str, *, lookup: str, error: str, reason: str) -> None:
         """A lookup was not answered and its rule widened; told when it begins and when the reason is another one."""
         state = self.state.rules[rule]

@@ -186,6 +186,8 @@ def _events(sheet: _Sheet, state: State) -> None:
     unchanged = sum(rule.unchanged for rule in state.rules.values())
     for reason, count in zip(catalogue.SKIP_REASONS, (state.source.rows_without_rule, unchanged), strict=True):
         sheet.put("invalidator_events_skipped_total", count, reason)
+    for result in catalogue.MESSAGE_RESULTS:
+        sheet.put("invalidator_messages_total", state.source.messages.counts[result], result)
 
 
 def _rule(sheet: _Sheet, rule: RuleState) -> None:

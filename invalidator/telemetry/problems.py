@@ -24,6 +24,7 @@ Severity = Literal["critical", "warning", "info"]
 CODES: Final[dict[str, Severity]] = {
     "heartbeat-late": "critical",
     "items-abandoned": "warning",
+    "message-refused": "warning",
     "missing-column": "warning",
     "no-subscribers": "info",
     "not-streaming": "critical",
@@ -52,6 +53,8 @@ class Limits:
     """Age of the oldest change that is not applied."""
     failing_seconds: float = 10.0
     """A target has failed for so long."""
+    refused_seconds: float = 3600.0
+    """A refused message is shown for so long."""
     abandoned_seconds: float = 3600.0
     """Abandoned items are shown for so long."""
     silent_seconds: float = 600.0
@@ -79,7 +82,8 @@ class Problem:
 def problems(state: State, now: float, limits: Limits | None = None) -> list[Problem]:
     """Everything that is wrong at this time, the most severe first."""
     limits = limits or Limits()
-    found = [*_stream(state, now, limits), *_slot(state, limits), *_targets(state, now, limits), *_rules(state)]
+    found = [*_stream(state, now, limits), *_slot(state, limits), *_messages(state, now, limits)]
+    found += [*_targets(state, now, limits), *_rules(state)]
     dated = [_dated(problem, state, now) for problem in found]
     order = ("critical", "warning", "info")
     return sorted(dated, key=lambda problem: (order.index(problem.severity), problem.code, problem.subject))
@@ -205,6 +209,18 @@ def _slot(state: State, limits: Limits) -> Iterator[Problem]:
             f"the server keeps {retained / 1e9:.1f} GB of WAL for slot {slot}",
             "mend what holds the position back (invalidator status), and bound what the server may keep: "
             + _psql("SHOW max_slot_wal_keep_size"),
+        )
+
+
+def _messages(state: State, now: float, limits: Limits) -> Iterator[Problem]:
+    messages = state.source.messages
+    if messages.refused_at is not None and now - messages.refused_at < limits.refused_seconds:
+        yield _problem(
+            "message-refused",
+            state.source.slot,
+            f"a logical message, or a name in it, was refused: {messages.refusal}; what it names may be stale",
+            "mend what the application emits, or allow it: source.messages.allow (how-to: explicit invalidation)",
+            messages.refused_at,
         )
 
 

@@ -70,6 +70,15 @@ class Histogram:
 
 
 @dataclass(slots=True)
+class MessageState:
+    """The logical messages with which applications invalidate by themselves."""
+
+    counts: Counter[str] = field(default_factory=Counter)  # by rules.explicit.Verdict
+    refusal: str | None = None  # why the newest refused one was, without anything of its content
+    refused_at: float | None = None  # unix seconds, as the watch saw it
+
+
+@dataclass(slots=True)
 class SourceState:
     """The stream and its slot."""
 
@@ -82,6 +91,7 @@ class SourceState:
     received_bytes: int = 0
     transactions: int = 0
     rows_without_rule: int = 0
+    messages: MessageState = field(default_factory=MessageState)
     server_position: int = 0  # newest WAL end that the server announced
     received_position: int = 0
     applied_position: int = 0

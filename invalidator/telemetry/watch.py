@@ -27,11 +27,13 @@ async def watch(events: Events, clock: Callable[[], float], limits: Limits | Non
     """
     loop = asyncio.get_running_loop()
     told: Told = Counter()
+    refused: Counter[str] = Counter()
     while True:
         due = loop.time() + INTERVAL_SECONDS
         await asyncio.sleep(INTERVAL_SECONDS)
         events.state.loop_lag.observe(max(0.0, loop.time() - due))
         note_widened(events, told)
+        note_messages(events, refused)
         note_problems(events, clock(), limits)
 
 
@@ -43,6 +45,15 @@ def note_widened(events: Events, told: Told) -> None:
             if new:
                 told[rule.name, reason] = count
                 events.rule_widened(rule.name, reason=str(reason), count=new)
+
+
+def note_messages(events: Events, told: Counter[str]) -> None:
+    """Tell how many logical messages were refused since the last look, by reason."""
+    for reason, count in events.state.source.messages.counts.items():
+        new = count - told[reason]
+        if new and reason != "applied":
+            told[reason] = count
+            events.messages_refused(reason=reason, count=new)
 
 
 def note_problems(events: Events, now: float, limits: Limits | None = None) -> None:

@@ -105,6 +105,11 @@ def _column_gone(state: State) -> None:
     state.rules["user"].missing_columns["public.users"] = ("slug",)
 
 
+def _message_refused(state: State) -> None:
+    state.source.messages.refusal = "it is no JSON"
+    state.source.messages.refused_at = NOW - 60
+
+
 BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_standby, "standby", "info", "shop"),
     (_reconnecting, "not-streaming", "critical", "shop"),
@@ -122,6 +127,7 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_rejected, "target-rejected", "critical", "edge"),
     (_abandoned, "items-abandoned", "warning", "edge"),
     (_nobody_listens, "no-subscribers", "info", "bus"),
+    (_message_refused, "message-refused", "warning", "shop"),
     (_column_gone, "missing-column", "warning", "user"),
     (_unpublished, "setup-incomplete", "warning", "shop"),
 ]

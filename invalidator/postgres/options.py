@@ -1,0 +1,73 @@
+"""What a stream of changes can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
+
+from invalidator.errors import ConfigError
+from invalidator.ports import Options, SourceOptions
+from invalidator.postgres.connection import parse_dsn
+from invalidator.postgres.replication import RECEIVE_BUFFER_BYTES
+
+Prefix = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^*?\[\]\\\x00-\x1f\x7f]+$")]
+"""Literal text: a glob character in it would match nothing."""
+
+
+class AllowedNames(Options):
+    """What logical messages may name: literal prefixes by kind; a kind without any may not be named at all."""
+
+    keys: tuple[Prefix, ...] = ()
+    """Prefixes of Redis keys, as in `cms:`."""
+    tags: tuple[Prefix, ...] = ()
+    """Prefixes of tags."""
+    l1: tuple[Prefix, ...] = ()
+    """Prefixes of L1 patterns."""
+    cdn: tuple[Prefix, ...] = ()
+    """Prefixes of CDN tags."""
+
+
+class MessageOptions(Options):
+    """Explicit invalidation by `pg_logical_emit_message(true, 'invalidator', …)` in the application's transaction."""
+
+    enabled: bool = False
+    """Take such messages. Any database user can emit them: allow only what all of them may invalidate."""
+    allow: AllowedNames = AllowedNames()
+    """What they may name."""
+
+
+class StreamOptions(SourceOptions):
+    """What a stream can be told."""
+
+    dsn: SecretStr = SecretStr("")
+    """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables."""
+
+    @field_validator("dsn")
+    @classmethod
+    def _is_understood(cls, dsn: SecretStr) -> SecretStr:
+        try:
+            parse_dsn(dsn.get_secret_value())
+        except ConfigError as error:
+            code, message = "bad-value", "{text}"
+            raise PydanticCustomError(code, message, {"text": str(error)}) from None
+        return dsn
+
+    slot: str = Field(default="invalidator", pattern=r"^[a-z0-9_]{1,63}$")
+    """Name of the logical replication slot. The slot is the leader lock: one daemon streams, others stand by."""
+    publication: str = Field(default="invalidator", min_length=1, max_length=63)
+    """Name of the publication that holds the rules' tables."""
+    heartbeat_seconds: float = Field(default=10, gt=0)
+    """How often a message goes through Postgres and every target to measure freshness end to end."""
+    status_seconds: float = Field(default=1, gt=0, le=4)
+    """How often the server is told where we are, also while targets stall."""
+    max_batch_items: int = Field(default=5000, ge=1)
+    """Distinct names in one batch; at this bound reading pauses until the batch is handed over."""
+    max_batch_bytes: int = Field(default=16 * 1024 * 1024, ge=65536)
+    """Bytes of the stream that go into one batch."""
+    messages: MessageOptions = MessageOptions()
+    """Explicit invalidation by logical messages."""
+    receive_buffer_bytes: int = Field(default=RECEIVE_BUFFER_BYTES, ge=0)
+    """Receive buffer of the stream's socket. A bounded one lets the server send fewer, larger segments. Over a network
+    with more than some 20 ms of round trip it can be too small to catch up quickly: 0 leaves the size to the kernel."""
