@@ -30,6 +30,8 @@ def text(shown: Shown) -> str:
     lines: list[str] = []
     for result in shown.report.failures:
         lines += [*_failure(result), ""]
+    for result in shown.report.skipped:
+        lines += [f"SKIP  {_head(result)}", f"  {result.needs}", ""]
     lines += _counts(shown)
     if shown.untested is not None:
         lines += _coverage(shown, shown.untested)
@@ -37,14 +39,16 @@ def text(shown: Shown) -> str:
 
 
 def _counts(shown: Shown) -> Iterator[str]:
-    total, failed = len(shown.report.results), len(shown.report.failures)
+    report = shown.report
+    total, failed, skipped = len(report.results), len(report.failures), len(report.skipped)
     if not total and shown.loaded.tests:
         yield f"no test has such a name; there are {len(shown.loaded.tests)} tests"
     elif not total:
         yield "there are no tests in these files: write them under `tests:`"
     else:
-        counts = ([f"{failed} failed"] if failed else []) + ([f"{total - failed} passed"] if total > failed else [])
-        yield f"{_count(total, 'test')} in {_count(len(shown.loaded.sources), 'file')}: {', '.join(counts)}"
+        counts = (("failed", failed), ("skipped", skipped), ("passed", total - failed - skipped))
+        words = ", ".join(f"{number} {word}" for word, number in counts if number)
+        yield f"{_count(total, 'test')} in {_count(len(shown.loaded.sources), 'file')}: {words}"
 
 
 def _coverage(shown: Shown, untested: tuple[Untested, ...]) -> Iterator[str]:
@@ -58,12 +62,16 @@ def _coverage(shown: Shown, untested: tuple[Untested, ...]) -> Iterator[str]:
 
 
 def _failure(result: Result) -> Iterator[str]:
-    place = result.test.place
-    yield f"FAIL  {result.test.name}  ({place.file}:{place.line})"
+    yield f"FAIL  {_head(result)}"
     if result.error is not None:
         yield from (f"  {line}" for line in result.error.split("\n"))
     for difference in result.differences:
         yield from _difference(difference)
+
+
+def _head(result: Result) -> str:
+    place = result.test.place
+    return f"{result.test.name}  ({place.file}:{place.line})"
 
 
 def _difference(difference: Difference) -> Iterator[str]:
@@ -84,8 +92,9 @@ def json_document(shown: Shown) -> str:
     """For programs."""
     report = shown.report
     made: dict[str, Any] = {
-        "passed": len(report.results) - len(report.failures),
+        "passed": len(report.results) - len(report.failures) - len(report.skipped),
         "failed": len(report.failures),
+        "skipped": len(report.skipped),
         "tests": [_result_document(result) for result in report.results],
     }
     if shown.untested is not None:
@@ -107,6 +116,7 @@ def _result_document(result: Result) -> dict[str, Any]:
         "passed": result.passed,
         "rules_fired": sorted(result.fired),
         "error": result.error,
+        "skipped": result.needs,
         "differences": [
             {
                 "kind": each.kind,
@@ -129,14 +139,24 @@ def junit(shown: Shown) -> str:
         suites.setdefault(result.test.place.file, []).append(result)
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>"]
     for file, results in suites.items():
-        failed = sum(not result.passed for result in results)
+        skipped = sum(result.needs is not None for result in results)
+        failed = sum(not result.passed for result in results) - skipped
         name = quoteattr(printable(file))
-        lines.append(f'  <testsuite name={name} tests="{len(results)}" failures="{failed}" errors="0">')
+        lines.append(
+            f'  <testsuite name={name} tests="{len(results)}" failures="{failed}" errors="0" skipped="{skipped}">'
+        )
         for result in results:
             head = f"    <testcase classname={name} name={quoteattr(printable(result.test.name))}"
             head += f' file={name} line="{result.test.place.line}"'
             if result.passed:
                 lines.append(f"{head}/>")
+                continue
+            if result.needs is not None:
+                lines += [
+                    f"{head}>",
+                    f"      <skipped message={quoteattr(printable(result.needs))}/>",
+                    "    </testcase>",
+                ]
                 continue
             body = escape("\n".join(map(printable, _failure(result))))
             lines += [

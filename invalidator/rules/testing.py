@@ -64,18 +64,21 @@ class Result:
     """Why it could not be run."""
     scene: Scene | None = None
     """The change as the rules saw it."""
+    needs: str | None = None
+    """Why it was skipped: a lookup that nobody answered."""
 
     @property
     def passed(self) -> bool:
         """Whether the rules do exactly what the test expects."""
-        return self.error is None and not self.differences
+        return self.error is None and self.needs is None and not self.differences
 
     def diagnostic(self) -> Diagnostic:
         """The failure as a finding at the test."""
         test = self.test
-        message = f"test '{test.name}' fails: {self.error or '; '.join(map(_in_words, self.differences))}"
-        at = (test.place.file, test.place.line, test.place.column, 1)
-        return Diagnostic(*at, "test-failed", message, "`invalidator test` shows which rule explains it")
+        error, _, mending = (self.error or "").partition("\n   = ")
+        message = f"test '{test.name}' fails: {error or '; '.join(map(_in_words, self.differences))}"
+        help_text = mending.partition(":")[2].strip() or "`invalidator test` shows which rule explains it"
+        return Diagnostic(test.place.file, test.place.line, test.place.column, 1, "test-failed", message, help_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,13 @@ class Report:
 
     @property
     def failures(self) -> tuple[Result, ...]:
-        """The tests that do not pass."""
-        return tuple(result for result in self.results if not result.passed)
+        """The tests that do not pass, but for the skipped ones."""
+        return tuple(result for result in self.results if not result.passed and result.needs is None)
+
+    @property
+    def skipped(self) -> tuple[Result, ...]:
+        """The tests that need the database to answer a lookup."""
+        return tuple(result for result in self.results if result.needs is not None)
 
     @property
     def never_fired(self) -> tuple[Rule, ...]:
@@ -212,7 +220,7 @@ def run_one(
     except ConfigError as error:
         return Result(test, error=str(error))
     if unanswered := [each for each in explanations if not all(question.is_answered for question in each.questions)]:
-        return Result(test, error=_unanswered(unanswered[0]))
+        return Result(test, needs=_unanswered(unanswered[0]))
     fired = frozenset(each.rule.name for each in explanations if each.outcome is Outcome.FIRED)
     return Result(test, tuple(_differences(Reasons(loaded, test, shown, explanations))), fired, scene=shown)
 
@@ -228,9 +236,8 @@ def _unanswered(explanation: RuleExplanation) -> str:
     name, place = question.lookup.name, question.lookup.place
     asked = ", ".join(f"{column} = {value}" for column, value in question.parameters)
     return (
-        f"rule '{explanation.rule.name}' asks its lookup '{name}' ({place.file}:{place.line}) with {asked}, "
-        f"and the test does not say what it finds\n   = help: write lookup: {{{name}: [...]}} in the test; "
-        f"{{{name}: []}} for nothing; or run the SQL itself with --online"
+        f"rule '{explanation.rule.name}' asks its lookup '{name}' ({place.file}:{place.line}) with {asked}: "
+        f"write what it finds, as lookup: {{{name}: [...]}}, or run the test with --online"
     )
 
 
