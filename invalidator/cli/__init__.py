@@ -28,14 +28,16 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs, in the order of help."""
         del ctx
-        found = {entry.name for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith("_")}
+        found = {
+            entry.name.replace("_", "-") for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith("_")
+        }
         return [name for name in _ORDER if name in found] + sorted(found.difference(_ORDER))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of that name; imports its file."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = importlib.import_module(f"invalidator.cli.{cmd_name}").command
+        command = importlib.import_module(f"invalidator.cli.{cmd_name.replace('-', '_')}").command
         return command if isinstance(command, click.Command) else None
 
 

@@ -16,6 +16,8 @@ from invalidator.preflight.places import Use
 from invalidator.rules.rule import Rule
 from invalidator.yamlfile import Severity
 
+_NAMING = frozenset({"template", "lookup"})
+"""Parts of a rule that say what is dropped; the others say whether anything is."""
 _NEEDING_OLD = {Operation.UPDATE: "UPDATE", Operation.DELETE: "DELETE"}
 
 
@@ -75,12 +77,12 @@ def _severity(case: Case, use: Use) -> Severity:
     """An error only where every such change would drop what nobody has agreed to drop."""
     coarse = use.rule.coarse
     is_dear = bool(coarse.key_patterns or coarse.tag_patterns or coarse.cdn_all)
-    return "error" if use.part == "template" and is_dear and not case.places.has_written_coarse(use.rule) else "warning"
+    return "error" if use.part in _NAMING and is_dear and not case.places.has_written_coarse(use.rule) else "warning"
 
 
 def _why(rule: Rule, use: Use) -> str:
     verbs = " and ".join(text for event, text in _NEEDING_OLD.items() if event in rule.events)
-    if use.part != "template":
+    if use.part not in _NAMING:
         return f"without the old '{use.column}' the rule fires for every UPDATE that it might be about"
     drops = listed([f"'{text}'" for text in _coarse(rule)]) or "everything at the CDN"
     return (
@@ -96,7 +98,7 @@ def _coarse(rule: Rule) -> list[str]:
 
 
 def _help(use: Use) -> str | None:
-    if use.part != "template":
+    if use.part not in _NAMING:
         return None
     new = "{new." + use.written[1:].replace("old.", "", 1).lstrip()
     if use.scope == "row":
@@ -105,7 +107,7 @@ def _help(use: Use) -> str | None:
 
 
 def _shown(use: Use) -> str:
-    return use.written if use.part == "template" else f"'{use.column}' of {use.part}:"
+    return use.written if use.part in _NAMING else f"'{use.column}' of {use.part}:"
 
 
 def _identity(table: Table) -> str:

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from invalidator import yamlfile
 from invalidator.model import Operation
 from invalidator.preflight.finding import At
+from invalidator.rules.lookup_sql import Placeholder
 from invalidator.rules.rule import Rule
 from invalidator.rules.template import Reference, TemplateError, parse
 
@@ -17,7 +18,8 @@ Part = Literal["template", "changed", "when", "lookup"]
 
 GROUPS: Final = ("keys", "tags", "l1", "cdn")
 _REFERENCE: Final = re.compile(r"""\{\{|\}\}|\{(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^{}"'])*\}""")
-_NAME: Final = re.compile(r"""\{\s*(?:(?:new|old)\s*\.\s*)?("(?:[^"]|"")*"|[^\s|}]+)""")
+_NAME: Final = re.compile(r"""\{\s*(?:[^\W\d]\w*\s*\.\s*)?("(?:[^"]|"")*"|[^\s|}.]+)""")
+_ROW: Final = frozenset({"row", "new", "old"})
 _OLD: Final = frozenset({Operation.UPDATE, Operation.DELETE})
 
 
@@ -89,9 +91,21 @@ class Places:
 
     def uses(self, rule: Rule) -> list[Use]:
         """Every column that the rule reads, with its place."""
-        return [*self._templates(rule), *self._changed(rule)]
+        return [
+            *(
+                Use(rule, each.reference.name, each.reference.scope, "template", each.at, each.written, each.around)
+                for each in self._references(rule)
+                if each.reference.scope in _ROW
+            ),
+            *self._changed(rule),
+            *self._bound(rule),
+        ]
 
-    def _templates(self, rule: Rule) -> Iterator[Use]:
+    def results(self, rule: Rule, lookup: str) -> list[tuple[At, str]]:
+        """The columns of a lookup's result that the rule's templates name, with their places."""
+        return [(each.at, each.reference.name) for each in self._references(rule) if each.reference.scope == lookup]
+
+    def _references(self, rule: Rule) -> Iterator[_Referred]:
         document, path = self._rule(rule)
         if document is None:
             return
@@ -100,18 +114,30 @@ class Places:
             entries = _get(document.data, (*path, "invalidate", group))
             for index, text in enumerate(entries if isinstance(entries, list) else ()):
                 written = written or group != "cdn"
-                yield from _in_template(rule, document, (*path, "invalidate", group, index), str(text))
+                yield from _in_template(document, (*path, "invalidate", group, index), str(text))
         own = (*path, "prefix")
         prefix = own if _get(document.data, own) is not None else ("defaults", "prefix")
         text = _get(document.data, prefix)
         if written and isinstance(text, str):
-            yield from _in_template(rule, document, prefix, text)
+            yield from _in_template(document, prefix, text)
 
     def _changed(self, rule: Rule) -> Iterator[Use]:
         columns = self.value(rule, "changed")
         for index, name in enumerate(columns if isinstance(columns, list) else ()):
             at = self.at(rule, "changed", index)
             yield Use(rule, str(name), "row", "changed", at, str(name), "changed")
+
+    def _bound(self, rule: Rule) -> Iterator[Use]:
+        for lookup in rule.lookups:
+            text = lookup.sql.text
+            for part in lookup.sql.parts:
+                name = _NAME.match(text, part.offset) if isinstance(part, Placeholder) else None
+                if name is None or not isinstance(part, Placeholder) or not part.reference.is_row_value:
+                    continue
+                at = self.within(rule, ("lookup", lookup.name, "sql"), name.start(1), len(name[1]))
+                written = text[part.offset : text.index("}", name.end()) + 1]
+                around = f"what lookup '{lookup.name}' finds"
+                yield Use(rule, part.reference.name, part.reference.scope, "lookup", at, written, around)
 
     def _rule(self, rule: Rule) -> tuple[yamlfile.Document | None, yamlfile.Path]:
         document = self._documents.get(rule.place.file)
@@ -122,23 +148,32 @@ class Places:
         return None, ()
 
 
-def _in_template(rule: Rule, document: yamlfile.Document, path: yamlfile.Path, text: str) -> Iterator[Use]:
+@dataclass(frozen=True, slots=True)
+class _Referred:
+    """A reference in a template."""
+
+    reference: Reference
+    at: At
+    written: str
+    around: str
+
+
+def _in_template(document: yamlfile.Document, path: yamlfile.Path, text: str) -> Iterator[_Referred]:
     for match in _REFERENCE.finditer(text):
         reference = _reference(match[0])
         name = _NAME.match(match[0])
-        if reference is None or reference.scope not in {"row", "new", "old"} or name is None:
+        if reference is None or name is None:
             continue
         span = document.within(path, match.start() + name.start(1), len(name[1]))
-        at = At(document.file, span.line, span.column, span.width)
-        yield Use(rule, reference.name, reference.scope, "template", at, match[0], text)
+        yield _Referred(reference, At(document.file, span.line, span.column, span.width), match[0], text)
 
 
 def _reference(text: str) -> Reference | None:
     if text in {"{{", "}}"}:
         return None
     try:
-        references = parse(text).references
-    except TemplateError:  # of a grammar that only the whole rule knows, such as {lookup.column}
+        references = parse(text, None).references
+    except TemplateError:  # the loader has said so
         return None
     return references[0] if references else None
 

@@ -10,10 +10,10 @@ from psycopg import sql
 from invalidator.postgres import provision
 from invalidator.postgres.catalog import PARTITIONED, Publication, Table
 from invalidator.postgres.provision import Purpose
-from invalidator.preflight.case import Case, Subject, rule_names
-from invalidator.preflight.finding import At, Finding, finding, listed
+from invalidator.preflight.case import Case, rule_names
+from invalidator.preflight.finding import Finding, finding, listed
 
-_ALL: Final = "insert, update, delete, truncate"
+_ORDER: Final = ("insert", "update", "delete", "truncate")
 
 
 def missing_publication(case: Case) -> Iterator[Finding]:
@@ -72,24 +72,22 @@ def unpublished_operations(case: Case) -> Iterator[Finding]:
     publication = case.facts.publication
     if publication is None:
         return
-    for subject in case.subjects:
-        missing = sorted(event.value for event in subject.rule.events if event.value not in publication.operations)
-        if not missing or not case.facts.wanted(subject.need):
-            continue
-        yield finding(
-            publication.name,
-            _at_events(case, subject),
-            "operation-not-published",
-            f"publication '{publication.name}' does not publish {listed(missing)}",
-            why=f"rule '{subject.rule.name}' waits for them and never sees them",
-            help="first see to it that each table of the publication has a replica identity: UPDATE fails without one",
-            fix=f"{_alter(publication)} SET (publish = '{_ALL}');",
-        )
-        return  # one statement mends it for all rules
-
-
-def _at_events(case: Case, subject: Subject) -> At:
-    return case.places.at(subject.rule, "events")
+    subjects = [subject for subject in case.subjects if case.facts.wanted(subject.need)]
+    needed = publication.operations.union(*(subject.need.operations for subject in subjects))
+    missing = [operation for operation in _ORDER if operation in needed - publication.operations]
+    waiting = [subject for subject in subjects if subject.need.operations.intersection(missing)]
+    if not waiting:
+        return
+    published = ", ".join(operation for operation in _ORDER if operation in needed)
+    yield finding(
+        publication.name,
+        case.places.at(waiting[0].rule, "events"),
+        "operation-not-published",
+        f"publication '{publication.name}' does not publish {listed(missing)}",
+        why=f"{rule_names(waiting)} would never see them, and what they name would stay stale",
+        help="first see to it that each table of the publication has a replica identity: UPDATE fails without one",
+        fix=f"{_alter(publication)} SET (publish = '{published}');",
+    )
 
 
 def hidden_columns(case: Case) -> Iterator[Finding]:

@@ -1,0 +1,147 @@
+"""Everything that can be asked of the servers in the settings, once: what ``check --online`` shows.
+
+A server that does not answer is one finding; the others are asked all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from invalidator import registry, yamlfile
+from invalidator.config.needs import needs
+from invalidator.errors import ConfigError, SourceError
+from invalidator.postgres.connection import connect, connect_pooled
+from invalidator.preflight import targets
+from invalidator.preflight.examine import examine
+from invalidator.preflight.facts import Facts, gather
+from invalidator.preflight.finding import At, Finding, finding
+from invalidator.preflight.lookups import examine_lookups
+from invalidator.sources import pgoutput
+
+if TYPE_CHECKING:
+    from invalidator.config import Settings
+    from invalidator.rules.rule import RuleSet
+
+UNREACHABLE: Final = frozenset({"database-unreachable", "target-unreachable"})
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came of asking."""
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """A line for each server, for people: what it is and what is well."""
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether a server did not answer, so that not everything could be checked."""
+        return any(each.code in UNREACHABLE for each in self.findings)
+
+
+async def look(settings: Settings, ruleset: RuleSet, sources: Mapping[str, str]) -> Seen:
+    """Ask the database and every target.
+
+    Args:
+        settings: where they are.
+        ruleset: the rules.
+        sources: the text of each rule file by its name.
+    """
+    places = settings_places(settings)
+    database, answers = await asyncio.gather(
+        _database(settings, ruleset, sources, places), _targets(settings, ruleset, places)
+    )
+    for answer in answers:
+        database.findings += answer.findings
+        if answer.facts:
+            database.notes.append(f"{answer.target}  " + "   ".join(f"{fact} ✓" for fact in answer.facts))
+    return database
+
+
+def settings_places(settings: Settings) -> dict[str, At]:
+    """Where the settings file names ``dsn``, ``slot``, ``publication``, and each target; nothing of other origin."""
+    if settings.file is None:
+        return {}
+    document = yamlfile.read(settings.file)
+    paths: dict[str, yamlfile.Path] = {name: ("source", name) for name in ("dsn", "slot", "publication")}
+    paths |= {name: ("targets", name) for name in settings.targets}
+    places = {}
+    for name, path in paths.items():
+        if path in document.values:
+            span = document.key_span(path) if path[0] == "targets" else document.span(path)
+            places[name] = At(os.fspath(settings.file), span.line, span.column, span.width)
+    return places
+
+
+async def _database(settings: Settings, ruleset: RuleSet, sources: Mapping[str, str], places: Mapping[str, At]) -> Seen:
+    options = settings.source
+    if not isinstance(options, pgoutput.Settings):
+        return Seen(notes=[f"source  {options.type}: nothing to ask"])
+    at = places.get("dsn") or At("source.dsn")
+    try:
+        return await _ask(options, settings.lookups.dsn.get_secret_value(), ruleset, sources, places)
+    except ConfigError as error:
+        return Seen([finding("database", at, "database-refused", str(error).partition("\n")[0], fix=error.fix)])
+    except SourceError as error:
+        return Seen([finding("database", at, "database-unreachable", str(error))])
+
+
+async def _ask(
+    options: pgoutput.Settings,
+    lookups_dsn: str,
+    ruleset: RuleSet,
+    sources: Mapping[str, str],
+    places: Mapping[str, At],
+) -> Seen:
+    connection = await connect(options.dsn.get_secret_value(), application_name="invalidator/check")
+    async with connection:
+        names = {"slot": options.slot, "publication": options.publication}
+        facts = await gather(connection, needs(ruleset.rules), **names)
+        found = examine(ruleset, sources, facts, settings_at=places, is_made_at_start=options.create)
+        if not lookups_dsn:
+            found += await examine_lookups(connection, ruleset, sources, facts)
+    if lookups_dsn:
+        async with await connect_pooled(lookups_dsn, application_name="invalidator/check") as connection:
+            found += await examine_lookups(connection, ruleset, sources, facts)
+    return Seen(found, [_summary(facts)])
+
+
+async def _targets(settings: Settings, ruleset: RuleSet, places: Mapping[str, At]) -> list[targets.Answer]:
+    built = [registry.load("targets", options.type).build(name, options) for name, options in settings.targets.items()]
+    try:
+        return await targets.probe(built, ruleset, places)
+    finally:
+        for each in built:
+            await each.close()
+
+
+def _summary(facts: Facts) -> str:
+    """The database in one line; what is not well has a finding that says more."""
+    server, slot, publication = facts.database.server, facts.database.slot, facts.publication
+    parts = [
+        f"Postgres {server.version // 10000}.{server.version % 10000}",
+        f"wal_level {server.wal_level} {_mark(server.wal_level == 'logical')}",
+    ]
+    if slot is None:
+        parts.append(f"slot {facts.request.slot} ✗")
+    else:
+        state = f"active, pid {slot.active_pid}" if slot.active_pid else "not active"
+        is_well = slot.plugin == "pgoutput" and slot.database == server.database and slot.wal_status != "lost"
+        parts.append(f"slot {slot.name} {_mark(is_well)} ({state})")
+    if publication is None:
+        parts.append(f"publication {facts.request.publication} ✗")
+    else:
+        number = len(publication.tables)
+        size = "all tables" if publication.is_for_all_tables else f"{number} table{'' if number == 1 else 's'}"
+        parts.append(f"publication {publication.name} {_mark(not publication.is_via_root)} {size}")
+    if facts.role is not None:
+        parts.append(f"REPLICATION privilege {_mark(facts.role.can_replicate or facts.role.is_superuser)}")
+    return "   ".join(parts)
+
+
+def _mark(is_well: bool) -> str:
+    return "✓" if is_well else "✗"

@@ -1,0 +1,72 @@
+"""Asks each target whether it would take our calls, all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+
+from invalidator.errors import TargetError, TargetRejected, TargetThrottled
+from invalidator.model import Layer
+from invalidator.ports import Probe, Probing, Target
+from invalidator.preflight.finding import At, Finding, finding
+from invalidator.rules.rule import RuleSet
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one target answered."""
+
+    target: str
+    facts: tuple[str, ...]
+    """What is well, a few words each."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether no answer came at all."""
+        return any(each.code == "target-unreachable" for each in self.findings)
+
+
+async def probe(
+    targets: Sequence[Target], ruleset: RuleSet, settings_at: Mapping[str, At] | None = None
+) -> list[Answer]:
+    """Ask every target that can be asked; in their order. Nothing that is cached is touched.
+
+    Args:
+        targets: built, and closed by the caller.
+        ruleset: tells what the targets are needed for.
+        settings_at: where the settings name each target.
+    """
+    has_tags = any(rule.exact.tags or rule.coarse.tags or rule.coarse.tag_patterns for rule in ruleset.rules)
+    places = settings_at or {}
+    asking = [
+        _answer(each, each.probe(), has_tags=has_tags, at=places.get(each.name) or At(f"targets.{each.name}"))
+        for each in targets
+        if isinstance(each, Probing)
+    ]
+    return await asyncio.gather(*asking)
+
+
+async def _answer(target: Target, probing: Awaitable[Probe], *, has_tags: bool, at: At) -> Answer:
+    name = target.name
+    try:
+        answered = await probing
+    except TargetThrottled:  # it knows us well enough to count our calls
+        return Answer(name, ("busy: asks us to wait",), ())
+    except TargetError as error:
+        return Answer(name, (), (_failure(target, error, at),))
+    findings = tuple(
+        finding(name, at, each.code, each.message, severity=each.severity, why=each.why, help=each.help, fix=each.fix)
+        for each in answered.findings
+        if has_tags or each.code != "eviction-evicts-tags"
+    )
+    return Answer(name, answered.facts, findings)
+
+
+def _failure(target: Target, error: TargetError, at: At) -> Finding:
+    if isinstance(error, TargetRejected):
+        code = "cdn-credentials" if target.layer is Layer.L3 else "target-rejected"
+        why = "nothing that the rules name would be dropped there"
+        return finding(target.name, at, code, str(error), why=why, help=f"mend what stands under targets.{target.name}")
+    return finding(target.name, at, "target-unreachable", str(error), help="see that it runs and can be reached")
