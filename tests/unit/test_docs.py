@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from invalidator import yamlfile
-from invalidator.rules import document, template
+from invalidator.rules import document, template, testing
 from invalidator.rules.schema import RuleFile
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +41,16 @@ def test_every_block_of_rules_loads_without_a_warning(tmp_path: Path, place: str
     path = tmp_path / "rules.yaml"
     path.write_text(text, encoding="utf-8")
     assert document.load_with_warnings([path]).rendered_warnings() == (), place
+
+
+@pytest.mark.parametrize(("place", "text"), RULE_BLOCKS, ids=[place for place, _ in RULE_BLOCKS])
+def test_the_tests_in_a_block_of_rules_hold(tmp_path: Path, place: str, text: str) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(text, encoding="utf-8")
+
+    report = testing.run(document.load_with_warnings([path]))
+
+    assert [str(failure.diagnostic()) for failure in report.failures] == [], place
 
 
 def test_the_documentation_shows_rules_at_all() -> None:
