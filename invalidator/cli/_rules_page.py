@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from invalidator.cli import _schema
 from invalidator.model import Operation, Relation, Transaction
-from invalidator.rules import coarse, document, template
+from invalidator.rules import coarse, condition, document, template
 from invalidator.rules.rule import Rule
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "rules.md"
@@ -130,6 +130,12 @@ def _grammar() -> Iterator[str]:
     yield "```"
 
 
+def _condition_grammar() -> Iterator[str]:
+    yield "```text"
+    yield from condition.GRAMMAR.rstrip().splitlines()
+    yield "```"
+
+
 def _indented(docstring: str) -> Iterator[str]:
     """The drawing in a module's docstring."""
     yield from (line[4:] for line in docstring.splitlines() if line.startswith("    "))
@@ -191,6 +197,7 @@ def _cell(text: str) -> str:
 BLOCKS: Final[dict[str, Callable[[], Iterator[str]]]] = {
     "fields": _fields,
     "grammar": _grammar,
+    "condition-grammar": _condition_grammar,
     "filters": _filters,
     "facts": _facts,
     "derived": _derived,
