@@ -46,7 +46,10 @@ def test_a_message_that_ends_early_is_an_error_at_every_length() -> None:
 
 
 def test_the_columns_of_a_table_without_a_catalog_are_those_of_its_rows() -> None:
-    rows = [{"id": 1, "ok": True, "price": 1, "name": None}, {"id": 2, "price": 1.5, "tags": ["a"], "name": "x"}]
+    rows: list[JsonRow] = [
+        {"id": 1, "ok": True, "price": 1, "name": None},
+        {"id": 2, "price": 1.5, "tags": ["a"], "name": "x"},
+    ]
     relation = relation_of("public", "t", rows, ["id"])
     assert [(column.name, column.type_oid, column.is_identity) for column in relation.columns] == [
         ("id", 20, True),
