@@ -13,6 +13,7 @@ import pytest
 from invalidator.demo.servers import PostgresServer
 from tests.support.lookups import LookupStream
 from tests.support.postgres import Database
+from tests.support.standby import Standby
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -363,13 +364,13 @@ async def waiting(crashable_postgres: PostgresServer, tmp_path: Path) -> AsyncIt
     await made.close()
 
 
-async def polls(stream: LookupStream) -> None:
-    """Return when a lookup has ended a transaction: it either may not ask yet, or has asked already."""
+async def polls(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    """Return when a lookup has ended a transaction there: it either may not ask yet, or has asked already."""
     asking = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'invalidator/lookups' AND query = 'ROLLBACK'"
     )
     async with asyncio.timeout(10):
-        while await stream.sql(asking) == [(0,)]:
+        while await (await connection.execute(asking)).fetchall() == [(0,)]:
             pass
 
 
@@ -377,7 +378,7 @@ async def test_a_lookup_waits_until_it_sees_the_commit(waiting: LookupStream) ->
     async with waiting.streaming(ITEMS, "item", timeout_seconds=30):
         held = held_commit(waiting, "UPDATE orders SET user_id = 8 WHERE id = 1", "INSERT INTO item VALUES (1, 1)")
         async with held:
-            await polls(waiting)
+            await polls(await waiting.connection())
             assert await waiting.sql("SELECT user_id FROM orders WHERE id = 1") == [(7,)]
             assert not waiting.delivered.everything
         made = await waiting.everything_until_now()
@@ -393,3 +394,30 @@ async def test_a_commit_that_stays_invisible_widens(waiting: LookupStream) -> No
     assert made.tags == {b"all-users"}
     assert made.keys == {b"item:1"}
     assert waiting.state.rules["item"].widened == {"lookup_timeout": 1}
+
+
+async def test_a_lookup_on_a_standby_waits_until_it_has_replayed_the_commit(
+    crashable_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    stream = LookupStream(crashable_postgres.dsn(), tmp_path, "standby")
+    await stream.sql("CREATE TABLE orders (id bigint PRIMARY KEY, user_id int, note text)")
+    await stream.sql("CREATE TABLE item (id int PRIMARY KEY, order_id bigint)")
+    await stream.sql("ALTER TABLE item REPLICA IDENTITY FULL")
+    await stream.sql("INSERT INTO orders VALUES (1, 7)")
+    standby = await asyncio.to_thread(Standby, crashable_postgres)
+    replica = await psycopg.AsyncConnection.connect(standby.dsn(), autocommit=True)
+    try:
+        async with stream.streaming(ITEMS, "item", dsn=standby.dsn(), timeout_seconds=30):
+            await replica.execute("SELECT pg_wal_replay_pause()")
+            await stream.sql("UPDATE orders SET user_id = 8")
+            await stream.sql("INSERT INTO item VALUES (1, 1)")
+            await polls(replica)
+            assert not stream.delivered.everything
+            await replica.execute("SELECT pg_wal_replay_resume()")
+            made = await stream.everything_until_now()
+        assert made.keys == {b"item:1", b"user:8:orders"}
+        assert not stream.state.rules["item"].widened
+    finally:
+        await replica.close()
+        await stream.close()
+        await asyncio.to_thread(standby.close)

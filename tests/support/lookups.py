@@ -71,11 +71,15 @@ class LookupStream:
         self._numbers = itertools.count(1)
         self._connection: psycopg.AsyncConnection[tuple[object, ...]] | None = None
 
-    async def sql(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
-        """Run a statement in autocommit."""
+    async def connection(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
+        """The connection of ``sql``."""
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
-        cursor = await self._connection.execute(statement, parameters or None)
+        return self._connection
+
+    async def sql(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+        """Run a statement in autocommit."""
+        cursor = await (await self.connection()).execute(statement, parameters or None)
         return await cursor.fetchall() if cursor.description else []
 
     async def close(self) -> None:
