@@ -47,6 +47,7 @@ MESSAGE_RESULTS: Final = (
 )  # fmt: skip
 RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
 WIDEN_REASONS: Final = tuple(WidenReason)
+LOOKUP_RESULTS: Final = ("ok", "overflow", "timeout", "error")
 RESULTS: Final = ("ok", "timeout", "connection", "unavailable", "rate_limited", "http_4xx", "http_5xx", "rejected")
 ITEM_KINDS: Final = ("key", "tag", "pattern", "cdn_tag")
 WAL_POINTS: Final = ("server", "received", "applied", "confirmed")
@@ -214,6 +215,20 @@ GROUPS: Final = (
                 ("rule", "reason"),
                 "Times a rule's coarse form was applied instead of the exact one.",
                 f"`reason`: {', '.join(WIDEN_REASONS)}.",
+            ),
+            Family(
+                "invalidator_lookups_total",
+                "counter",
+                ("rule", "result"),
+                "Distinct questions to the lookups of a rule; the same question of several rows counts once.",
+                f"`result`: {', '.join(LOOKUP_RESULTS)}. All but `ok` apply the coarse form. Only rules with a lookup.",
+            ),
+            Family(
+                "invalidator_lookup_duration_seconds",
+                "histogram",
+                ("rule",),
+                "One statement of a lookup, with the wait for a connection's transaction to see the change.",
+                "A statement asks for all rows of a batch.",
             ),
         ),
     ),

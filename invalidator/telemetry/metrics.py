@@ -198,6 +198,10 @@ def _rule(sheet: _Sheet, rule: RuleState) -> None:
         sheet.put("invalidator_rule_errors_total", rule.errors[reason], rule.name, reason)
     for reason in _known(catalogue.WIDEN_REASONS, rule.widened):
         sheet.put("invalidator_widened_total", rule.widened[reason], rule.name, reason)
+    if rule.has_lookup:
+        for result in catalogue.LOOKUP_RESULTS:
+            sheet.put("invalidator_lookups_total", rule.lookups[result], rule.name, result)
+        sheet.histogram("invalidator_lookup_duration_seconds", rule.lookup_duration, rule.name)
 
 
 def _target(sheet: _Sheet, target: TargetState) -> None:

@@ -25,6 +25,7 @@ CODES: Final[dict[str, Severity]] = {
     "heartbeat-late": "critical",
     "items-abandoned": "warning",
     "message-refused": "warning",
+    "lookup-failing": "warning",
     "missing-column": "warning",
     "no-subscribers": "info",
     "not-streaming": "critical",
@@ -288,6 +289,14 @@ def _rules(state: State) -> Iterator[Problem]:
             "invalidator setup   (prints the SQL; --apply runs it)",
         )
     for rule in state.rules.values():
+        if rule.lookup_error is not None:
+            yield _problem(
+                "lookup-failing",
+                rule.name,
+                f"a lookup of rule {rule.name} fails ({rule.lookup_error}); its coarse form is applied instead",
+                "invalidator check --online   (runs EXPLAIN over each lookup, and looks at the privileges)",
+                rule.lookup_failing_since,
+            )
         for relation, columns in rule.missing_columns.items():
             names = ", ".join(columns)
             yield _problem(

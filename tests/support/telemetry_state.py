@@ -44,6 +44,9 @@ def _work(state: State, events: Events, now: float) -> None:
     state.tables["public.users"].rows[Operation.UPDATE] = 41
     state.rules["user"].matches[Operation.UPDATE] = 40
     state.rules["user"].unchanged = 1
+    state.rules["user"].has_lookup = True
+    state.rules["user"].lookups["ok"] = 3
+    state.rules["user"].lookup_duration.observe(0.002)
     state.rules["user"].widened["truncate"] = 2
     events.batch_applied("redis", Applied(keys=80, tags=3, removed=30), seconds=0.0009, age_seconds=0.002)
     events.batch_applied("bus", Applied(patterns=40, receivers=2), seconds=0.0004, age_seconds=0.003)

@@ -101,6 +101,11 @@ def _unpublished(state: State) -> None:
     state.source.setup_findings = ["no table matches public.itme"]
 
 
+def _lookup_fails(state: State) -> None:
+    state.rules["user"].lookup_error = "no answer within 2 s"
+    state.rules["user"].lookup_failing_since = NOW - 60
+
+
 def _column_gone(state: State) -> None:
     state.rules["user"].missing_columns["public.users"] = ("slug",)
 
@@ -129,6 +134,7 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_nobody_listens, "no-subscribers", "info", "bus"),
     (_message_refused, "message-refused", "warning", "shop"),
     (_column_gone, "missing-column", "warning", "user"),
+    (_lookup_fails, "lookup-failing", "warning", "user"),
     (_unpublished, "setup-incomplete", "warning", "shop"),
 ]
 
