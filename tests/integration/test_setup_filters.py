@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from invalidator.postgres import provision
 from invalidator.postgres.connection import connect
 from invalidator.postgres.provision import Facts, Need, Plan, Request, Rows
+from invalidator.rules import document
+from tests.integration.test_setup_proof import Application
+from tests.support.heard import heard
 from tests.support.postgres import Database
 
 EVERYTHING = frozenset({"insert", "update", "delete", "truncate"})
@@ -58,7 +62,7 @@ class Rule:
     def need(self) -> Need:
         columns, _ = CONDITIONS[self.condition]
         survives = self.is_fixed and self.operations >= {"insert", "update", "delete"}
-        rows = Rows(self.condition, columns, survives_updates=survives)
+        rows = Rows(lambda _: self.condition, columns, survives_updates=survives)
         read = columns | {"id"}
         return Need("r", "rules.yaml:1", "public", "t", read, columns, operations=self.operations, rows=rows)
 
@@ -279,3 +283,54 @@ async def test_there_is_no_filter_when_none_is_wanted(filtering: Database) -> No
     filtering.execute(TABLES[0])
     await set_up(filtering, FIXED, may_filter=False)
     assert row_filter(filtering) is None
+
+
+# -- with the rules themselves ---------------------------------------------------------------------------------------
+
+WHEN = (
+    "tenant = 1",
+    "tenant != 2 and flag",
+    "tenant in (0, 3) or tenant is null",
+    "not (tenant > 1)",
+    "kind = 'a''b' or id <= 2",
+    "flag = false and not kind in ('a', '')",
+)
+TEMPLATES: tuple[dict[str, list[str]], ...] = (
+    {"tags": ["all-of-one"]},
+    {"tags": ["{meta.table}"], "l1": ["one:*"]},
+    {"keys": ["t:{id}"]},
+    {"keys": ["t:{new.id}"]},
+)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_the_daemon_makes_of_conditions_is_the_same_with_and_without_filters(
+    filtering: Database, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311  (a test, and it must be the same each time)
+    filtering.execute(chance.choice(TABLES[:2]))
+    application = Application(filtering, tmp_path)
+    try:
+        events = chance.choice([["insert", "update", "delete", "truncate"]] * 3 + [["insert", "delete"], ["insert"]])
+        templates = chance.choice(TEMPLATES[:2] * 2 + TEMPLATES)
+        application.write_rules(
+            *(
+                {"name": f"r{at}", "table": "public.t", "events": events, "when": when, "invalidate": templates}
+                for at, when in enumerate(chance.sample(WHEN, chance.choice([1, 2])))
+            )
+        )
+        code, printed = application.setup("--apply")
+        assert code == 0, printed
+        assert {mark["sign"] for mark in application.setup("--diff")[1]["objects"]} == {"="}
+        filtering.execute(
+            "CREATE PUBLICATION everything FOR TABLE t WITH (publish = 'insert, update, delete, truncate')"
+        )
+        write_at_random(filtering, chance)
+        rules = document.load([application.rules])
+        assert heard(filtering, application.slot, "invalidator", rules) == heard(
+            filtering, application.slot, "everything", rules
+        )
+        is_lossless = "update" not in events or templates in TEMPLATES[:2]
+        assert (row_filter(filtering) is not None) == is_lossless
+    finally:
+        application.close()

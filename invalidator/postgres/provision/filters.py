@@ -56,7 +56,10 @@ def lossless(
             return None
         if "update" in operations and not rows.survives_updates:
             return None
-        conditions[rows.condition] = None
+        condition = rows.written(table)
+        if condition is None:
+            return None
+        conditions[condition] = None
     if len(conditions) == 1:
         return next(iter(conditions))
     return " OR ".join(f"({condition})" for condition in sorted(conditions))

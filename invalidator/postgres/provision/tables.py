@@ -190,8 +190,8 @@ def _column_findings(table: Table, needs: tuple[Need, ...], facts: Facts) -> lis
 def _comparison_findings(table: Table, needs: tuple[Need, ...], identity: frozenset[str]) -> list[Finding]:
     return [
         Finding(
-            f"rule '{need.rule}' ({need.place}) compares {', '.join(sorted(need.compared - identity))} of"
-            f" {table.full_name}, whose old values are not sent: it fires for every UPDATE",
+            f"rule '{need.rule}' ({need.place}) asks for old {', '.join(sorted(need.compared - identity))} of"
+            f" {table.full_name}, which will not be sent: it fires for every UPDATE that could be meant",
             f"ALTER TABLE {identifier(table).as_string(None)} REPLICA IDENTITY FULL;   -- if that is too often",
             is_problem=False,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -30,8 +30,9 @@ class Rows:
     Outside of these rows the rule makes nothing stale; see ``filters`` for what else must hold.
     """
 
-    condition: str
-    """SQL over columns of one row image; true for every row for which the rule can fire."""
+    written: Callable[[Table], str | None]
+    """The condition as SQL over one row image of that table, true for every row for which the rule can fire; None: it
+    does not fit the table."""
     columns: frozenset[str]
     """The columns in it."""
     survives_updates: bool
@@ -69,7 +70,8 @@ class Need:
     old_columns: frozenset[str] = frozenset()
     """Those whose value before an UPDATE or DELETE must be sent, or else the rule widens each time."""
     compared: frozenset[str] = frozenset()
-    """Those of ``changed:``; without their old values the rule fires for every UPDATE."""
+    """Those of ``changed:`` and ``when:``; without their old values the rule fires for every UPDATE that could be
+    meant."""
     operations: frozenset[str] = OPERATIONS
     """What the rule looks at: insert, update, delete, truncate."""
     rows: Rows | None = None
