@@ -196,7 +196,8 @@ class _Explainer:
     def _missing_field(self, location: Path) -> Diagnostic:
         parent = self._known(location[:-1])
         message = f"{self._place(parent)} needs the field '{location[-1]}'"
-        return self._diagnostic(parent, "missing-field", message, None, width=1)
+        width = 0 if self._root + parent in self._document.keys else 1  # a name, or else where the mapping begins
+        return self._diagnostic(parent, "missing-field", message, None, at_key=True, width=width)
 
     def _place(self, location: Path) -> str:
         """How people call it: ``rule 'user' > invalidate``, never ``rules.0.invalidate``."""

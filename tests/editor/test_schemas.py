@@ -29,6 +29,12 @@ RULE = """\
     invalidate:
       keys: ["user:{id}"]
 """
+TEST = """\
+tests:
+  - name: a user
+    table: public.users
+    insert: {id: 1}
+"""
 BROKEN_RULES = {
     "an unknown field of the file": "version: 1\nrulez: []\nrules:\n" + RULE,
     "an unknown field of a rule": f"version: 1\nrules:\n{RULE}    on: [insert]\n",
@@ -56,6 +62,13 @@ BROKEN_RULES = {
     "a delay without unit": f"version: 1\nrules:\n{RULE}    repeat_after: [5s, 5]\n",
     "a delay with a space": f"version: 1\nrules:\n{RULE}    repeat_after: [5s, 5 s]\n",
     "a list for a mapping": f"version: 1\nrules:\n{RULE}    coarse: [users]\n",
+    "a lookup without SQL": f"version: 1\nrules:\n{RULE}    lookup:\n      a: {{limit: 5}}\n",
+    "a lookup without a limit": f"version: 1\nrules:\n{RULE}    lookup:\n      a: {{sql: 'SELECT {{id}} AS x', limit: 0}}\n",
+    "an unknown field of a lookup": f"version: 1\nrules:\n{RULE}    lookup: {{a: {{sql: 'SELECT {{id}} AS x', over: 5}}}}\n",
+    "a condition that is no text": f"version: 1\nrules:\n{RULE}    when: [status]\n",
+    "an unknown expectation": f"version: 1\nrules:\n{RULE}{TEST}    expect: {{key: [a]}}\n",
+    "a test without expectation": f"version: 1\nrules:\n{RULE}{TEST}",
+    "an unknown reason": f"version: 1\nrules:\n{RULE}{TEST}    expect: {{widened: [big]}}\n",
     "two mistakes in two rules": f"version: 1\nrules:\n{RULE}    sofd: true\n{RULE}    bulk_over: -1\n",
 }
 TARGETS = "targets:\n  edge:\n    type: varnish\n    url: http://varnish:6081\n"

@@ -273,7 +273,7 @@ def broken(file: Path, old: str, new: str) -> tuple[yamlfile.Diagnostic, ...]:
         ("rules: rules.yaml", "http: {listen: localhost}", (1, 16), "'localhost' is not an address to listen on"),
         ("rules: rules.yaml", "log: {level: loud}", (1, 14), "'loud' is not one of"),
         ("rules: rules.yaml", "shutdown: {grace_seconds: -1}", (1, 27), "must be at least 0"),
-        ("    api_token: file-token\n", "", (7, 5), "needs the field 'api_token'"),
+        ("    api_token: file-token\n", "", (6, 3), "needs the field 'api_token'"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_reported_at_its_place(

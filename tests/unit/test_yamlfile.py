@@ -356,10 +356,10 @@ def test_a_part_of_a_document_is_validated_by_a_model_of_its_own() -> None:
     with pytest.raises(Invalid) as caught:
         yamlfile.validate(Edge, found, path=("targets", "bad"))
     assert [(each.line, each.column, each.message) for each in caught.value.diagnostics] == [
-        (3, 8, "targets > bad needs the field 'zone'"),
+        (3, 3, "targets > bad needs the field 'zone'"),
         (3, 9, "unknown field 'zon' in targets > bad"),
     ]
-    with pytest.raises(Invalid, match=r"^shop\.yaml:4:8: error\[missing-field"):
+    with pytest.raises(Invalid, match=r"^shop\.yaml:4:3: error\[missing-field"):
         yamlfile.validate(Edge, found, path=("targets", "none"))
 
 
