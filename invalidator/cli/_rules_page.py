@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from invalidator.cli import _schema
-from invalidator.model import Operation, Relation, Transaction
+from invalidator.model import Column, Operation, Relation, Transaction
 from invalidator.rules import coarse, condition, document, template
-from invalidator.rules.rule import Rule
+from invalidator.rules.explain import explain
+from invalidator.rules.rule import Rule, RuleSet
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "rules.md"
 COMMAND: Final = "python -m invalidator.cli._rules_page"
@@ -52,6 +53,26 @@ _DERIVED: Final = (
     ("cdn", "user-{id}"),
     ("cdn", "{meta.table}"),
 )
+
+_CONDITIONS: Final = (
+    "status = 'published'",
+    "new.status = 'published'",
+    "old.status = 'published'",
+    "changed(status)",
+    "old.status != new.status and new.status = 'published'",
+    "not status = 'draft'",
+    "new.status is null",
+)
+_CHANGES: Final[dict[str, tuple[Operation, str | None, str | None]]] = {
+    "insert published": (Operation.INSERT, None, "published"),
+    "draft → published": (Operation.UPDATE, "draft", "published"),
+    "published → draft": (Operation.UPDATE, "published", "draft"),
+    "draft → draft": (Operation.UPDATE, "draft", "draft"),
+    "not sent → draft": (Operation.UPDATE, None, "draft"),
+    "delete published": (Operation.DELETE, "published", None),
+}
+_INT8: Final = 20
+_TEXT: Final = 25
 
 
 def refreshed(page: str) -> str:
@@ -136,6 +157,25 @@ def _condition_grammar() -> Iterator[str]:
     yield "```"
 
 
+def _conditions() -> Iterator[str]:
+    """Which rules fire for which changes, asked of the engine."""
+    yield f"| `when:` | {' | '.join(_CHANGES)} |"
+    yield "|---" * (len(_CHANGES) + 1) + "|"
+    for text in _CONDITIONS:
+        fired = ["yes" if _fires(text, *change) else "" for change in _CHANGES.values()]
+        yield f"| `{text}` | {' | '.join(fired)} |"
+
+
+def _fires(when: str, operation: Operation, old: str | None, new: str | None) -> bool:
+    columns = (Column("id", _INT8, is_identity=True), Column("status", _TEXT, is_identity=False))
+    images = [None if status is None else {"id": 1, "status": status} for status in (old, new)]
+    rule = _rule("keys", "post:{id}", when=when)
+    identity = "d" if operation is Operation.UPDATE and old is None else "f"
+    table = Relation(1, rule.schema, rule.table, identity, columns)
+    (explanation,) = explain(RuleSet((rule,), ""), table, operation, *images)
+    return bool(explanation.invalidation.keys)
+
+
 def _indented(docstring: str) -> Iterator[str]:
     """The drawing in a module's docstring."""
     yield from (line[4:] for line in docstring.splitlines() if line.startswith("    "))
@@ -176,8 +216,8 @@ def _coarse_of(group: str, text: str) -> str:
     return ", ".join(names) or "everything at the CDN, with the target's consent"
 
 
-def _rule(group: str, text: str) -> Rule:
-    rule = {"name": "example", "table": "public.users", "invalidate": {group: [text]}}
+def _rule(group: str, text: str, **more: str) -> Rule:
+    rule = {"name": "example", "table": "public.users", "invalidate": {group: [text]}, **more}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rules.yaml")
         path.write_text(json.dumps({"version": 1, "rules": [rule]}), encoding="utf-8")  # JSON is YAML
@@ -198,6 +238,7 @@ BLOCKS: Final[dict[str, Callable[[], Iterator[str]]]] = {
     "fields": _fields,
     "grammar": _grammar,
     "condition-grammar": _condition_grammar,
+    "conditions": _conditions,
     "filters": _filters,
     "facts": _facts,
     "derived": _derived,
