@@ -29,6 +29,7 @@ RULE = """\
     invalidate:
       keys: ["user:{id}"]
 """
+SQL = "SELECT {id} AS x"
 TEST = """\
 tests:
   - name: a user
@@ -63,8 +64,8 @@ BROKEN_RULES = {
     "a delay with a space": f"version: 1\nrules:\n{RULE}    repeat_after: [5s, 5 s]\n",
     "a list for a mapping": f"version: 1\nrules:\n{RULE}    coarse: [users]\n",
     "a lookup without SQL": f"version: 1\nrules:\n{RULE}    lookup:\n      a: {{limit: 5}}\n",
-    "a lookup without a limit": f"version: 1\nrules:\n{RULE}    lookup:\n      a: {{sql: 'SELECT {{id}} AS x', limit: 0}}\n",
-    "an unknown field of a lookup": f"version: 1\nrules:\n{RULE}    lookup: {{a: {{sql: 'SELECT {{id}} AS x', over: 5}}}}\n",
+    "a lookup without a limit": f"version: 1\nrules:\n{RULE}    lookup:\n      a: {{sql: '{SQL}', limit: 0}}\n",
+    "an unknown field of a lookup": f"version: 1\nrules:\n{RULE}    lookup: {{a: {{sql: '{SQL}', over: 5}}}}\n",
     "a condition that is no text": f"version: 1\nrules:\n{RULE}    when: [status]\n",
     "an unknown expectation": f"version: 1\nrules:\n{RULE}{TEST}    expect: {{key: [a]}}\n",
     "a test without expectation": f"version: 1\nrules:\n{RULE}{TEST}",
