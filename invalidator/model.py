@@ -37,6 +37,11 @@ class Lsn:
         return f"{self.value >> 32:X}/{self.value & 0xFFFFFFFF:X}"
 
 
+ENUM_OID: Final = 3500
+"""``anyenum``, for every enum: their own OIDs say nothing."""
+OPAQUE_OID: Final = 0
+
+
 class Layer(Enum):
     """Where stale entries live. Iteration order is the order of application: inner layers first.
 
@@ -79,6 +84,9 @@ class Column:
     name: str
     type_oid: int
     is_identity: bool  # part of the replica identity, so its old value is sent
+    base_oid: int | None = None
+    """The type that values really are of: under a domain its base type, for any enum ``ENUM_OID``, ``OPAQUE_OID`` for
+    types whose equality is not that of their text; None: the type itself, because nobody looked it up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ def _relation(table: Table, root: tuple[str, str] | None) -> Relation:
 
     identity = table.identity or frozenset()
     columns = tuple(
-        Column(column.name, column.type_oid, is_identity=column.name in identity)
+        Column(column.name, column.type_oid, is_identity=column.name in identity, base_oid=column.base_oid)
         for column in table.columns
         if not column.generated
     )

@@ -83,10 +83,4 @@ CODES: Final = (
         "invalidate:\n  keys:\n    - user:{id}\n    - {id}",
         'invalidate:\n  keys:\n    - user:{id}\n    - "profile:{id}"',
     ),
-    Code(
-        "unsupported-field",
-        "error",
-        "The field belongs to a later version of the format.",
-        "A condition that is passed over would drop too much, a lookup that is passed over too little.",
-    ),
 )

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import secrets
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from invalidator.errors import ConfigError, ProtocolError, SourceDisconnected, SourceError
@@ -157,10 +156,7 @@ class Session:
 
     async def _bind(self, relation: Relation) -> None:
         assert self._side is not None  # noqa: S101  (open() made it)
-        root = await self._side.ask(lambda connection: catalog.partition_root(connection, relation.oid))
-        if root is not None:
-            relation = replace(relation, schema=root[0], table=root[1])
-        self._reader.bind(relation)
+        self._reader.bind(await self._side.ask(lambda connection: catalog.completed(connection, relation)))
 
     # ---------------------------------------------------------------- reading
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from invalidator.model import Operation
-from invalidator.rules import derivation, globs
+from invalidator.rules import condition, derivation, globs
+from invalidator.rules.condition import Condition
 from invalidator.rules.lints import lint
 from invalidator.rules.lookup_sql import parse_sql
 from invalidator.rules.rule import Coarse, Exact, Lookup, Place, Rule
@@ -89,7 +90,21 @@ class _Assembler:
             soft=defaults.soft if model.soft is None else model.soft,
             place=Place(self._document.file, span.line, span.column),
             lookups=self._lookups(),
+            when=self._when(),
         )
+
+    def _when(self) -> Condition | None:
+        """The condition, whose text the schema has checked; with what is to be said about it."""
+        if self._model.when is None:
+            return None
+        made = condition.parse(self._model.when)
+        path = (*self._path, "when")
+        for found in condition.lint(made, frozenset(Operation(event) for event in self._model.events)):
+            span = self._document.within(path, found.offset, found.width)
+            at = (self._document.file, span.line, span.column, span.width)
+            finding = Diagnostic(*at, found.code, found.message, found.help, found.severity, why=found.why)
+            self.diagnostics.append(finding)
+        return made
 
     # -- the exact form ----------------------------------------------------------------------------------------
 

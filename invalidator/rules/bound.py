@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from invalidator.model import Operation, Relation
 from invalidator.ports import TagGrammar
+from invalidator.rules import condition
 from invalidator.rules.coarse import CoarseForm, Widen, relation_facts, widener
 from invalidator.rules.lookup import LookupPlan, l1_escaper
 from invalidator.rules.rule import Lookup, Rule
@@ -21,7 +22,17 @@ def missing_columns(rule: Rule, relation: Relation) -> frozenset[str]:
         named |= template.columns
     for lookup in rule.lookups:
         named |= parameter_columns(lookup)
+    if rule.when is not None:
+        named |= rule.when.columns
     return frozenset(named - {column.name for column in relation.columns})
+
+
+def condition_misfit(rule: Rule, relation: Relation) -> str | None:
+    """Why the rule's condition does not fit the types of the relation's columns; None if it does."""
+    if rule.when is None:
+        return None
+    problems = condition.type_problems(rule.when, condition.column_types(relation))
+    return next((problem.message for problem in problems if problem.code != "unknown-column"), None)
 
 
 class BoundRule:
@@ -36,6 +47,7 @@ class BoundRule:
         self.state = state
         self.grammars = grammars
         self.missing = missing_columns(rule, relation)
+        self.misfit = condition_misfit(rule, relation)
         self.escape = l1_escaper(state)
         self._wideners: dict[Operation, Widen] = {}
         self._plans: dict[tuple[str, tuple[tuple[str, str], ...]], LookupPlan] = {}

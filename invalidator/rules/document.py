@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from invalidator import yamlfile
+from invalidator.rules import condition
 from invalidator.rules.assembly import Assembled, assemble
 from invalidator.rules.inline_tests import InlineTest, assemble_tests, check_tests
 from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
@@ -180,6 +181,7 @@ def _normal_rule(rule: Rule) -> dict[str, object]:
         "repeat_after": rule.repeat_after,
         "soft": rule.soft,
         "lookups": sorted([each.name, each.sql.text, each.limit, each.timeout_seconds] for each in rule.lookups),
+        "when": None if rule.when is None else condition.written(rule.when.node),
     }
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, TagGrammar
 from invalidator.rules import globs
+from invalidator.rules.bound import condition_misfit, missing_columns
 from invalidator.rules.coarse import CoarseForm, relation_facts
 from invalidator.rules.compiler import compile_relation
-from invalidator.rules.rendering import missing_columns
 from invalidator.rules.rule import Rule, RuleSet
 from invalidator.rules.template import encode
 from invalidator.telemetry.state import RuleState, TableState
@@ -24,7 +24,8 @@ class Problem:
     relation: str
     reason: WidenReason
     columns: tuple[str, ...]
-    """The columns that the rule names and the stream does not send for this relation."""
+    """Those that the stream does not send for this relation; or with RULE_ERROR, those of a condition that does not
+    fit their types."""
 
 
 class Engine:
@@ -72,6 +73,7 @@ class Engine:
         if bound is not None:
             for state in self._states.values():
                 state.missing_columns.pop(bound[0].name, None)  # it may have another name now, and other rules
+                state.condition_misfits.pop(bound[0].name, None)
         rules = [(index, rule) for index, rule in self._matching(relation) if rule.events - {Operation.TRUNCATE}]
         self._note_problems([rule for _, rule in rules], relation)
         function = None
@@ -113,6 +115,11 @@ class Engine:
             if missing:
                 self._states[rule.name].missing_columns[relation.name] = missing
                 problems.append(Problem(rule.name, relation.name, WidenReason.MISSING_COLUMN, missing))
+            misfit = condition_misfit(rule, relation)
+            if misfit is not None and rule.when is not None:
+                self._states[rule.name].condition_misfits[relation.name] = misfit
+                columns = tuple(sorted(rule.when.columns))
+                problems.append(Problem(rule.name, relation.name, WidenReason.RULE_ERROR, columns))
         self._problems[relation.oid] = problems
 
     def _matching(self, relation: Relation) -> Iterator[tuple[int, Rule]]:

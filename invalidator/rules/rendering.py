@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from invalidator.model import Operation, WidenReason
+from invalidator.rules import condition
 from invalidator.rules.asking import AskingCode
 from invalidator.rules.bound import BoundRule, missing_columns
 from invalidator.rules.coarse import REASON_BITS
@@ -46,22 +47,34 @@ class RuleCode:
         self._repeats = repeats
         self._parts = Parts(bound, images, namespace)
         self._bits = REASON_BITS[WidenReason.MISSING_COLUMN] if bound.missing else 0  # known while compiling
+        self._bits |= REASON_BITS[WidenReason.RULE_ERROR] if bound.misfit is not None else 0
         self._may_widen = False  # something is known only when a row is there
 
     def lines(self) -> list[str]:
         """Everything that the rule does with one row."""
         state = self._name(self._bound.state)
-        unchanged = f"{state}.unchanged += 1"
-        condition = self._condition()
-        if condition is False:
-            return [unchanged]
-        fired = [f"{self._name(self._bound.state.matches)}[{self._name(self._operation)}] += 1", *self._bounded()]
-        if condition is True:
-            return fired
-        return [f"if {condition}:", *indented(fired), f"else: {unchanged}"]
+        changed = self._changed()
+        when = True if changed is False else self._condition()
+        fired = [] if when is False or changed is False else self._fired()
+        return _if(changed, _if(when, fired, f"{state}.condition_false += 1"), f"{state}.unchanged += 1")
+
+    def _fired(self) -> list[str]:
+        state = self._bound.state
+        lines = [f"{self._name(state.matches)}[{self._name(self._operation)}] += 1"]
+        if self._bound.misfit is not None:
+            lines.append(f"{self._name(state.errors)}[{self._name(WidenReason.RULE_ERROR)}] += 1")
+        return [*lines, *self._bounded()]
 
     def _condition(self) -> str | bool:
-        """When the rule fires; a bool if that is known already."""
+        """Whether the rule's `when` holds or may; a bool if that is known already. What cannot be asked may hold."""
+        when, bound = self._rule.when, self._bound
+        if when is None or bound.misfit is not None or when.columns & bound.missing:
+            return True
+        kinds = condition.kinds_of(condition.column_types(bound.relation))
+        return condition.condition_source(when, kinds, self._images, self._name)
+
+    def _changed(self) -> str | bool:
+        """Whether one of the rule's `changed` columns changed or may have; a bool if that is known already."""
         changed = self._rule.changed
         if self._operation is not Operation.UPDATE or changed is None or changed & self._bound.missing:
             return True
@@ -178,3 +191,9 @@ class RuleCode:
         terms = [f"len(v) <= {min(grammar.max_bytes for grammar in grammars)}"]
         terms += [f"{self._name(pattern)}.fullmatch(v)" for pattern in {grammar.pattern: None for grammar in grammars}]
         return [f"if {' and '.join(terms)}:", *indented(lines), f"else: w |= {unsafe}"]
+
+
+def _if(test: str | bool, then: Sequence[str], otherwise: str) -> list[str]:
+    if isinstance(test, bool):
+        return list(then) if test else [otherwise]
+    return [f"if {test}:", *indented(then), f"else: {otherwise}"]

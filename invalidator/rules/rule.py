@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from invalidator.model import Operation
+from invalidator.rules.condition import Condition
 from invalidator.rules.lookup_sql import LookupSql
 from invalidator.rules.template import Template
 
@@ -85,6 +86,8 @@ class Rule:
     place: Place
     lookups: tuple[Lookup, ...] = ()
     """In the order of the file."""
+    when: Condition | None = None
+    """Fire only if this holds, or may; None: always."""
 
 
 @dataclass(frozen=True, slots=True)

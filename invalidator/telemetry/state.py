@@ -126,9 +126,11 @@ class RuleState:
     name: str
     matches: dict[Operation, int] = field(default_factory=lambda: dict.fromkeys(Operation, 0))
     unchanged: int = 0  # updates that changed none of the columns in `changed`
+    condition_false: int = 0  # row changes for which `when` did not hold
     null_skips: int = 0  # templates skipped because a value was NULL
     widened: Counter[str] = field(default_factory=Counter)  # by WidenReason
     errors: Counter[str] = field(default_factory=Counter)  # by reason
+    condition_misfits: dict[str, str] = field(default_factory=dict)  # by relation: why `when` does not fit its columns
     missing_columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by relation, as bound at present
     has_lookup: bool = False
     lookups: Counter[str] = field(default_factory=Counter)  # asked rows by result: ok, overflow, timeout, error

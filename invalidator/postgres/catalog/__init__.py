@@ -20,11 +20,13 @@ from invalidator.postgres.catalog.facts import (
     Table,
 )
 from invalidator.postgres.catalog.queries import partition_root, publications, role, server, slot, table_names, tables
+from invalidator.postgres.catalog.types import BaseType, base_types, completed
 
 __all__ = [
     "KINDS",
     "ORDINARY",
     "PARTITIONED",
+    "BaseType",
     "Column",
     "Index",
     "Publication",
@@ -33,6 +35,8 @@ __all__ = [
     "Server",
     "Slot",
     "Table",
+    "base_types",
+    "completed",
     "partition_root",
     "publications",
     "role",

@@ -35,6 +35,9 @@ class Column:
     """Values can be so long that they are stored apart (TOAST); unchanged, they are then not sent by UPDATE."""
     collation_oid: int = 0
     """0 for types without one; 100 is the database's own."""
+    base_oid: int | None = None
+    """As in :class:`invalidator.model.Column`."""
+    enum_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from invalidator.postgres.catalog.facts import (
     Slot,
     Table,
 )
+from invalidator.postgres.catalog.types import base_types
 from invalidator.postgres.failures import ours
 
 
@@ -244,9 +245,12 @@ async def _columns(connection: psycopg.AsyncConnection[Any], oids: list[int]) ->
         """,
         [oids],
     )
+    bases = await base_types(connection, oids)
     found: dict[int, tuple[Column, ...]] = {}
     for oid, *column in rows:
-        found[oid] = (*found.get(oid, ()), Column(*column))
+        base = bases.get((oid, column[0]))
+        more = (None, ()) if base is None else (base.base_oid, base.enum_labels)
+        found[oid] = (*found.get(oid, ()), Column(*column, *more))
     return found
 
 

@@ -13,25 +13,32 @@ value. What was not sent makes it true if it could be.
 
 from __future__ import annotations
 
-from invalidator.rules.condition.kinds import ENUM_OID, OPAQUE_OID, ColumnType, Kind, column_types, kind_of, kinds_of
+from invalidator.rules.condition.binding import condition_source
+from invalidator.rules.condition.explanation import explain, truth, written
+from invalidator.rules.condition.kinds import ColumnType, Kind, column_types, kind_of, kinds_of
+from invalidator.rules.condition.lints import Lint, lint
 from invalidator.rules.condition.sql import sql
 from invalidator.rules.condition.syntax import GRAMMAR, parse
 from invalidator.rules.condition.tree import Condition, ConditionError, Scope
 from invalidator.rules.condition.typing import type_problems
 
 __all__ = [
-    "ENUM_OID",
     "GRAMMAR",
-    "OPAQUE_OID",
     "ColumnType",
     "Condition",
     "ConditionError",
     "Kind",
+    "Lint",
     "Scope",
     "column_types",
+    "condition_source",
+    "explain",
     "kind_of",
     "kinds_of",
+    "lint",
     "parse",
     "sql",
+    "truth",
     "type_problems",
+    "written",
 ]

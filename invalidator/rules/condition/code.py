@@ -35,6 +35,7 @@ from invalidator.rules.condition.tree import (
     Truth,
     Value,
     columns_of,
+    terms_of,
 )
 from invalidator.rules.condition.values import DECODED_FOR_EQUALITY, DECODERS, canonical
 
@@ -82,13 +83,12 @@ def compile_condition(condition: Condition, kinds: Mapping[str, Kind], row: Row)
     return Compiled(exact.function(exact_body, arguments), may.function(may_body, arguments), arguments)
 
 
-def decide(condition: Condition, row: Row) -> tuple[bool, bool]:
-    """Whether the condition can be true, and whether it can be false, for any values of this form of message."""
-    nothing_known = _Compiler({}, _Unknown(row), asks=True)
-    may = nothing_known.anywhere(condition.node)
-    opposite = Condition("", Not(condition.node))
-    may_not = all(nothing_known.of(opposite.node, image, must=False) is not False for image in _images(condition, row))
-    return may is not False, may_not
+def certainty(condition: Condition, kinds: Mapping[str, Kind], row: Row) -> tuple[Function | bool, tuple[str, ...]]:
+    """Whether the condition must hold, whatever was not sent; and the names of the function's arguments."""
+    compiler = _Compiler(kinds, row, asks=True)
+    body = compiler.anywhere(condition.node, must=True)
+    arguments = tuple(sorted(compiler.arguments))
+    return compiler.function(body, arguments), arguments
 
 
 _Expression = ast.expr | bool
@@ -104,23 +104,6 @@ _OPERATORS: Final[dict[str, type[ast.cmpop]]] = {
 _EQUALITY: Final = frozenset({"=", "!="})
 _FEW: Final = 4
 """Up to so many values a search through a tuple is cheaper than a hash."""
-
-
-@dataclass(frozen=True)
-class _Unknown:
-    """A row of which nothing but the shape is known."""
-
-    row: Row
-
-    @property
-    def images(self) -> Sequence[Image]:
-        return self.row.images
-
-    def value(self, image: Image, _column: str) -> str | Missing:
-        return Missing.NOT_CARRIED if image in self.row.images else Missing.NO_IMAGE
-
-    def change(self, _column: str) -> bool | tuple[str, str] | str:
-        return True if len(self.row.images) < 2 else "n"
 
 
 @dataclass
@@ -139,9 +122,9 @@ class _Compiler:
     arguments: set[str] = field(default_factory=set)
     constants: dict[str, object] = field(default_factory=dict)
 
-    def anywhere(self, node: Node) -> _Expression:
-        """Whether it may hold for one of the images, if it asks for each of them."""
-        made = [self.of(node, image, must=False) for image in _images(Condition("", node), self.row)]
+    def anywhere(self, node: Node, *, must: bool = False) -> _Expression:
+        """Whether it may (or must) hold for one of the images, if it asks for each of them."""
+        made = [self.of(node, image, must=must) for image in _images(node, self.row)]
         # The old row may be known to have the new row's values.
         distinct = {part if isinstance(part, bool) else ast.dump(part): part for part in made}
         return _any(list(distinct.values()))
@@ -318,9 +301,9 @@ class _Compiler:
         return FunctionType(code, self.constants, "when")
 
 
-def _images(condition: Condition, row: Row) -> Sequence[Image]:
+def _images(node: Node, row: Row) -> Sequence[Image]:
     """The images to ask: each one there is if a bare column asks for them, else any."""
-    has_bare = any(scope == "row" for scope, _ in condition.references)
+    has_bare = any(column.scope == "row" for term in terms_of(node) for column in columns_of(term))
     return row.images if has_bare else row.images[:1]
 
 

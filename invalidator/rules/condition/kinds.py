@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from invalidator.model import Relation
+from invalidator.model import ENUM_OID, Relation
 
-ENUM_OID: Final = 3500
-"""``anyenum``: what the catalog question gives for every enum, because their own OIDs say nothing."""
-OPAQUE_OID: Final = 0
-"""What the catalog question gives for types and collations whose equality is not that of their text."""
 _FIRST_USER_OID: Final = 16384
 
 
@@ -87,8 +83,11 @@ def kind_of(type_oid: int) -> Kind:
 
 
 def column_types(relation: Relation) -> dict[str, ColumnType]:
-    """The types of a relation as the stream announced it, by column."""
-    return {column.name: ColumnType(kind_of(column.type_oid)) for column in relation.columns}
+    """The types of a relation as the stream announced it and the catalog completed it, by column."""
+    return {
+        column.name: ColumnType(kind_of(column.type_oid if column.base_oid is None else column.base_oid))
+        for column in relation.columns
+    }
 
 
 def kinds_of(columns: Mapping[str, ColumnType]) -> dict[str, Kind]:

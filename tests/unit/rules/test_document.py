@@ -285,7 +285,7 @@ rules:
   - name: user
     table: public.users
     on: [insert, update]
-    when: new.active
+    when: new.active =
     lookup: {old: {sql: "SELECT 1;"}}
     invalidate:
       keys:
@@ -313,7 +313,7 @@ def test_every_mistake_of_a_file_is_found_at_its_place(tmp_path: Path) -> None:
     error = refused(tmp_path, BAD)
     assert places(error.diagnostics) == [
         (6, 5, "unknown-field"),
-        (7, 5, "unsupported-field"),
+        (7, 22, "condition-syntax"),
         (8, 14, "bad-value"),
         (8, 34, "lookup-syntax"),
         (11, 11, "unquoted-template"),
@@ -339,7 +339,7 @@ def test_every_mistake_of_a_file_is_found_at_its_place(tmp_path: Path) -> None:
         (26, 48, "unknown-field"),
     ]
     text = str(error)
-    assert "`when:` is not supported by this version" in text
+    assert "something is missing at the end" in text
     assert "= help: did you mean 'events'? allowed here: bulk_over, changed, coarse, events," in text
     assert "= help: 'cdn' is a field of 'invalidate': indent it under line 9" in text
     assert "= help: did you mean 'update'?" in text

@@ -1,0 +1,97 @@
+"""What the types of columns come down to: domains to their base type, enums to their labels.
+
+A type whose equality is not that of its text (citext, ltree, composite types) and text under a nondeterministic
+collation come down to ``OPAQUE_OID``: no comparison of texts can stand for what the database would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, LiteralString
+
+import psycopg
+
+from invalidator.model import Relation
+from invalidator.postgres.failures import ours
+
+_BASES: LiteralString = """
+    WITH RECURSIVE found (relation, name, declared, type, collation) AS (
+        SELECT a.attrelid, a.attname, a.atttypid, a.atttypid, a.attcollation
+          FROM pg_attribute a
+         WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+         UNION ALL
+        SELECT f.relation, f.name, f.declared, t.typbasetype, f.collation
+          FROM found f JOIN pg_type t ON t.oid = f.type
+         WHERE t.typtype = 'd'
+    ), bases AS (
+        SELECT f.relation::bigint, f.name, f.declared::bigint,
+               CASE WHEN t.typtype = 'e' THEN 3500
+                    WHEN t.oid >= 16384 OR NOT coalesce(c.collisdeterministic, true) THEN 0
+                    ELSE t.oid::bigint END AS base,
+               t.oid AS type
+          FROM found f JOIN pg_type t ON t.oid = f.type LEFT JOIN pg_collation c ON c.oid = f.collation
+         WHERE t.typtype <> 'd'
+    )
+"""  # 3500 is ENUM_OID, 0 is OPAQUE_OID
+
+
+@dataclass(frozen=True, slots=True)
+class BaseType:
+    """What the type of one column comes down to."""
+
+    base_oid: int
+    enum_labels: tuple[str, ...]
+    """In the order of the declaration; empty for what is no enum."""
+
+
+async def base_types(
+    connection: psycopg.AsyncConnection[Any], oids: Sequence[int]
+) -> Mapping[tuple[int, str], BaseType]:
+    """The base type of each column of these relations, by the relation's OID and the column's name."""
+    rows = await _fetch(
+        connection,
+        _BASES  # noqa: S608  (constants)
+        + """
+        SELECT relation, name, base,
+               ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = type ORDER BY e.enumsortorder)
+          FROM bases
+        """,
+        oids,
+    )
+    return {(oid, name): BaseType(base, tuple(labels)) for oid, name, base, labels in rows}
+
+
+async def completed(connection: psycopg.AsyncConnection[Any], relation: Relation) -> Relation:
+    """The relation as the stream announced it, with what the stream does not say: partition root and base types.
+
+    A column that was altered since the announcement keeps its unknown base type: the next announcement is under way.
+    """
+    rows = await _fetch(
+        connection,
+        _BASES  # noqa: S608  (constants)
+        + """
+        SELECT n.nspname, root.relname, b.name, b.declared, b.base
+          FROM pg_class c
+          LEFT JOIN pg_class root ON c.relispartition AND root.oid = pg_partition_root(c.oid)
+          LEFT JOIN pg_namespace n ON n.oid = root.relnamespace
+          LEFT JOIN bases b ON true
+         WHERE c.oid = ANY (%(oids)s::oid[])
+        """,
+        [relation.oid],
+    )
+    if rows and rows[0][0] is not None:
+        relation = replace(relation, schema=rows[0][0], table=rows[0][1])
+    bases = {(name, declared): base for _, _, name, declared, base in rows}
+    columns = (replace(column, base_oid=bases.get((column.name, column.type_oid))) for column in relation.columns)
+    return replace(relation, columns=tuple(columns))
+
+
+async def _fetch(
+    connection: psycopg.AsyncConnection[Any], statement: LiteralString, oids: Sequence[int]
+) -> list[tuple[Any, ...]]:
+    try:
+        cursor = await connection.execute(statement, {"oids": list(oids)})
+        return await cursor.fetchall()
+    except psycopg.Error as error:
+        raise ours(error, doing="reading the catalog") from error
