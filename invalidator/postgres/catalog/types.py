@@ -16,12 +16,12 @@ from invalidator.model import Relation
 from invalidator.postgres.failures import ours
 
 _BASES: LiteralString = """
-    WITH RECURSIVE found (relation, name, declared, type, collation) AS (
+    WITH RECURSIVE found (relation, name, declared, type, collation_oid) AS (
         SELECT a.attrelid, a.attname, a.atttypid, a.atttypid, a.attcollation
           FROM pg_attribute a
          WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
          UNION ALL
-        SELECT f.relation, f.name, f.declared, t.typbasetype, f.collation
+        SELECT f.relation, f.name, f.declared, t.typbasetype, f.collation_oid
           FROM found f JOIN pg_type t ON t.oid = f.type
          WHERE t.typtype = 'd'
     ), bases AS (
@@ -30,7 +30,7 @@ _BASES: LiteralString = """
                     WHEN t.oid >= 16384 OR NOT coalesce(c.collisdeterministic, true) THEN 0
                     ELSE t.oid::bigint END AS base,
                t.oid AS type
-          FROM found f JOIN pg_type t ON t.oid = f.type LEFT JOIN pg_collation c ON c.oid = f.collation
+          FROM found f JOIN pg_type t ON t.oid = f.type LEFT JOIN pg_collation c ON c.oid = f.collation_oid
          WHERE t.typtype <> 'd'
     )
 """  # 3500 is ENUM_OID, 0 is OPAQUE_OID
