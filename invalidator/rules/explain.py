@@ -10,10 +10,11 @@ from typing import Any, Final
 from invalidator.errors import ConfigError
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import TagGrammar
+from invalidator.rules import condition
 from invalidator.rules.engine import Engine
 from invalidator.rules.lookup import Asked, LookupPlan
 from invalidator.rules.rendering import missing_columns
-from invalidator.rules.rows import JsonRow, message_operation, row_message, value_text
+from invalidator.rules.rows import JsonRow, message_operation, read_message, row_message, value_text
 from invalidator.rules.rule import Coarse, Exact, Lookup, Rule, RuleSet
 from invalidator.rules.template import Template
 from invalidator.telemetry.state import RuleState
@@ -33,6 +34,7 @@ class Outcome(StrEnum):
     OTHER_TABLE = "other_table"
     OTHER_EVENT = "other_event"
     UNCHANGED = "unchanged"  # no column of ``changed`` changed
+    CONDITION = "condition"  # ``when`` does not hold
 
 
 Answer = Callable[[Invalidation], None]
@@ -67,6 +69,8 @@ class RuleExplanation:
     """Columns that the rule names and whose values are not known here; templates that need them are left out."""
     questions: tuple[Question, ...] = ()
     """What its lookups are asked; names that come of unanswered ones are not in here."""
+    condition: str | None = None
+    """Whether the rule's ``when`` holds, and why; None if there is none, or if it cannot be asked of this row."""
 
     @property
     def why_not(self) -> str | None:
@@ -81,6 +85,8 @@ class RuleExplanation:
                 return f"it looks only at events [{', '.join(sorted(rule.events))}]"
             case Outcome.UNCHANGED:
                 return f"none of changed [{', '.join(sorted(rule.changed or ()))}] did change"
+            case Outcome.CONDITION:
+                return f"when: {rule.when.text if rule.when else ''} is {self.condition or 'false'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,20 @@ class Scene:
             state.null_skips,
             state.missing_columns.get(self.relation.name, ()),
             questions=questions,
+            condition=self._condition(rule),
         )
+
+    def _condition(self, rule: Rule) -> str | None:
+        """What the rule's condition says of the row, as far as the row was sent."""
+        if rule.when is None or self.operation is Operation.TRUNCATE or missing_columns(rule, self.relation):
+            return None
+        types = condition.column_types(self.relation)
+        try:
+            if condition.type_problems(rule.when, types):
+                return None
+            return condition.explain(rule.when, *_known_rows(self.relation, self.message), condition.kinds_of(types))
+        except (ValueError, ArithmeticError):  # a value that is none of its column's type: the rule widens
+            return None
 
     def _ask(self, invalidation: Invalidation) -> tuple[Question, ...]:
         """Let the lookups be answered; afterwards none is left in the invalidation."""
@@ -148,11 +167,25 @@ class Scene:
         )
 
     def _outcome(self, engine: Engine, state: RuleState) -> Outcome:
-        if any(state.matches.values()):
+        if any(state.matches.values()) or state.widened:
             return Outcome.FIRED
+        if state.condition_false:
+            return Outcome.CONDITION
         if state.unchanged:
             return Outcome.UNCHANGED
         return Outcome.OTHER_EVENT if engine.applies_to(self.relation) else Outcome.OTHER_TABLE
+
+
+def _known_rows(relation: Relation, message: bytes) -> tuple[condition.KnownRow | None, condition.KnownRow | None]:
+    """The old and the new row with what follows of one for the other, as ``reading.py`` completes them."""
+    operation, before, after = read_message(relation, message)
+    old, new = (None if row is None else {name: value_text(row[name]) for name in row} for row in (before, after))
+    if operation is Operation.UPDATE and new is not None:
+        if old is None:  # identity columns that did not change
+            keys = {column.name for column in relation.columns if column.is_identity}
+            old = {name: value for name, value in new.items() if name in keys and relation.replica_identity != "f"}
+        new = old | new
+    return old, new
 
 
 def _parameters(plan: LookupPlan, values: Asked) -> tuple[tuple[str, str | None], ...]:
@@ -295,6 +328,7 @@ def explanation_document(explanation: RuleExplanation) -> dict[str, Any]:
         ],
         "widened": [reason.value for reason in explanation.widened],
         "null_skips": explanation.null_skips,
+        "condition": explanation.condition,
         "missing_columns": list(explanation.missing_columns),
         "not_given": list(explanation.not_given),
         "lookups": [

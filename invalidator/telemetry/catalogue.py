@@ -203,6 +203,12 @@ GROUPS: Final = (
                 "Templates that were left out because a value was NULL.",
             ),
             Family(
+                "invalidator_rule_condition_false_total",
+                "counter",
+                ("rule",),
+                "Row changes for which a rule's `when` did not hold.",
+            ),
+            Family(
                 "invalidator_rule_errors_total",
                 "counter",
                 ("rule", "reason"),

@@ -194,6 +194,7 @@ def _rule(sheet: _Sheet, rule: RuleState) -> None:
     for operation in Operation:
         sheet.put("invalidator_rule_matches_total", rule.matches[operation], rule.name, operation)
     sheet.put("invalidator_rule_null_skips_total", rule.null_skips, rule.name)
+    sheet.put("invalidator_rule_condition_false_total", rule.condition_false, rule.name)
     for reason in _known(catalogue.RULE_ERROR_REASONS, rule.errors):
         sheet.put("invalidator_rule_errors_total", rule.errors[reason], rule.name, reason)
     for reason in _known(catalogue.WIDEN_REASONS, rule.widened):

@@ -27,6 +27,7 @@ CODES: Final[dict[str, Severity]] = {
     "message-refused": "warning",
     "lookup-failing": "warning",
     "missing-column": "warning",
+    "condition-misfit": "warning",
     "no-subscribers": "info",
     "not-streaming": "critical",
     "nothing-streamed": "info",
@@ -296,6 +297,13 @@ def _rules(state: State) -> Iterator[Problem]:
                 f"a lookup of rule {rule.name} fails ({rule.lookup_error}); its coarse form is applied instead",
                 "invalidator check --online   (runs EXPLAIN over each lookup, and looks at the privileges)",
                 rule.lookup_failing_since,
+            )
+        for relation, why in rule.condition_misfits.items():
+            yield _problem(
+                "condition-misfit",
+                rule.name,
+                f"the condition of rule {rule.name} does not fit {relation}: {why}; its coarse form is applied instead",
+                "compare the column with what it can hold   (invalidator check --online shows the place)",
             )
         for relation, columns in rule.missing_columns.items():
             names = ", ".join(columns)

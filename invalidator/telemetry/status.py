@@ -86,6 +86,7 @@ def _rule(rule: RuleState) -> Json:
     return {
         "matches": sum(rule.matches.values()),
         "unchanged": rule.unchanged,
+        "condition_false": rule.condition_false,
         "widened": {reason: count for reason, count in rule.widened.items() if count},
         "errors": {reason: count for reason, count in rule.errors.items() if count},
     }

@@ -14,7 +14,7 @@ value. What was not sent makes it true if it could be.
 from __future__ import annotations
 
 from invalidator.rules.condition.binding import condition_source
-from invalidator.rules.condition.explanation import explain, truth, written
+from invalidator.rules.condition.explanation import KnownRow, explain, truth, written
 from invalidator.rules.condition.kinds import ColumnType, Kind, column_types, kind_of, kinds_of
 from invalidator.rules.condition.lints import Lint, lint
 from invalidator.rules.condition.sql import sql
@@ -28,6 +28,7 @@ __all__ = [
     "Condition",
     "ConditionError",
     "Kind",
+    "KnownRow",
     "Lint",
     "Scope",
     "column_types",

@@ -106,6 +106,10 @@ def _lookup_fails(state: State) -> None:
     state.rules["user"].lookup_failing_since = NOW - 60
 
 
+def _type_changed(state: State) -> None:
+    state.rules["user"].condition_misfits["public.users"] = "column 'age' is integer, compared with the text 'x'"
+
+
 def _column_gone(state: State) -> None:
     state.rules["user"].missing_columns["public.users"] = ("slug",)
 
@@ -134,6 +138,7 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_nobody_listens, "no-subscribers", "info", "bus"),
     (_message_refused, "message-refused", "warning", "shop"),
     (_column_gone, "missing-column", "warning", "user"),
+    (_type_changed, "condition-misfit", "warning", "user"),
     (_lookup_fails, "lookup-failing", "warning", "user"),
     (_unpublished, "setup-incomplete", "warning", "shop"),
 ]
