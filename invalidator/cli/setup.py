@@ -259,14 +259,14 @@ def _text(outcome: _Outcome) -> str:
         version = f"{server.version // 10000}.{server.version % 10000}"
         lines += _comment(f"Postgres {version}, database {server.database}, as {server.user}")
     for step in outcome.applied:
-        lines += ["", *_comment(f"done: {step.why}"), *(f"-- {line}" for line in _sql(step))]
+        lines += ["", *_comment(f"done: {step.why}"), *_note(step), *(f"-- {line}" for line in _sql(step))]
     if outcome.plan.to_run and not outcome.is_applied:
         again = "setup --drop --apply" if outcome.is_removed else "setup --apply"
         lines += _comment(f"nothing has been changed; run this as a role that owns the tables, or: {again}")
     for step in outcome.plan.steps:
         lead = "recommended: " if step.is_advice else ""
         sql = [f"-- {line}" for line in _sql(step)] if step.is_advice else _sql(step)
-        lines += ["", *_comment(lead + step.why), *(_comment(f"  {step.note}") if step.note else []), *sql]
+        lines += ["", *_comment(lead + step.why), *_note(step), *sql]
     for finding in outcome.plan.findings:
         lines += ["", *_comment(f"{_severity(finding)}: {finding.text}")]
         lines += _fix(finding)
@@ -278,6 +278,10 @@ def _text(outcome: _Outcome) -> str:
 
 def _fix(finding: Finding) -> list[str]:
     return _comment(f"  fix: {finding.fix}") if finding.fix else []
+
+
+def _note(step: Step) -> list[str]:
+    return _comment(f"  {step.note}") if step.note else []
 
 
 def _sql(step: Step) -> list[str]:

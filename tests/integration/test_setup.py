@@ -27,14 +27,17 @@ ALL = frozenset({"id", "slug"})
 
 
 def need(
-    table: str, columns: frozenset[str] = ALL, old: frozenset[str] = frozenset({"id"}), **more: frozenset[str]
+    table: str,
+    columns: frozenset[str] = ALL,
+    old: frozenset[str] = frozenset({"id"}),
+    compared: frozenset[str] = frozenset(),
 ) -> Need:
     schema, _, name = table.partition(".")
-    return Need(f"rule-{name}", "rules.yaml:3", schema, name, columns, old, **more)
+    return Need(f"rule-{name}", "rules.yaml:3", schema, name, columns, old, compared)
 
 
-def request_for(database: Database, **more: bool) -> Request:
-    return Request(slot=f"s_{database.name}", publication="invalidator", role=None, **more)
+def request_for(database: Database, *, may_alter_tables: bool = True) -> Request:
+    return Request(f"s_{database.name}", "invalidator", role=None, may_alter_tables=may_alter_tables)
 
 
 async def planned(database: Database, *needs: Need, request: Request | None = None) -> tuple[Facts, Plan]:

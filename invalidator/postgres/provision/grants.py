@@ -29,9 +29,7 @@ def role_plan(facts: Facts, request: Request) -> Plan:
     else:
         kept.append(Mark("=", title))
     if is_rds and (facts.role is None or not (facts.role.can_replicate or facts.role.is_superuser)):
-        grant = sql.SQL("GRANT rds_replication TO {}").format(name)
-        mark = Mark("+", f"membership of {request.role} in rds_replication")
-        steps.append(Step(Purpose.GRANT, (grant,), "Amazon RDS grants replication by membership", marks=(mark,)))
+        steps.append(rds_membership(request.role))
     if facts.role is not None and not facts.role.can_connect:
         grant = sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(facts.server.database), name)
         mark = Mark("+", f"CONNECT on database {facts.server.database} for {request.role}")
@@ -73,6 +71,13 @@ def lookup_plan(facts: Facts, request: Request) -> Plan:
         else:
             steps.append(select(readable.schema, readable.name, request.role, f"lookups of {named}"))
     return Plan(tuple(steps), tuple(findings), tuple(kept))
+
+
+def rds_membership(role: str) -> Step:
+    """What stands for REPLICATION on Amazon RDS, where nobody can give that attribute."""
+    grant = sql.SQL("GRANT rds_replication TO {}").format(sql.Identifier(role))
+    mark = Mark("+", f"membership of {role} in rds_replication")
+    return Step(Purpose.GRANT, (grant,), "Amazon RDS grants replication by membership", marks=(mark,))
 
 
 def usage(schema: str, role: str) -> Step:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
-from invalidator.postgres.provision.grants import select, usage
+from invalidator.postgres.provision.grants import rds_membership, select, usage
 from invalidator.postgres.provision.guess import tables_named
 from invalidator.postgres.provision.plan import KEEP_SIZE, RELOAD
 from invalidator.postgres.provision.providers import WAYS, Provider
@@ -45,9 +45,13 @@ def offline_plan(needs: Sequence[Need], request: Request) -> Plan:
     """Generic steps that are safe on any database of version 14 or newer, though not the best on each."""
     role = request.role or "invalidator"
     names = sorted({(need.schema, need.table) for need in needs if need.is_exact})
-    create_role = sql.SQL("CREATE ROLE {} LOGIN REPLICATION").format(sql.Identifier(role))
+    is_rds = request.provider is Provider.RDS
+    attributes = sql.SQL("LOGIN" if is_rds else "LOGIN REPLICATION")
+    create_role = sql.SQL("CREATE ROLE {} {}").format(sql.Identifier(role), attributes)
     why = "the daemon's role, no superuser; give it a password with \\password in psql, or a certificate"
     steps = [Step(Purpose.ROLE, (create_role,), why)]
+    if is_rds:
+        steps.append(rds_membership(role))
     reads, notes = _reads(needs)
     steps += [usage(schema, role) for schema in sorted({schema for schema, _ in reads} - {"public"})]
     steps += [
@@ -76,10 +80,6 @@ def _provider(request: Request) -> Iterator[Finding]:
     if ways.limit_wal is not None:
         text = "max_slot_wal_keep_size: by default a stopped daemon can fill the primary's disk"
         yield Finding(text, ways.limit_wal, is_problem=False)
-    if request.provider is Provider.RDS:
-        role = sql.Identifier(request.role or "invalidator")
-        grant = sql.SQL("GRANT rds_replication TO {};").format(role).as_string(None)
-        yield Finding("Amazon RDS grants replication by membership, not by the attribute REPLICATION", grant)
     for text in ways.notes:
         yield Finding(text, is_problem=False)
 

@@ -249,3 +249,9 @@ def test_a_slot_gets_failover_where_it_is_wanted_and_known(version: int, wants: 
     (step,) = [step for step in made.steps if step.purpose is Purpose.SLOT]
     assert ("failover => true" in step.texts[0]) == has
     assert ("sync_replication_slots" in step.note) == has
+
+
+def test_offline_on_rds_replication_is_a_membership_too() -> None:
+    made = offline_plan([NEED], replace(REQUEST, provider=Provider.RDS))
+    assert texts(made, Purpose.ROLE) == ['CREATE ROLE "inv" LOGIN;']
+    assert texts(made, Purpose.GRANT) == ['GRANT rds_replication TO "inv";']
