@@ -70,6 +70,7 @@ class LookupStream:
         self._file = folder / "rules.yaml"
         self._numbers = itertools.count(1)
         self._connection: psycopg.AsyncConnection[tuple[object, ...]] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def connection(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
         """The connection of ``sql``."""
@@ -115,7 +116,8 @@ class LookupStream:
             clock=SystemClock(),
             lookups=self.lookups,
         )
-        task = asyncio.ensure_future(pipeline.run())
+        self._task = task = asyncio.ensure_future(pipeline.run())
+        task.add_done_callback(lambda _: self.delivered.grown.set())
         try:
             yield self
         finally:
@@ -146,6 +148,8 @@ class LookupStream:
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while not condition():
+                    if self._task is not None and self._task.done():
+                        self._task.result()
                     self.delivered.grown.clear()
                     await self.delivered.grown.wait()
         except TimeoutError:
