@@ -9,6 +9,7 @@
         server        server, slot and role
         lookups       SQL of the rules, by EXPLAIN
     targets       asks each target whether it would take our calls
+    online        all of it once, for check --online
     snapshot      facts ↔ schema file
     watch         the same checks in the running daemon, again and again
 

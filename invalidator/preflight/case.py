@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from invalidator.config.needs import needs as needs_of
 from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Table
@@ -25,7 +26,7 @@ class Subject:
     """Where it names its table."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """The rules of a rule set beside the facts of a database."""
 
@@ -40,17 +41,21 @@ class Case:
         """What all rules need."""
         return tuple(subject.need for subject in self.subjects)
 
-    def pairs(self) -> Iterator[tuple[Subject, Table]]:
+    @cached_property
+    def pairs(self) -> tuple[tuple[Subject, Table], ...]:
         """Each rule with each table that it is about and that can be published."""
-        for subject in self.subjects:
-            for table in self.facts.wanted(subject.need):
-                if why_not_publishable(table) is None:
-                    yield subject, table
+        return tuple(
+            (subject, table)
+            for subject in self.subjects
+            for table in self.facts.wanted(subject.need)
+            if why_not_publishable(table) is None
+        )
 
+    @cached_property
     def tables(self) -> dict[int, tuple[Table, list[Subject]]]:
         """By OID, each table that can be published, with the rules about it."""
         found: dict[int, tuple[Table, list[Subject]]] = {}
-        for subject, table in self.pairs():
+        for subject, table in self.pairs:
             found.setdefault(table.oid, (table, []))[1].append(subject)
         return found
 

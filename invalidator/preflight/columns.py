@@ -11,6 +11,7 @@ from invalidator.postgres.provision.words import GENERATED_COLUMNS, identifier
 from invalidator.preflight.case import Case, Subject, why_not_publishable
 from invalidator.preflight.finding import Finding, finding, listed
 from invalidator.preflight.places import Use
+from invalidator.rules import condition
 
 _SESSION_SETTINGS: Final = {
     "timestamp with time zone": "TimeZone and DateStyle",
@@ -78,11 +79,28 @@ def _not_publishable(case: Case, subject: Subject, table: Table) -> Iterator[Fin
 
 def unknown_columns(case: Case) -> Iterator[Finding]:
     """Columns that a table does not have."""
-    for subject, table in case.pairs():
+    for subject, table in case.pairs:
         known = [column.name for column in table.columns]
         for use in subject.uses:
             if use.column not in known:
                 yield _unknown_column(use, table, known)
+
+
+def unfit_conditions(case: Case) -> Iterator[Finding]:
+    """Conditions that compare a column with what it can never hold."""
+    for subject, table in case.pairs:
+        rule = subject.rule
+        types = {column.name: _condition_type(column) for column in table.columns}
+        for problem in condition.type_problems(rule.when, types) if rule.when is not None else ():
+            if problem.code != "unknown-column":  # said already, for every part of a rule
+                at = case.places.within(rule, ("when",), problem.offset, problem.width)
+                name = f"{table.full_name} {rule.name}"
+                yield finding(name, at, problem.code, problem.message, help=problem.help)
+
+
+def _condition_type(column: Column) -> condition.ColumnType:
+    oid = column.type_oid if column.base_oid is None else column.base_oid
+    return condition.ColumnType(condition.kind_of(oid), column.type_name, column.enum_labels)
 
 
 def _unknown_column(use: Use, table: Table, known: list[str]) -> Finding:
@@ -100,7 +118,7 @@ def unsendable_columns(case: Case) -> Iterator[Finding]:
     """Generated columns, which Postgres computes but does not send."""
     version = case.facts.database.server.version
     publication = case.facts.publication
-    for subject, table in case.pairs():
+    for subject, table in case.pairs:
         generated = {column.name: column for column in table.columns if column.generated}
         for use in subject.uses:
             column = generated.get(use.column)
@@ -162,7 +180,7 @@ def long_values(case: Case) -> Iterator[Finding]:
 
 
 def _in_templates(case: Case) -> Iterator[tuple[Use, Column, Table]]:
-    for subject, table in case.pairs():
+    for subject, table in case.pairs:
         columns = {column.name: column for column in table.columns}
         for use in subject.uses:
             column = columns.get(use.column)

@@ -28,6 +28,7 @@ OF_A_SCHEMA: Final[tuple[Check, ...]] = (
     publication.unpublished_operations,
     columns.unknown_tables,
     columns.unknown_columns,
+    columns.unfit_conditions,
     columns.unsendable_columns,
     publication.unpublished_tables,
     publication.hidden_columns,

@@ -23,7 +23,7 @@ _NEEDING_OLD = {Operation.UPDATE: "UPDATE", Operation.DELETE: "DELETE"}
 
 def missing_identities(case: Case) -> Iterator[Finding]:
     """Published tables on which the application's own UPDATE and DELETE fail."""
-    for table, subjects in case.tables().values():
+    for table, subjects in case.tables.values():
         bare = [part for part in case.facts.parts(table) if part.identity is None]
         blamed = [part for part in bare if _refusing(case, part)]
         if not blamed:
@@ -46,7 +46,7 @@ def _refusing(case: Case, part: Table) -> list[str]:
 
 def old_values(case: Case) -> Iterator[Finding]:
     """Columns whose old value a rule needs and an identity does not hold."""
-    for subject, table in case.pairs():
+    for subject, table in case.pairs:
         known = {column.name for column in table.columns}
         parts = [part for part in case.facts.parts(table) if part.identity is not None]
         for use in subject.uses:
@@ -83,7 +83,8 @@ def _severity(case: Case, use: Use) -> Severity:
 def _why(rule: Rule, use: Use) -> str:
     verbs = " and ".join(text for event, text in _NEEDING_OLD.items() if event in rule.events)
     if use.part not in _NAMING:
-        return f"without the old '{use.column}' the rule fires for every UPDATE that it might be about"
+        verbs = "UPDATE" if use.part == "changed" else verbs
+        return f"without the old '{use.column}' the rule fires for every {verbs} that it might be about"
     drops = listed([f"'{text}'" for text in _coarse(rule)]) or "everything at the CDN"
     return (
         f"Postgres does not send the old '{use.column}', so every {verbs} that fires the rule drops {drops} instead"

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from invalidator import yamlfile
 from invalidator.model import Operation
 from invalidator.preflight.finding import At
+from invalidator.rules.condition.tree import Changed, columns_of, terms_of
 from invalidator.rules.lookup_sql import Placeholder
 from invalidator.rules.rule import Rule
 from invalidator.rules.template import Reference, TemplateError, parse
@@ -99,6 +100,7 @@ class Places:
             ),
             *self._changed(rule),
             *self._bound(rule),
+            *self._asked(rule),
         ]
 
     def results(self, rule: Rule, lookup: str) -> list[tuple[At, str]]:
@@ -138,6 +140,13 @@ class Places:
                 written = text[part.offset : text.index("}", name.end()) + 1]
                 around = f"what lookup '{lookup.name}' finds"
                 yield Use(rule, part.reference.name, part.reference.scope, "lookup", at, written, around)
+
+    def _asked(self, rule: Rule) -> Iterator[Use]:
+        for term in terms_of(rule.when.node) if rule.when is not None else ():
+            part: Part = "changed" if isinstance(term, Changed) else "when"
+            for column in columns_of(term):
+                at = self.within(rule, ("when",), column.offset, column.width)
+                yield Use(rule, column.name, column.scope, part, at, column.name, "when")
 
     def _rule(self, rule: Rule) -> tuple[yamlfile.Document | None, yamlfile.Path]:
         document = self._documents.get(rule.place.file)

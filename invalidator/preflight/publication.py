@@ -39,7 +39,7 @@ def unpublished_tables(case: Case) -> Iterator[Finding]:
     publication = case.facts.publication
     if publication is None:
         return
-    for table, subjects in case.tables().values():
+    for table, subjects in case.tables.values():
         silent = [part for part in case.facts.parts(table) if not case.facts.is_published(part, publication)]
         if table.kind == PARTITIONED and not case.facts.parts(table):
             silent = [] if case.facts.is_published(table, publication) else [table]
@@ -93,7 +93,7 @@ def unpublished_operations(case: Case) -> Iterator[Finding]:
 def hidden_columns(case: Case) -> Iterator[Finding]:
     """Columns that a rule reads and a column list leaves out."""
     publication = case.facts.publication
-    for subject, table in case.pairs():
+    for subject, table in case.pairs:
         listed_columns = _column_list(case, table, publication)
         known = {column.name for column in table.columns if not column.generated}
         for use in subject.uses:
@@ -125,7 +125,7 @@ def filtered_rows(case: Case) -> Iterator[Finding]:
     publication = case.facts.publication
     if publication is None:
         return
-    for table, subjects in case.tables().values():
+    for table, subjects in case.tables.values():
         entries = [publication.table(each.oid) for each in (table, *case.facts.parts(table))]
         if any(entry is not None and entry.has_row_filter for entry in entries):
             name = sql.Identifier(table.schema, table.name).as_string(None)

@@ -20,6 +20,8 @@ FORMAT: Final = 1
 
 _FIRST_USER_OID: Final = 16384
 """Types of Postgres itself have smaller numbers, which are the same everywhere: src/include/access/transam.h."""
+_COLLATIONS: Final[dict[int, Literal["none", "default"]]] = {0: "none", 100: "default"}
+_OTHER_COLLATION: Final = 1  # the numbers of all others differ from one server to the next
 _REWRITE: Final = "invalidator snapshot-schema -o FILE"
 
 Name = tuple[str, str]
@@ -44,6 +46,9 @@ class _Column(_Part):
     is_not_null: bool
     generated: str
     is_toastable: bool
+    collation: Literal["none", "default", "other"]
+    base_oid: int | None
+    enum_labels: list[str]
 
 
 class _Index(_Part):
@@ -152,6 +157,9 @@ def _table(table: Table, names: dict[int, Name]) -> _Table:
                 is_not_null=column.is_not_null,
                 generated=column.generated,
                 is_toastable=column.is_toastable,
+                collation=_COLLATIONS.get(column.collation_oid, "other"),
+                base_oid=column.base_oid,
+                enum_labels=list(column.enum_labels),
             )
             for column in table.columns
         ],
@@ -225,14 +233,25 @@ def _read_table(table: _Table, oids: dict[Name, int]) -> Table:
         root_oid=None if table.root is None else oids.get(table.root, 0),
         replica_identity=table.replica_identity,
         has_children=table.has_children,
-        columns=tuple(
-            Column(each.name, each.type_oid or 0, each.type, each.is_not_null, each.generated, each.is_toastable)
-            for each in table.columns
-        ),
+        columns=tuple(map(_read_column, table.columns)),
         indexes=tuple(
             Index(each.name, tuple(each.columns), each.is_primary, each.is_replica_identity) for each in table.indexes
         ),
         parent_oid=None if table.partition_of is None else oids.get(table.partition_of, 0),
+    )
+
+
+def _read_column(column: _Column) -> Column:
+    return Column(
+        name=column.name,
+        type_oid=column.type_oid or 0,
+        type_name=column.type,
+        is_not_null=column.is_not_null,
+        generated=column.generated,
+        is_toastable=column.is_toastable,
+        collation_oid=next((oid for oid, name in _COLLATIONS.items() if name == column.collation), _OTHER_COLLATION),
+        base_oid=column.base_oid,
+        enum_labels=tuple(column.enum_labels),
     )
 
 

@@ -134,3 +134,24 @@ def test_a_long_value_in_a_key_is_worth_knowing_unless_the_identity_sends_it_alw
     assert [each.code for each in examined(written, facts(POSTS))] == ["toast-key"]
     assert examined(written, facts(replace(POSTS, replica_identity="f"))) == []
     assert examined(rule("post:{new.slug}", events="insert, update"), facts(POSTS)) == []
+
+
+def under(condition: str) -> str:
+    return rule() + f'    when: "{condition}"\n'
+
+
+@pytest.mark.parametrize(
+    ("condition", "at", "part"),
+    [("idd = 1", (7, 12), "unknown-column"), ("slug = 'a' and id = 'abc'", (7, 32), "condition-type")],
+)
+def test_a_condition_is_held_against_the_types_and_shown_inside(condition: str, at: tuple[int, int], part: str) -> None:
+    posts = replace(POSTS, columns=(column("id"), column("slug", "text", type_oid=25)))
+    found = only(examined(under(condition), facts(posts)), part).diagnostic
+    assert (found.line, found.column) == at
+
+
+def test_an_enum_and_a_domain_are_known_by_what_they_come_down_to() -> None:
+    mood = column("mood", "mood", type_oid=16400, base_oid=3500, enum_labels=("sad", "glad"))
+    posts = replace(POSTS, columns=(column("id"), mood))
+    assert codes(under("mood = 'glad'"), facts(posts)) == []
+    assert codes(under("mood = 'gald'"), facts(posts)) == ["condition-type"]

@@ -109,3 +109,22 @@ def test_two_rules_about_one_table_get_a_fix_that_serves_both() -> None:
     other = SLUG.replace("name: post", "name: body").replace("{slug|lower|urlencode}", "{body}")
     fixes = {each.diagnostic.fix for each in examined(SLUG + other, facts(posts)) if each.code == "old-value-needed"}
     assert fixes == {'ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;'}
+
+
+def test_a_condition_on_the_old_row_lets_more_through_without_it() -> None:
+    rules = SLUG.replace("{slug|lower|urlencode}", "{id}") + "    when: \"slug = 'a' and changed(body)\"\n"
+    found = [each.diagnostic for each in examined(rules, facts(POSTS)) if each.code == "old-value-needed"]
+    assert [(each.severity, each.line, each.column) for each in found] == [("warning", 7, 12), ("warning", 7, 35)]
+    assert "every UPDATE and DELETE" in (found[0].why or "")
+    assert "every UPDATE that" in (found[1].why or "")
+
+
+def test_a_value_bound_in_a_lookup_is_needed_of_the_old_row_too() -> None:
+    rules = (
+        "  - name: post\n    table: public.posts\n    lookup:\n"
+        "      other: {sql: 'SELECT name FROM others WHERE slug = {slug}'}\n"
+        "    invalidate: {keys: ['other:{other.name}']}\n"
+    )
+    found = only(examined(rules, facts(POSTS)), "old-value-needed").diagnostic
+    assert (found.line, found.column, found.width) == (6, 59, 4)
+    assert "'other:*' instead of what lookup 'other' finds" in (found.why or "")
