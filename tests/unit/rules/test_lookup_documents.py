@@ -102,7 +102,7 @@ def test_the_hash_tells_lookups_apart(tmp_path: Path) -> None:
             "lookup-name-clash",
             "is a column of the row",
         ),
-        (("[orders]", '["x:{order.id}"]'), (15, 23), "row-in-coarse", "{order.id} is a row value"),
+        (("[orders]", '["x:{order.id}"]'), (15, 24), "row-in-coarse", "{order.id} is a row value"),
         (("user:{order.user_id}", "{order.user_id}"), (14, 15), "unconfined-template", "nothing literal stands before"),
     ],
 )
