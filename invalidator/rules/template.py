@@ -13,13 +13,19 @@ bytes that are no valid UTF-8 and a key must equal the application's key.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
-from urllib.parse import quote_from_bytes
+
+from invalidator.rules.filters import DEFAULT, FILTERS, encode
+
+__all__ = [
+    "DEFAULT", "FILTERS", "META", "RESERVED_SCOPES", "ROW_SCOPES",
+    "Filter", "Literal", "Reference", "Template", "TemplateError",
+    "encode", "literal", "parse", "parse_reference",
+]  # fmt: skip
 
 ROW_SCOPES: Final = frozenset({"row", "new", "old"})
 """The scopes of row values; ``row`` is a bare column: rendered for every row image there is."""
@@ -29,54 +35,6 @@ RESERVED_SCOPES: Final = frozenset({"row", "new", "old", "meta"})
 
 META: Final = ("schema", "table", "op", "lsn", "xid", "commit_time")
 """What ``{meta.…}`` may name."""
-
-
-def _lower(value: bytes) -> bytes:
-    return encode(value.decode("utf-8", "surrogateescape").lower())
-
-
-def _upper(value: bytes) -> bytes:
-    return encode(value.decode("utf-8", "surrogateescape").upper())
-
-
-def _trim(value: bytes) -> bytes:
-    return encode(value.decode("utf-8", "surrogateescape").strip())
-
-
-def _urlencode(value: bytes) -> bytes:
-    return quote_from_bytes(value, safe="").encode("ascii")  # always safe: letters, digits and "_.-~" (RFC 3986 §2.3)
-
-
-def _md5(value: bytes) -> bytes:
-    return hashlib.md5(value, usedforsecurity=False).hexdigest().encode("ascii")
-
-
-def _sha1(value: bytes) -> bytes:
-    return hashlib.sha1(value, usedforsecurity=False).hexdigest().encode("ascii")
-
-
-def _sha256(value: bytes) -> bytes:
-    return hashlib.sha256(value).hexdigest().encode("ascii")
-
-
-def _hashtag(value: bytes) -> bytes:
-    return b"{" + value + b"}"  # Redis Cluster hashes only what stands between the first pair of braces
-
-
-FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "lower": _lower,
-    "upper": _upper,
-    "trim": _trim,
-    "urlencode": _urlencode,
-    "md5": _md5,
-    "sha1": _sha1,
-    "sha256": _sha256,
-    "hashtag": _hashtag,
-}
-"""Filters without an argument, by name. They never see NULL: it passes through all of them but ``default``."""
-
-DEFAULT: Final = "default"
-"""The filter that replaces NULL by its argument."""
 
 
 class TemplateError(Exception):
@@ -200,11 +158,6 @@ class Template:
     def suffixed(self, suffix: str) -> Template:
         """The same template with literal text behind."""
         return _from_parts((*self.parts, Literal(suffix))) if suffix else self
-
-
-def encode(text: str) -> bytes:
-    """Text of a rule or name of the database as bytes; undecodable bytes of a name come back as they were."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def literal(text: str) -> Template:
