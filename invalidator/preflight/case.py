@@ -59,6 +59,17 @@ class Case:
             found.setdefault(table.oid, (table, []))[1].append(subject)
         return found
 
+    def mending(self, table: Table) -> str | None:
+        """The SQL that publishes the table as the rules need it, worked out once; None when no SQL of ours can."""
+        if table.oid not in self._mendings:
+            own = self.tables[table.oid][1]
+            self._mendings[table.oid] = self.facts.mending([subject.need for subject in own], table)
+        return self._mendings[table.oid]
+
+    @cached_property
+    def _mendings(self) -> dict[int, str | None]:
+        return {}
+
     def at_setting(self, name: str) -> At:
         """Where the settings say this; the settings as a whole when a variable or a default does."""
         return self.settings_at.get(name) or At(f"source.{name}")

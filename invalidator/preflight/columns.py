@@ -131,7 +131,7 @@ def unsendable_columns(case: Case) -> Iterator[Finding]:
                 help_text = "use the columns that it is made of"
                 yield finding(name, use.at, "column-not-published", message, why=why, help=help_text)
             elif publication is not None and not _sends(case, table, use.column):
-                fix = case.facts.mending(case.needs, table)
+                fix = case.mending(table)
                 yield finding(name, use.at, "column-not-published", message, why=why, fix=fix)
 
 

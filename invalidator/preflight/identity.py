@@ -58,7 +58,7 @@ def old_values(case: Case) -> Iterator[Finding]:
 def _old_value(case: Case, subject: Subject, table: Table, use: Use, lacking: list[Table]) -> Finding:
     identity = _identity(lacking[0])
     message = f"{_shown(use)} is not in the replica identity of {_named(table, lacking)} (identity: {identity})"
-    fix = case.facts.mending(case.needs, table)
+    fix = case.mending(table)
     if fix is not None and "REPLICA IDENTITY" not in fix:
         fix = None
     return finding(

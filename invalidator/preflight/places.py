@@ -60,7 +60,13 @@ class Places:
     """
 
     def __init__(self, sources: Mapping[str, str]) -> None:
-        self._documents = {file: yamlfile.parse(text, file) for file, text in sources.items()}
+        self._paths: dict[tuple[str, str], tuple[yamlfile.Document, yamlfile.Path]] = {}
+        for file, text in sources.items():
+            document = yamlfile.parse(text, file)
+            rules = _get(document.data, ("rules",))
+            for index, entry in enumerate(rules if isinstance(rules, list) else ()):
+                if isinstance(entry, dict):
+                    self._paths[file, str(entry.get("name"))] = (document, ("rules", index))
 
     def at(self, rule: Rule, *steps: str | int, key: bool = False) -> At:
         """The value under these steps of a rule, or the key before it; the rule itself if there is none."""
@@ -149,12 +155,7 @@ class Places:
                 yield Use(rule, column.name, column.scope, part, at, column.name, "when")
 
     def _rule(self, rule: Rule) -> tuple[yamlfile.Document | None, yamlfile.Path]:
-        document = self._documents.get(rule.place.file)
-        rules = _get(document.data, ("rules",)) if document is not None else None
-        for index, entry in enumerate(rules if isinstance(rules, list) else ()):
-            if isinstance(entry, dict) and entry.get("name") == rule.name:
-                return document, ("rules", index)
-        return None, ()
+        return self._paths.get((rule.place.file, rule.name), (None, ()))
 
 
 @dataclass(frozen=True, slots=True)

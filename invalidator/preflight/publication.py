@@ -54,13 +54,13 @@ def unpublished_tables(case: Case) -> Iterator[Finding]:
             f"{names}{part_of} is not in publication '{publication.name}'",
             why=f"{rule_names(subjects)} would never see a change of it, and what they name would stay stale",
             help=_left_out(case, table),
-            fix=case.facts.mending(case.needs, table),
+            fix=case.mending(table),
         )
 
 
 def _left_out(case: Case, table: Table) -> str | None:
     """Why no SQL of ours would publish it."""
-    if case.facts.mending(case.needs, table) is not None:
+    if case.mending(table) is not None:
         return None
     made = provision.plan([need for need in case.needs if need.wants(table)], case.facts.database, case.facts.request)
     texts = [problem.text for problem in made.problems if table.full_name in problem.text]
@@ -104,7 +104,7 @@ def hidden_columns(case: Case) -> Iterator[Finding]:
                     "column-not-published",
                     f"the column list of {table.full_name} in the publication leaves '{use.column}' out",
                     why="the rule never sees its value and applies its coarse form instead",
-                    fix=case.facts.mending(case.needs, table),
+                    fix=case.mending(table),
                 )
 
 
