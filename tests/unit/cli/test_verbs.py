@@ -76,7 +76,7 @@ def run(folder: Path, *arguments: str, stdin: str = "", environment: dict[str, s
 
 def test_every_file_without_underscore_is_a_verb() -> None:
     context = click.Context(verbs)
-    files = {file.stem for file in Path("invalidator/cli").glob("[a-z]*.py")}
+    files = {file.stem.replace("_", "-") for file in Path("invalidator/cli").glob("[a-z]*.py")}
     assert set(verbs.list_commands(context)) == files
     assert {"run", "check", "explain", "setup", "status", "config", "demo"} <= files
     for name in files:
