@@ -68,6 +68,8 @@ class Explained:
         yield f"{head:<40} {str(self.change.operation).upper()}"
         if rule.changed is not None and self.change.operation == "update":
             yield _row("changed", _differences(rule.changed, self.change))
+        if explanation.condition is not None and rule.when is not None:
+            yield _row("when", rule.when.text, explanation.condition)
         for question in explanation.questions:
             asked = ", ".join(f"{name} = {json.dumps(value)}" for name, value in question.parameters)
             what = "" if question.is_answered else "not run: tell what it finds with --lookup, or use --online"
@@ -147,19 +149,17 @@ def explained(change: Change, loaded: Loaded, grammars: Sequence[Any], answer: A
     from dataclasses import replace
 
     from invalidator.model import Column
-    from invalidator.rules.explain import needed_columns, scene
+    from invalidator.rules.explain import needed_columns, rules_for, scene
+    from invalidator.rules.guessing import with_likely_types
 
-    relation = change.relation
+    relation, rules = change.relation, rules_for(loaded.ruleset, change.relation)
     lacking: frozenset[str] = frozenset()
-    if (
-        not change.is_whole and change.operation != "truncate"
-    ):  # nobody told what else the table has, so no column counts as missing
-        needed = frozenset().union(*(needed_columns(rule) for rule in loaded.ruleset.rules))
+    rows = [row for row in (change.old, change.new) if row is not None]
+    if rows and not change.is_whole:  # nobody told what else the table has, so no column counts as missing
+        needed: frozenset[str] = frozenset().union(*map(needed_columns, rules))
         lacking = needed - {column.name for column in relation.columns}
         more = tuple(Column(name, 25, is_identity=relation.replica_identity == "f") for name in sorted(lacking))
-        relation = replace(relation, columns=(*relation.columns, *more))
-    shown = scene(
-        relation, change.operation, change.old, change.new, cdn_grammars=grammars, not_given=lacking, answer=answer
-    )
-    made = [shown.explain(rule) for rule in loaded.ruleset.rules]
-    return Explained(change, shown, loaded, [each for each in made if each.outcome is not Outcome.OTHER_TABLE])
+        relation = with_likely_types(replace(relation, columns=(*relation.columns, *more)), rows, rules)
+    images = change.old, change.new
+    shown = scene(relation, change.operation, *images, cdn_grammars=grammars, not_given=lacking, answer=answer)
+    return Explained(change, shown, loaded, [shown.explain(rule) for rule in rules])

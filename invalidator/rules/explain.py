@@ -10,7 +10,7 @@ from typing import Any, Final
 from invalidator.errors import ConfigError
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import TagGrammar
-from invalidator.rules import condition
+from invalidator.rules import condition, globs
 from invalidator.rules.engine import Engine
 from invalidator.rules.lookup import Asked, LookupPlan
 from invalidator.rules.rendering import missing_columns
@@ -230,6 +230,16 @@ def _looked_up(plan: LookupPlan) -> list[str]:
     templates = (template for group in GROUPS for template in getattr(plan.rule.exact, group))
     references = (reference for template in templates for reference in template.references)
     return list(dict.fromkeys(reference.name for reference in references if reference.scope == plan.name))
+
+
+def rules_for(ruleset: RuleSet, relation: Relation) -> list[Rule]:
+    """The rules that name this table, for whatever events."""
+    return [
+        rule
+        for rule in ruleset.rules
+        if globs.name_matcher(rule.schema).fullmatch(relation.schema)
+        and globs.name_matcher(rule.table).fullmatch(relation.table)
+    ]
 
 
 def needed_columns(rule: Rule) -> frozenset[str]:

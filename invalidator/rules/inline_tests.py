@@ -7,13 +7,14 @@ lacks a column that a rule needs, would say nothing, so it is refused.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from invalidator.model import Operation, Relation, WidenReason
 from invalidator.rules import globs
 from invalidator.rules.explain import KINDS
+from invalidator.rules.guessing import with_likely_types
 from invalidator.rules.rendering import missing_columns
 from invalidator.rules.rows import JsonRow, relation_of
 from invalidator.rules.rule import Place, Rule
@@ -45,12 +46,17 @@ class InlineTest:
     row_span: Span
     lookup_spans: Mapping[str, Span]
 
-    def relation(self, known: Relation | None = None) -> Relation:
-        """The changed table: as the catalog knows it, or with the columns that the rows have."""
+    def relation(self, rules: Iterable[Rule], known: Relation | None = None) -> Relation:
+        """The changed table: as the catalog knows it, or with the columns that the rows have.
+
+        Args:
+            rules: those for the table; their conditions tell what a text in a row stands for.
+            known: what the catalog says.
+        """
         rows = [row for row in (self.old, self.new) if row is not None]
-        made = relation_of(self.schema, self.table, rows, self.identity)
         if known is None:
-            return made
+            made = relation_of(self.schema, self.table, rows, self.identity)
+            return with_likely_types(made, rows, rules)
         if self.identity is None:
             return known
         columns = tuple(replace(column, is_identity=column.name in self.identity) for column in known.columns)
@@ -154,7 +160,7 @@ def _unknown_lookups(test: InlineTest, rules: Sequence[Rule]) -> Iterator[Diagno
 
 def _missing_columns(test: InlineTest, rules: Sequence[Rule]) -> Iterator[Diagnostic]:
     """In the stream a missing column widens, which is not what the author of a shortened row means."""
-    relation = test.relation()
+    relation = test.relation(())
     for rule in rules:
         missing = sorted(missing_columns(rule, relation)) if test.operation in rule.events else []
         if missing:

@@ -35,7 +35,7 @@ WIDEN_WORDS: Final = {
     WidenReason.VALUE_UNAVAILABLE: "a value was not sent (an unchanged large value)",
     WidenReason.UNSAFE_VALUE: "a value cannot be written as the CDNs' tags are",
     WidenReason.MISSING_COLUMN: "the table has no such column",
-    WidenReason.RULE_ERROR: "the row could not be read",
+    WidenReason.RULE_ERROR: "the row could not be read, or does not fit the condition",
     WidenReason.LOOKUP_OVERFLOW: "a lookup found more rows than its limit",
     WidenReason.LOOKUP_TIMEOUT: "a lookup took too long",
     WidenReason.LOOKUP_ERROR: "a lookup failed",

@@ -19,6 +19,7 @@ from invalidator.model import Invalidation, Operation, Relation, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules.document import Loaded
 from invalidator.rules.explain import KINDS, Answer, Outcome, RuleExplanation, Scene, answered_by, name_text, scene
+from invalidator.rules.guessing import misfit
 from invalidator.rules.inline_tests import InlineTest
 from invalidator.rules.reasons import Reasons
 from invalidator.rules.rule import Place, Rule
@@ -207,22 +208,35 @@ def run_one(
     otherwise: Answer | None = None,
 ) -> Result:
     """Run one test over all rules for its table; ``otherwise`` answers the lookups that the test does not answer."""
+    rules = [rule for rule in loaded.ruleset.rules if test.is_for(rule)]
     try:
         shown = scene(
-            test.relation(relation),
+            test.relation(rules, relation),
             test.operation,
             test.old,
             test.new,
             cdn_grammars=cdn_grammars,
             answer=partial(_answer, answered_by(test.lookups), otherwise),
         )
-        explanations = [shown.explain(rule) for rule in loaded.ruleset.rules if test.is_for(rule)]
+        for rule in rules:
+            _check_fit(rule, shown)
+        explanations = [shown.explain(rule) for rule in rules]
     except ConfigError as error:
         return Result(test, error=str(error))
     if unanswered := [each for each in explanations if not all(question.is_answered for question in each.questions)]:
         return Result(test, needs=_unanswered(unanswered[0]))
     fired = frozenset(each.rule.name for each in explanations if each.outcome is Outcome.FIRED)
     return Result(test, tuple(_differences(Reasons(loaded, test, shown, explanations))), fired, scene=shown)
+
+
+def _check_fit(rule: Rule, shown: Scene) -> None:
+    """In the stream such a rule widens, which is not what the author of a row means."""
+    why = misfit(shown.relation, rule)
+    if why is not None and shown.operation is not Operation.TRUNCATE:
+        message = (
+            f"the row does not fit the condition of rule '{rule.name}' ({rule.place.file}:{rule.place.line}): {why}"
+        )
+        raise ConfigError(message, fix="write the values as Postgres prints them, texts and dates in quotes")
 
 
 def _answer(first: Answer, otherwise: Answer | None, invalidation: Invalidation) -> None:

@@ -192,6 +192,52 @@ def test_a_row_that_a_lookup_is_said_to_find_needs_the_columns_of_the_templates(
     assert result.diagnostic().help == "add user_id: …"
 
 
+CONDITION = """\
+version: 1
+rules:
+  - name: post
+    table: public.posts
+    when: status = 'published' and price > 5 and seen > '2026-01-01 00:00'
+    invalidate: {keys: ["post:{id}"]}
+tests:
+"""
+
+
+def with_condition(tmp_path: Path, row: str, expect: str) -> testing.Result:
+    path = tmp_path / "rules.yaml"
+    test = f"  - {{name: it, table: public.posts, {row}, expect: {{{expect}}}}}\n"
+    path.write_text(CONDITION + test, encoding="utf-8")
+    return testing.run(document.load_with_warnings([path])).results[0]
+
+
+@pytest.mark.parametrize("price", ["6", "6.5", '"10.00"'])
+@pytest.mark.parametrize("seen", ["2026-02-03", '"2026-02-03 04:05:06"', '"2026-02-03 04:05:06.7+00"'])
+def test_the_types_of_texts_follow_from_what_a_condition_asks(tmp_path: Path, price: str, seen: str) -> None:
+    row = f"{{id: 1, status: published, price: {price}, seen: {seen}}}"
+    assert with_condition(tmp_path, f"insert: {row}", 'keys: ["post:1"]').passed
+    leaving = f"update: {{old: {row}, new: {{status: draft}}}}"
+    assert with_condition(tmp_path, leaving, 'keys: ["post:1"]').passed
+    for other in (
+        row.replace("published", "draft"),
+        row.replace(f"price: {price}", "price: 4"),
+        row.replace("2026-0", "2025-0"),
+    ):
+        assert with_condition(tmp_path, f"insert: {other}", "").passed, other
+
+
+def test_a_condition_that_does_not_hold_is_told_with_its_parts(tmp_path: Path) -> None:
+    row = "insert: {id: 1, status: draft, price: 6, seen: 2026-02-03}"
+    [difference] = with_condition(tmp_path, row, 'keys: ["post:1"]').differences
+    [said] = difference.reasons["post:1"]
+    assert "status = 'published': false; price > 5: true" in said
+
+
+def test_a_row_that_does_not_fit_a_condition_is_an_error_and_no_widening(tmp_path: Path) -> None:
+    result = with_condition(tmp_path, "insert: {id: 1, status: x, price: many, seen: 2026-02-03}", "")
+    assert "the row does not fit the condition of rule 'post'" in str(result.error)
+    assert "'price'" in str(result.error)
+
+
 @pytest.mark.parametrize(
     ("tests", "code", "line", "column", "said"),
     [
