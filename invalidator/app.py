@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import gc
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invalidator import __version__, registry
+from invalidator.admin import Admin
 from invalidator.config.agreement import check_agreement, tag_grammars
 from invalidator.config.needs import needs
 from invalidator.delivery import Delivery
@@ -19,11 +21,14 @@ from invalidator.pipeline import Pipeline
 from invalidator.ports import Background
 from invalidator.postgres import provision
 from invalidator.postgres.lookups import Lookups
-from invalidator.rules import document
+from invalidator.preflight.watch import Preflight, watch_targets
+from invalidator.reloading import Reloader
+from invalidator.rules import document, testing
 from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import pgoutput
 from invalidator.telemetry import logs
+from invalidator.telemetry.admin import AdminServer
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.server import StatusServer
 from invalidator.telemetry.state import State, TargetState
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from invalidator.config import Settings
     from invalidator.ports import Source, Target
     from invalidator.postgres.side import SideConnection
+    from invalidator.rules.rule import RuleSet
 
 
 def run(settings: Settings) -> int:
@@ -65,6 +71,7 @@ async def _until_told(settings: Settings, state: State) -> None:
         daemon.events.daemon_stopping(signal=number.name)
         stop.set()
 
+    loop.add_signal_handler(signal.SIGHUP, daemon.ask_for_reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     await daemon.run(stop)
@@ -88,13 +95,10 @@ class Daemon:
         self.events = Events(state, clock.time)
         loaded = document.load_with_warnings(settings.rules)
         check_agreement(settings, loaded.ruleset, loaded.sources)
-        self._ruleset = loaded.ruleset
-        self._engine = Engine(
-            loaded.ruleset,
-            states=state.rules,
-            tables=state.tables,
-            cdn_grammars=tuple(tag_grammars(settings).values()),
-        )
+        self._grammars = tuple(tag_grammars(settings).values())
+        testing.require(loaded, cdn_grammars=self._grammars)
+        self._loaded = loaded
+        self._preflight: Preflight | None = None
         self._source = self._build_source()
         self._targets = self._build_targets()
         self._delivery = Delivery(
@@ -106,9 +110,20 @@ class Daemon:
         )
         self._lookups = self._build_lookups()
         self._pipeline = Pipeline(
-            self._source, self._engine, self._delivery, events=self.events, clock=clock, lookups=self._lookups
+            self._source, self._engine(loaded), self._delivery, events=self.events, clock=clock, lookups=self._lookups
         )
+        self._reloader = Reloader(
+            settings.rules,
+            loaded,
+            settings=settings.reload,
+            admit=self._admit,
+            swap=self._swap,
+            events=self.events,
+            clock=clock,
+        )
+        self._reload_asked = asyncio.Event()
         self._server = StatusServer(settings.http.listen, state, clock=clock.time)
+        self._admin = self._build_admin()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until told to stop; then finish what was begun, confirm it, and leave.
@@ -117,6 +132,7 @@ class Daemon:
             InvalidatorError: the first failure that nothing here can mend.
         """
         await self._server.start()
+        await self._admin.start()
         self._announce()
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the collector need not look at it again
@@ -125,6 +141,9 @@ class Daemon:
                 work = [*self._delivery.tasks(), *(t.run for t in self._targets if isinstance(t, Background))]
                 background = [group.create_task(each()) for each in work]
                 background.append(group.create_task(watch(self.events, self._clock.time)))
+                background.append(group.create_task(self._watch_targets()))
+                background.append(group.create_task(self._reloader.watch()))
+                background.append(group.create_task(self._reload_when_asked()))
                 pipeline = group.create_task(self._pipeline.run())
                 await stop.wait()
                 is_clean = await self._finish(pipeline)
@@ -146,6 +165,7 @@ class Daemon:
                 await self._lookups.close()
             await self._delivery.close()
             await self._server.stop()
+            await self._admin.stop()
 
     async def _finish(self, pipeline: asyncio.Task[None]) -> bool:
         """Stop reading, then apply and confirm what was accepted, within the grace."""
@@ -171,14 +191,65 @@ class Daemon:
                 "http": self._server.address,
             },
         )
-        self.events.rules_loaded(rules_hash=self._ruleset.hash, count=len(self._ruleset.rules))
+        ruleset = self._loaded.ruleset
+        self.events.rules_loaded(rules_hash=ruleset.hash, count=len(ruleset.rules))
+
+    async def _watch_targets(self) -> None:
+        await watch_targets(self._settings.preflight, self._targets, self._ruleset, self.events, self._clock)
+
+    # ---------------------------------------------------------------- rules
+
+    def ask_for_reload(self) -> None:
+        """Read the rules again soon; returns at once."""
+        self._reload_asked.set()
+
+    def _ruleset(self) -> RuleSet:
+        return self._loaded.ruleset
+
+    def _engine(self, loaded: document.Loaded) -> Engine:
+        state = self.state
+        return Engine(loaded.ruleset, states=state.rules, tables=state.tables, cdn_grammars=self._grammars)
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            await self._reloader.reload(trigger="signal")
+
+    async def _admit(self, in_force: document.Loaded, wanted: document.Loaded) -> None:
+        check_agreement(self._settings, wanted.ruleset, wanted.sources)
+        testing.require(wanted, cdn_grammars=self._grammars)
+        if self._preflight is not None:
+            await self._preflight.admit(in_force, wanted)
+
+    def _swap(self, wanted: document.Loaded) -> None:
+        gone = {rule.name for rule in self._loaded.ruleset.rules} - {rule.name for rule in wanted.ruleset.rules}
+        for state in self.state.rules.values():
+            state.forget_relations()
+        self._loaded = wanted
+        self._pipeline.swap(self._engine(wanted))
+        for name in gone:
+            del self.state.rules[name]
+        if self._preflight is not None:
+            self._preflight.use(wanted)
+
+    # ---------------------------------------------------------------- parts
 
     def _build_source(self) -> Source:
         options = self._settings.source
         module = registry.load("sources", options.type)
         if isinstance(options, pgoutput.Settings):
+            lookups_dsn = self._settings.lookups.dsn.get_secret_value()
+            preflight = Preflight(self._settings.preflight, options, lookups_dsn, self._loaded, self.events)
+            self._preflight = preflight
+            admin = self._settings.admin
             return pgoutput.build(
-                options, self.events, prepare=self._preparation(options), on_message=self._on_message(options)
+                options,
+                self.events,
+                prepare=self._preparation(options, preflight),
+                inspection=preflight,
+                on_message=self._on_message(options),
+                recent_rows=admin.recent_rows if admin.socket else 0,
             )
         source: Source = module.build(options, self.events)
         return source
@@ -188,32 +259,28 @@ class Daemon:
             return None
         return ExplicitInvalidation(
             options.messages.allow.model_dump(),
-            grammars=tuple(tag_grammars(self._settings).values()),
+            grammars=self._grammars,
             state=self.state.source.messages,
         )
 
-    def _preparation(self, options: pgoutput.Settings) -> pgoutput.Preparation:
+    def _preparation(self, options: pgoutput.Settings, preflight: Preflight) -> pgoutput.Preparation:
         """Holds the database against the rules at each connect; makes publication and slot at the first, if asked to.
 
         Never a change to a table. A table that is not published would be silent for ever: that must be said.
         """
-        wanted = needs(self._ruleset.rules)
         request = provision.Request(options.slot, options.publication, role=None, may_alter_tables=False)
         only = frozenset({provision.Purpose.PUBLICATION, provision.Purpose.SLOT})
 
         async def prepare(side: SideConnection, *, is_first: bool) -> None:
+            wanted = needs(self._loaded.ruleset.rules)
+
             async def plan(connection: AsyncConnection[Any]) -> provision.Plan:
                 return provision.plan(wanted, await provision.facts(connection, wanted, request), request)
 
-            left = await side.ask(plan)
             if options.create and is_first:
-                await provision.apply(side.connection, left, only=only, report=self._report_step)
                 left = await side.ask(plan)
-            unpublished = [step for step in left.to_run if step.purpose is provision.Purpose.PUBLICATION]
-            self.events.setup_checked(
-                [finding.text for finding in left.problems]
-                + [f"not done yet: {' '.join(step.texts)} ({step.why})" for step in unpublished]
-            )
+                await provision.apply(side.connection, left, only=only, report=self._report_step)
+            await preflight.look(side)
 
         return prepare
 
@@ -228,6 +295,12 @@ class Daemon:
         if isinstance(source, pgoutput.Settings):
             return Lookups(settings, dsn=source.dsn.get_secret_value(), events=self.events)
         return Lookups(settings, dsn="", events=self.events) if settings.dsn.get_secret_value() else None
+
+    def _build_admin(self) -> AdminServer:
+        source, path = self._source, self._settings.admin.socket
+        recent = source.recent if isinstance(source, pgoutput.PgoutputSource) else list
+        admin = Admin(self._reloader, recent, self._ruleset, self._grammars, self.state, self._clock.time)
+        return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets)
 
     def _build_targets(self) -> list[Target]:
         targets: list[Target] = []

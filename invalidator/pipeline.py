@@ -47,6 +47,11 @@ class Pipeline:
         self._failures = 0
         self._has_greeted = False
 
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force between two transactions, on this connection and on all later ones."""
+        self._rules = rules
+        self._source.swap(rules)
+
     async def run(self) -> None:
         """Stream; after a lost connection stream again, while another process streams stand by.
 

@@ -85,6 +85,13 @@ class Source(Protocol):
         """
         yield Batch(Invalidation())  # pragma: no cover  (makes this an async generator for the type checker)
 
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force for the connection that there is: between two transactions, never inside one.
+
+        The next call of ``batches`` brings its own.
+        """
+        ...
+
     def confirm(self, position: Lsn) -> None:
         """Tell the source that everything up to the position is applied. Positions never go back."""
         ...

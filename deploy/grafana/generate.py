@@ -238,7 +238,30 @@ ROWS = (
                 "Left out because of NULL",
                 {total('invalidator_rule_null_skips_total{rule=~"$rule"}', "rule") + " > 0": "{{rule}}"},
                 "rowsps",
-                width=12,
+            ),
+            Panel(
+                "Let pass by a condition",
+                {total('invalidator_rule_condition_false_total{rule=~"$rule"}', "rule") + " > 0": "{{rule}}"},
+                "rowsps",
+                help="Rows for which the rule's `when` did not hold.",
+            ),
+            Panel(
+                "Lookups by result",
+                {total('invalidator_lookups_total{rule=~"$rule"}', "rule, result") + " > 0": "{{rule}}: {{result}}"},
+                "ops",
+                help="Distinct questions. All but ok apply the coarse form.",
+            ),
+            Panel(
+                "Duration of a lookup, p99",
+                {quantile(0.99, 'invalidator_lookup_duration_seconds_bucket{rule=~"$rule"}', "le, rule"): "{{rule}}"},
+                "s",
+                help="With the wait until the change is visible.",
+            ),
+            Panel(
+                "Explicit invalidations",
+                {total("invalidator_messages_total", "result") + " > 0": "{{result}}"},
+                "ops",
+                help="Logical messages of applications; all but applied were refused, whole or in part.",
             ),
             Panel(
                 "Entries that were there, per name delivered",
@@ -250,7 +273,6 @@ ROWS = (
                 },
                 "percentunit",
                 "bargauge",
-                12,
                 help="Always 0: the templates of the rules do not match the keys of the application.",
             ),
         ),
@@ -345,14 +367,29 @@ ROWS = (
                 {'max by (slot) (invalidator_clock_offset_seconds{slot=~"$slot"})': "{{slot}}"},
                 "s",
             ),
+            Panel("Rule sets in force", {"count by (hash) (invalidator_config_info)": "{{hash}}"}, stacked=True),
             Panel(
-                "Rule sets in force", {"count by (hash) (invalidator_config_info)": "{{hash}}"}, width=12, stacked=True
+                "Reloads",
+                {
+                    f"sum by (result) (increase(invalidator_config_reloads_total{RATE})) > 0": "{{result}}",
+                },
+            ),
+            Panel(
+                "Rule files that are not in force",
+                {"count by (instance) (invalidator_config_last_reload_successful == 0)": "{{instance}}"},
+                help="The newest files were refused; GET /status tells why.",
+            ),
+            Panel(
+                "What rules lack",
+                {"max by (finding, severity) (invalidator_findings) > 0": "{{finding}} ({{severity}})"},
+                stacked=True,
+                help="As `invalidator check --online` finds it; `invalidator check --explain CODE` explains it.",
             ),
             Panel(
                 "Configured targets",
                 {'max by (target, type, layer, required) (invalidator_target_info{target=~"$target"})': ""},
                 kind="table",
-                width=12,
+                width=16,
             ),
         ),
     ),

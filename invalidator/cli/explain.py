@@ -14,6 +14,8 @@ from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from invalidator.cli._change import Change
     from invalidator.cli._explanation import Explained
     from invalidator.ports import TagGrammar
@@ -32,6 +34,7 @@ class _Question:
     identity: str | None
     names: dict[str, str]
     """Group → name, of what is asked for by name."""
+    live: str | None = None
 
     def check(self) -> None:
         """Refuse options that do not go together.
@@ -39,13 +42,16 @@ class _Question:
         Raises:
             click.UsageError: says which.
         """
+        if self.live is not None and (self.names or self.table or self.where):
+            msg = "--live is about what the daemon has seen, without TABLE, ROW and names"
+            raise click.UsageError(msg)
         if len(self.names) > 1:
             msg = "--key, --tag, --l1 and --cdn exclude each other"
             raise click.UsageError(msg)
         if self.names and (self.table is not None or self.where is not None):
             msg = "a name is asked for without TABLE and ROW"
             raise click.UsageError(msg)
-        if not self.names and self.table is None:
+        if not self.names and self.table is None and self.live is None:
             msg = "TABLE is missing: schema.table, or ask for a name with --key, --tag, --l1 or --cdn"
             raise click.UsageError(msg)
         if self.where is not None and self.identity is not None:
@@ -75,6 +81,11 @@ class _Question:
 @click.option("--l1", metavar="ENTRY", help="The same for an entry of the in-process caches.")
 @click.option("--cdn", metavar="TAG", help="The same for a CDN tag.")
 @click.option(
+    "--live",
+    metavar="LSN|last|last=N",
+    help="What a running daemon made of the transactions that came, asked over its admin socket.",
+)
+@click.option(
     "--rules",
     "rule_files",
     metavar="FILE",
@@ -98,6 +109,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     tag: str | None,
     l1: str | None,
     cdn: str | None,
+    live: str | None,
     rule_files: tuple[Path, ...],
     as_json: bool,
 ) -> int:
@@ -107,16 +119,19 @@ def command(  # noqa: PLR0913  (one parameter per option)
     a delete, and - to read it from standard input. With --where, the rows come from the database, at most 20; ROW
     then holds the columns that an update would change, and without it a delete is pretended. Nothing is dropped.
 
-    With --key, --tag, --l1 or --cdn the question is turned round: which rules can drop this name, with what row
-    values. Exit code 1 means that no rule is for the table, or can drop the name.
+    With --live a running daemon tells what its rules made of the last transactions. With --key, --tag, --l1 or --cdn
+    the question is turned round: which rules can drop this name, with what row values. Exit code 1 means that no rule
+    is for the table, or can drop the name.
     """
     names = {
         group: name for group, name in (("keys", key), ("tags", tag), ("l1", l1), ("cdn", cdn)) if name is not None
     }
     from invalidator.cli._explanation import explained
 
-    question = _Question(table, row, where, event, identity, names)
+    question = _Question(table, row, where, event, identity, names, live)
     question.check()
+    if live is not None:
+        return _by_transaction(live, settings_file, overrides, as_json=as_json)
     if names:
         [(group, name)] = names.items()
         return _by_name(_rules(settings_file, overrides, rule_files)[0], group, name, as_json=as_json)
@@ -124,6 +139,17 @@ def command(  # noqa: PLR0913  (one parameter per option)
     loaded, grammars = _rules(settings_file, overrides, rule_files)
     answer = _answer(lookup, settings_file, overrides, online=online)
     return _by_row([explained(change, loaded, grammars, answer) for change in changes], as_json=as_json)
+
+
+def _by_transaction(live: str, settings_file: Path | None, overrides: tuple[str, ...], *, as_json: bool) -> int:
+    from invalidator.cli import _admin, _live
+
+    document = _live.fetch(_admin.socket_path(None, settings_file, overrides), live)
+    if as_json:
+        _print_json(document)
+    else:
+        _print(list(_live.lines(document)))
+    return Exit.FINE if document["transactions"] else Exit.PROBLEMS
 
 
 def _answer(
@@ -215,5 +241,5 @@ def _print(lines: list[str]) -> None:
     click.echo("\n".join(printable(line) for line in lines))
 
 
-def _print_json(document: dict[str, Any]) -> None:
+def _print_json(document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -8,13 +8,14 @@ loading      merges all of it and says what is wrong with file:line:column
 from __future__ import annotations
 
 from invalidator.config.loading import DEFAULT_PATH, Loaded, load, load_with_origins
-from invalidator.config.settings import HttpSettings, LogSettings, Settings, ShutdownSettings
+from invalidator.config.settings import HttpSettings, LogSettings, PreflightSettings, Settings, ShutdownSettings
 
 __all__ = [
     "DEFAULT_PATH",
     "HttpSettings",
     "Loaded",
     "LogSettings",
+    "PreflightSettings",
     "Settings",
     "ShutdownSettings",
     "load",

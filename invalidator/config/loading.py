@@ -13,12 +13,20 @@ from pydantic import BaseModel, Field, create_model
 
 from invalidator import registry, yamlfile
 from invalidator.config import variables
-from invalidator.config.settings import HttpSettings, LogSettings, Settings, ShutdownSettings
+from invalidator.config.settings import (
+    AdminSettings,
+    HttpSettings,
+    LogSettings,
+    PreflightSettings,
+    Settings,
+    ShutdownSettings,
+)
 from invalidator.config.variables import Names, Override, Shape
 from invalidator.delivery import Settings as DeliverySettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
 from invalidator.postgres.lookups import Settings as LookupSettings
+from invalidator.reloading import Settings as ReloadSettings
 
 DEFAULT_PATH: Final = Path("config/invalidator.yaml")
 DEFAULT_SOURCE: Final = "pgoutput"
@@ -40,6 +48,12 @@ class File(Options):
     """Events on standard output."""
     lookups: LookupSettings = LookupSettings()
     """Where and how the SELECTs of rules run."""
+    admin: AdminSettings = AdminSettings()
+    """What only the operator on this machine may ask for."""
+    reload: ReloadSettings = ReloadSettings()
+    """New rules without a restart."""
+    preflight: PreflightSettings = PreflightSettings()
+    """Looking at database and targets while the daemon runs."""
     shutdown: ShutdownSettings = ShutdownSettings()
     """What happens on SIGTERM."""
     source: dict[str, Any] = Field(default_factory=dict)
@@ -256,6 +270,9 @@ class _Loading:
             http=sections.http,
             log=sections.log,
             lookups=sections.lookups,
+            preflight=sections.preflight,
+            admin=sections.admin,
+            reload=sections.reload,
             shutdown=sections.shutdown,
         )
 

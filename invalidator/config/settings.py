@@ -13,6 +13,7 @@ from invalidator.delivery import Settings as DeliverySettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
 from invalidator.postgres.lookups import Settings as LookupSettings
+from invalidator.reloading import Settings as ReloadSettings
 from invalidator.telemetry.listen import DEFAULT as DEFAULT_LISTEN
 from invalidator.telemetry.listen import parse as parse_listen
 
@@ -43,6 +44,25 @@ class LogSettings(Options):
     """One JSON object a line, or columns for people; auto: console on a terminal, else json."""
 
 
+class AdminSettings(Options):
+    """``admin:``, what only the operator on this machine may ask for."""
+
+    socket: str = ""
+    """Path of a unix socket with mode 0600, for `invalidator reload` and `explain --live`. Empty: none."""
+    recent_rows: int = Field(default=256, ge=0, le=100_000)
+    """How many of the newest row changes are kept for `explain --live`, if there is a socket."""
+
+
+class PreflightSettings(Options):
+    """``preflight:``, what the running daemon looks at again and again."""
+
+    interval_seconds: float = Field(default=30, ge=0.1)
+    """How often the database is held against the rules while the daemon streams: columns, replica identities,
+    partitions, publication, slot, SQL of lookups. It reads the catalog only."""
+    targets_interval_seconds: float = Field(default=600, ge=1)
+    """How often each target is asked whether it would take our calls; CDNs by purging the tag `invalidator-probe`."""
+
+
 class ShutdownSettings(Options):
     """``shutdown:``, what happens on SIGTERM."""
 
@@ -67,4 +87,7 @@ class Settings:
     http: HttpSettings
     log: LogSettings
     lookups: LookupSettings
+    preflight: PreflightSettings
+    admin: AdminSettings
+    reload: ReloadSettings
     shutdown: ShutdownSettings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from invalidator.errors import ProtocolError
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
 from invalidator.postgres import decoder
+from invalidator.postgres.recent import HEAD_BYTES, MAX_MESSAGE_BYTES, Recent, RecentTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,8 @@ MESSAGE_PREFIX = "invalidator"
 CHUNK = 256
 """Messages between two looks at the bounds of the batch: what a batch may exceed them by."""
 
+_KEPT = (decoder.BEGIN, decoder.COMMIT, decoder.TRUNCATE)
+
 
 class _Bound(dict[bytes, "RowFunction | None"]):
     """Row functions by the four raw bytes of the relation's OID; None: no rule wants its rows."""
@@ -50,6 +53,7 @@ class Reader:
         max_bytes: bytes of the stream at which the batch is full.
         state: counts bytes, rows and transactions.
         on_message: takes the messages with which applications invalidate by themselves; None: they are passed over.
+        recent_rows: how many messages are kept for who wants to look at them.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Reader:
         max_bytes: int,
         state: SourceState,
         on_message: MessageFunction | None = None,
+        recent_rows: int = 0,
     ) -> None:
         self._rules = rules
         self._heartbeat_name = heartbeat_name
@@ -68,6 +73,8 @@ class Reader:
         self._max_bytes = max_bytes
         self._state = state
         self._on_message = on_message
+        self._recent = Recent(recent_rows) if recent_rows else None
+        self._keep = None if self._recent is None else self._recent.keep
         self._bound = _Bound()
         self._relations: dict[bytes, Relation] = {}
         self.unbound: Relation | None = None
@@ -83,6 +90,7 @@ class Reader:
         self._heartbeat: float | None = None
         self._transaction = Transaction(0, 0, 0)
         self._in_transaction = False
+        self._next_rules: Rules | None = None
 
     def __repr__(self) -> str:
         return f"<Reader end={Lsn(self.end)} in_transaction={self._in_transaction} items={len(self._invalidation)}>"
@@ -112,6 +120,22 @@ class Reader:
         self._relations[oid] = relation
         self._bound[oid] = self._rules.bind(relation)
         self.unbound = None
+
+    def recent(self) -> list[RecentTransaction]:
+        """The newest transactions with rows that a rule wants, the oldest of them first."""
+        return [] if self._recent is None else self._recent.transactions(self._relations)
+
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force: now, or at the end of the open transaction, which belongs to one set only."""
+        self._next_rules = rules
+        if not self._in_transaction:
+            self._take_over(rules)
+
+    def _take_over(self, rules: Rules) -> None:
+        self._rules = rules
+        self._next_rules = None
+        for oid, relation in self._relations.items():
+            self._bound[oid] = rules.bind(relation)
 
     def take(self) -> Batch:
         """Hand the open batch over and begin the next one; an open transaction goes on in that."""
@@ -146,6 +170,7 @@ class Reader:
         bound = self._bound
         invalidation = self._invalidation
         transaction = self._transaction
+        keep = self._keep
         size = rows = unwanted = received = 0
         for _ in range(CHUNK):
             size, message = read(1)
@@ -160,6 +185,8 @@ class Reader:
                     rows += 1
                     if row is not None:
                         row(data, invalidation, transaction)
+                        if keep is not None:
+                            keep(data if size < MAX_MESSAGE_BYTES else data[:HEAD_BYTES])
                     else:
                         unwanted += 1
                     continue
@@ -177,10 +204,16 @@ class Reader:
         """Everything that is not a row."""
         if data[0] == decoder.KEEPALIVE:
             self._keepalive(decoder.keepalive(data))
-            return
-        if data[0] != decoder.XLOG_DATA or len(data) <= decoder.PAYLOAD:
+        elif data[0] == decoder.XLOG_DATA and len(data) > decoder.PAYLOAD:
+            if self._keep is not None and data[decoder.PAYLOAD] in _KEPT:
+                self._keep(data)
+            self._logical(data)
+        else:
             msg = f"the stream holds a message of type {data[:1]!r}, which replication does not have"
             raise ProtocolError(msg)
+
+    def _logical(self, data: bytes) -> None:
+        """A message of the plugin that is not a row."""
         match data[decoder.PAYLOAD]:
             case decoder.BEGIN:
                 self._begin(decoder.begin(data))
@@ -188,6 +221,8 @@ class Reader:
                 self.end = decoder.commit_end(data)
                 self._in_transaction = False
                 self._state.transactions += 1
+                if self._next_rules is not None:
+                    self._take_over(self._next_rules)
             case decoder.RELATION:
                 # Its name may be that of a partition, which only the catalog can tell: stop until it is bound.
                 self.unbound = decoder.relation(data)

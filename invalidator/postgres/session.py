@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from invalidator.ports import Rules
     from invalidator.postgres.options import StreamOptions
     from invalidator.postgres.reader import MessageFunction
+    from invalidator.postgres.recent import RecentTransaction
     from invalidator.telemetry.events import Events
 
 _ROUNDS = 8
@@ -48,11 +49,31 @@ class Preparation(Protocol):
         ...
 
 
+class Inspection(Protocol):
+    """Looks at the database again and again while it streams."""
+
+    interval_seconds: float
+
+    async def look_again(self, side: SideConnection) -> None:
+        """Look once.
+
+        Raises:
+            SourceError, ConfigError: it could not look this time.
+        """
+        ...
+
+
 class Session:
     """One connection to the slot: reads into the open batch while the consumer works on the one before."""
 
     def __init__(
-        self, settings: StreamOptions, rules: Rules, events: Events, *, on_message: MessageFunction | None = None
+        self,
+        settings: StreamOptions,
+        rules: Rules,
+        events: Events,
+        *,
+        on_message: MessageFunction | None = None,
+        recent_rows: int = 0,
     ) -> None:
         self._settings = settings
         self._events = events
@@ -67,6 +88,7 @@ class Session:
             max_bytes=settings.max_batch_bytes,
             state=self._state,
             on_message=on_message,
+            recent_rows=recent_rows,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stream: ReplicationStream | None = None
@@ -86,7 +108,9 @@ class Session:
 
     # ---------------------------------------------------------------- life
 
-    async def open(self, prepare: Preparation | None, *, has_streamed: bool) -> None:
+    async def open(
+        self, prepare: Preparation | None, *, has_streamed: bool, inspection: Inspection | None = None
+    ) -> None:
         """Check, connect and start streaming."""
         settings = self._settings
         dsn = settings.dsn.get_secret_value()
@@ -105,6 +129,10 @@ class Session:
             self._loop.create_task(self._keep_status(), name="standby status"),
             self._loop.create_task(self._keep_heartbeat(side), name="heartbeat"),
         ]
+        if inspection is not None:
+            looking = self._loop.create_task(self._keep_looking(inspection, side), name="preflight")
+            looking.add_done_callback(self._ended)
+            self._tasks.append(looking)
         self._resume()
 
     async def close(self) -> None:
@@ -140,6 +168,14 @@ class Session:
             else:
                 self._ready.clear()
                 await self._ready.wait()
+
+    def recent(self) -> list[RecentTransaction]:
+        """The newest transactions with rows that a rule wants, the oldest of them first."""
+        return self._reader.recent()
+
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force between two transactions."""
+        self._reader.swap(rules)
 
     def confirm(self, position: Lsn) -> None:
         """Move the confirmed position forward and tell the server soon."""
@@ -261,6 +297,24 @@ class Session:
                 self._fail(error)
                 return
             await asyncio.sleep(self._settings.heartbeat_seconds)
+
+    async def _keep_looking(self, inspection: Inspection, side: SideConnection) -> None:
+        """Hold the database against the rules. A question that fails is no reason to stop streaming."""
+        while self._failure is None:
+            try:
+                await inspection.look_again(side)
+            except (SourceError, ConfigError) as error:
+                if side.connection.closed:
+                    self._fail(error)
+                    return
+                self._events.preflight_failed(error)
+            await asyncio.sleep(inspection.interval_seconds)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """What a task did not expect ends the stream loudly."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._fail(error)
 
     async def _beat(self, side: SideConnection) -> None:
         sent = time.time()

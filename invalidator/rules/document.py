@@ -162,6 +162,11 @@ def _files_in(directory: Path) -> list[Path]:
     )
 
 
+def rule_hash(rule: Rule) -> str:
+    """A name for what one rule means."""
+    return _hash([rule])
+
+
 def _hash(rules: Iterable[Rule]) -> str:
     """A name for what the rules mean: comments, layout and the order of rules, lists and files do not change it."""
     normal = sorted((_normal_rule(rule) for rule in rules), key=lambda rule: str(rule["name"]))

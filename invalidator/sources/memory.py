@@ -52,6 +52,9 @@ class MemorySource:
             self._grown.clear()
             await self._grown.wait()
 
+    def swap(self, rules: Rules) -> None:
+        """Its batches were made without rules: nothing changes."""
+
     def confirm(self, position: Lsn) -> None:
         """Remember the newest confirmed position."""
         if self.confirmed is None or position > self.confirmed:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
 from invalidator.postgres.options import StreamOptions
-from invalidator.postgres.session import Preparation, Session
+from invalidator.postgres.session import Inspection, Preparation, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from invalidator.model import Batch, Lsn
     from invalidator.ports import Rules
     from invalidator.postgres.reader import MessageFunction
+    from invalidator.postgres.recent import RecentTransaction
     from invalidator.telemetry.events import Events
 
-__all__ = ["PgoutputSource", "Preparation", "Settings", "build"]
+__all__ = ["Inspection", "PgoutputSource", "Preparation", "Settings", "build"]
 
 
 class Settings(StreamOptions):
@@ -32,7 +33,9 @@ def build(
     events: Events,
     *,
     prepare: Preparation | None = None,
+    inspection: Inspection | None = None,
     on_message: MessageFunction | None = None,
+    recent_rows: int = 0,
 ) -> PgoutputSource:
     """Make the source.
 
@@ -40,9 +43,13 @@ def build(
         settings: its options.
         events: what it reports to.
         prepare: makes what ``create`` asks for.
+        inspection: looks at the database again and again while it streams.
         on_message: takes the messages with which applications invalidate by themselves.
+        recent_rows: how many messages of the stream are kept for :meth:`PgoutputSource.recent`.
     """
-    return PgoutputSource(settings, events, prepare=prepare, on_message=on_message)
+    return PgoutputSource(
+        settings, events, prepare=prepare, inspection=inspection, on_message=on_message, recent_rows=recent_rows
+    )
 
 
 class PgoutputSource:
@@ -54,11 +61,15 @@ class PgoutputSource:
         events: Events,
         *,
         prepare: Preparation | None = None,
+        inspection: Inspection | None = None,
         on_message: MessageFunction | None = None,
+        recent_rows: int = 0,
     ) -> None:
+        self._recent_rows = recent_rows
         self._settings = settings
         self._events = events
         self._prepare = prepare
+        self._inspection = inspection
         self._on_message = on_message
         self._session: Session | None = None
         self._has_streamed = False
@@ -71,10 +82,12 @@ class PgoutputSource:
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches in commit order for one connection; see ``ports.Source``."""
         await self.close()
-        session = Session(self._settings, rules, self._events, on_message=self._on_message)
+        session = Session(
+            self._settings, rules, self._events, on_message=self._on_message, recent_rows=self._recent_rows
+        )
         self._session = session
         try:
-            await session.open(self._prepare, has_streamed=self._has_streamed)
+            await session.open(self._prepare, has_streamed=self._has_streamed, inspection=self._inspection)
             self._has_streamed = True
             while True:
                 yield await session.next()
@@ -87,6 +100,15 @@ class PgoutputSource:
         except InvalidatorError:
             await self.close()
             raise
+
+    def recent(self) -> list[RecentTransaction]:
+        """The newest transactions of this connection with rows that a rule wants, the oldest of them first."""
+        return [] if self._session is None else self._session.recent()
+
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force between two transactions; see ``ports.Source``."""
+        if self._session is not None:
+            self._session.swap(rules)
 
     def confirm(self, position: Lsn) -> None:
         """Tell the server that it may forget everything before the position."""

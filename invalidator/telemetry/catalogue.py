@@ -1,6 +1,8 @@
 """Every metric family in one table: name, type, labels, meaning; ``metrics.py`` fills it, the docs print it.
 
 ``python -m invalidator.telemetry.catalogue`` writes docs/reference/metrics.md to standard output.
+
+This module is long because it is one table.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Group:
 
 RECONNECT_REASONS: Final = ("connection", "server_shutdown", "silence", "configuration")
 SKIP_REASONS: Final = ("no_rule", "unchanged")
+RELOAD_RESULTS: Final = ("applied", "unchanged", "refused")
 MESSAGE_RESULTS: Final = (
     "applied", "not_transactional", "too_large", "malformed", "bad_name", "not_allowed", "bad_cdn_tag",
 )  # fmt: skip
@@ -63,6 +66,7 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     "status": WAL_STATUSES,
     "level": LOG_LEVELS,
     "code": tuple(CODES),
+    "severity": ("error", "warning", "info"),
 }
 """Labels whose values are known before the first change; all of them are exposed from the start."""
 
@@ -109,6 +113,13 @@ GROUPS: Final = (
                 ("code",),
                 "Problems that /status lists, with their fixes, by code.",
                 "Each code has a page in [operations](../operations/README.md).",
+            ),
+            Family(
+                "invalidator_findings",
+                "gauge",
+                ("finding", "severity"),
+                "What keeps rules from working as written, as `check --online` finds it, by its code.",
+                "Looked for at each connect and again and again. Each code is explained in [findings](findings.md).",
             ),
         ),
     ),
@@ -316,6 +327,19 @@ GROUPS: Final = (
             Family("invalidator_build_info", "gauge", ("version", "python"), "The running version; always 1."),
             Family("invalidator_config_info", "gauge", ("hash",), "The rule set in force; always 1."),
             Family("invalidator_config_rules", "gauge", (), "Rules in force."),
+            Family(
+                "invalidator_config_last_reload_successful",
+                "gauge",
+                (),
+                "Whether the rule files as they were read last are in force.",
+            ),
+            Family(
+                "invalidator_config_reloads_total",
+                "counter",
+                ("result",),
+                "Times that the rule files were read again.",
+                "`result`: applied, unchanged (they mean what was in force), refused.",
+            ),
             Family(
                 "invalidator_config_loaded_timestamp_seconds", "gauge", (), "When the rule set in force was loaded."
             ),

@@ -16,10 +16,11 @@ import structlog
 from invalidator.telemetry.state import Role, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from invalidator.model import Applied, Lsn
     from invalidator.telemetry.problems import Problem
+    from invalidator.telemetry.state import FindingState
 
 
 class Events:
@@ -68,15 +69,40 @@ class Events:
         loaded.hash, loaded.count, loaded.loaded_at = rules_hash, count, self._clock()
         self._log.info("rules.loaded", hash=rules_hash, rules=count)
 
+    def rules_reloaded(
+        self, *, trigger: str, result: str, rules_hash: str, count: int, changes: Mapping[str, Sequence[str]]
+    ) -> None:
+        """The rule files were read again and are in force; ``changes`` names the rules by what became of them."""
+        loaded = self.state.rules_loaded
+        loaded.reloads[result] += 1
+        loaded.refused = loaded.refused_at = None
+        loaded.hash, loaded.count = rules_hash, count
+        if result == "applied":
+            loaded.loaded_at = self._clock()
+        named = {name: list(rules) for name, rules in changes.items() if rules}
+        self._log.info("rules.reloaded", trigger=trigger, result=str(result), hash=rules_hash, rules=count, **named)
+
+    def reload_refused(self, *, trigger: str, error: str) -> None:
+        """The rule files were read again and refused; the rules in force stay."""
+        loaded = self.state.rules_loaded
+        loaded.reloads["refused"] += 1
+        loaded.refused = error
+        if loaded.refused_at is None:
+            loaded.refused_at = self._clock()
+        self._log.error("rules.reload_refused", trigger=trigger, error=error, hash=loaded.hash)
+
     def setup_applied(self, *, purpose: str, statement: str) -> None:
         """A statement was run because ``create`` asks for it. A new slot knows nothing of changes before it."""
         self._log.warning("setup.applied", purpose=purpose, statement=statement)
 
-    def setup_checked(self, findings: list[str]) -> None:
-        """The database was held against the rules while connecting; these things keep rules from working as written."""
-        self.state.source.setup_findings = findings
-        for text in findings:
-            self._log.warning("setup.incomplete", subject=text)
+    def findings_checked(self, looked_at: str, findings: Sequence[FindingState]) -> None:
+        """Somebody looked around; what is new among the findings, and what is gone, the watch tells as problems."""
+        self.state.findings[looked_at] = tuple(findings)
+        self.state.findings_seen.update((finding.code, finding.severity) for finding in findings)
+
+    def preflight_failed(self, error: Exception) -> None:
+        """The database could not be held against the rules this time; what was found before stays."""
+        self._log.warning("preflight.failed", error=str(error))
 
     def rule_widened(self, rule: str, *, reason: str, count: int = 1) -> None:
         """A rule's coarse form was applied so many times since the last such line; the engine counts them."""
@@ -90,7 +116,9 @@ class Events:
 
     def lookup_failed(self, rule: str, *, lookup: str, error: str, reason: str) -> None:
         """A lookup was not answered and its rule widened; told when it begins and when the reason is another one."""
-        state = self.state.rules[rule]
+        state = self.state.rules.get(rule)
+        if state is None:
+            return  # removed by a reload while its question was on its way
         if state.lookup_error != error:
             self._log.warning("lookup.failed", rule=rule, lookup=lookup, error=error, reason=str(reason))
         state.lookup_error = error
@@ -99,7 +127,9 @@ class Events:
 
     def lookup_answered(self, rule: str) -> None:
         """A lookup was answered."""
-        state = self.state.rules[rule]
+        state = self.state.rules.get(rule)
+        if state is None:
+            return  # removed by a reload while its question was on its way
         if state.lookup_failing_since is not None:
             failed_for = round(self._clock() - state.lookup_failing_since, 3)
             self._log.info("lookup.recovered", rule=rule, failed_for_seconds=failed_for)

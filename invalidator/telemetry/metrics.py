@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -135,6 +136,10 @@ def _freshness(sheet: _Sheet, state: State, now: float, limits: Limits | None) -
         counts[problem.code] += 1
     for code, count in counts.items():
         sheet.put("invalidator_problems", count, code)
+    every = (each for group in state.findings.values() for each in group)
+    found: Counter[tuple[str, str]] = Counter((each.code, each.severity) for each in every)
+    for finding, severity in sorted(state.findings_seen):
+        sheet.put("invalidator_findings", found[finding, severity], finding, severity)
 
 
 def _source(sheet: _Sheet, source: SourceState) -> None:
@@ -234,6 +239,9 @@ def _process(sheet: _Sheet, state: State) -> None:
     if loaded.hash:
         sheet.put("invalidator_config_info", 1, loaded.hash)
     sheet.put("invalidator_config_rules", loaded.count)
+    sheet.put("invalidator_config_last_reload_successful", loaded.refused is None)
+    for result in catalogue.RELOAD_RESULTS:
+        sheet.put("invalidator_config_reloads_total", loaded.reloads[result], result)
     sheet.put("invalidator_config_loaded_timestamp_seconds", loaded.loaded_at)
     sheet.histogram("invalidator_event_loop_lag_seconds", state.loop_lag)
     for level in _known(catalogue.LOG_LEVELS, state.log_messages):

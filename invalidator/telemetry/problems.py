@@ -31,7 +31,8 @@ CODES: Final[dict[str, Severity]] = {
     "no-subscribers": "info",
     "not-streaming": "critical",
     "nothing-streamed": "info",
-    "setup-incomplete": "warning",
+    "reload-refused": "warning",
+    "setup-incomplete": "warning",  # critical when something goes stale in silence
     "slot-at-risk": "critical",
     "slot-lost": "critical",
     "slot-wal-high": "warning",
@@ -85,7 +86,7 @@ def problems(state: State, now: float, limits: Limits | None = None) -> list[Pro
     """Everything that is wrong at this time, the most severe first."""
     limits = limits or Limits()
     found = [*_stream(state, now, limits), *_slot(state, limits), *_messages(state, now, limits)]
-    found += [*_targets(state, now, limits), *_rules(state)]
+    found += [*_targets(state, now, limits), *_findings(state), *_rules(state)]
     dated = [_dated(problem, state, now) for problem in found]
     order = ("critical", "warning", "info")
     return sorted(dated, key=lambda problem: (order.index(problem.severity), problem.code, problem.subject))
@@ -281,16 +282,29 @@ def _reach(target: TargetState) -> str:
     return f"redis-cli -u URL PING; redis-cli -u URL INFO   (the URL of `targets.{target.name}`, from this host)"
 
 
+def _findings(state: State) -> Iterator[Problem]:
+    """One problem for each, by subject and code: the second place of the same trouble is the same trouble."""
+    told: set[str] = set()
+    for finding in (each for group in state.findings.values() for each in group):
+        subject = f"{finding.subject} ({finding.code})"
+        if finding.urgency is not None and subject not in told:
+            told.add(subject)
+            problem = _problem("setup-incomplete", subject, f"{finding.code}: {finding.text}", finding.fix)
+            yield replace(problem, severity=finding.urgency)
+
+
 def _rules(state: State) -> Iterator[Problem]:
-    if state.source.setup_findings:
+    loaded = state.rules_loaded
+    if loaded.refused is not None:
         yield _problem(
-            "setup-incomplete",
-            state.source.slot,
-            "; ".join(state.source.setup_findings),
-            "invalidator setup   (prints the SQL; --apply runs it)",
+            "reload-refused",
+            "rules",
+            f"the rule files were refused, and the rules {loaded.hash} stay in force: {loaded.refused}",
+            "mend the files (invalidator check); they are read again when they change, or by: invalidator reload",
+            loaded.refused_at,
         )
     for rule in state.rules.values():
-        if rule.lookup_error is not None:
+        if rule.has_lookup and rule.lookup_error is not None:
             yield _problem(
                 "lookup-failing",
                 rule.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from invalidator.model import Operation
 
@@ -101,14 +102,25 @@ class SourceState:
     heartbeat_interval_seconds: float = 10.0
     clock_offset_seconds: float = 0.0  # Postgres' clock minus ours
     oldest_undelivered_commit: float | None = None  # decoded, not yet in a batch: server's unix seconds
-    setup_findings: list[str] = field(
-        default_factory=list
-    )  # what the database lacks for the rules, at the last connect
     slot_active: bool = False
     slot_retained_wal_bytes: int | None = None
     slot_unconfirmed_wal_bytes: int | None = None
     slot_safe_wal_bytes: int | None = None
     slot_wal_status: str | None = None  # reserved, extended, unreserved, lost
+
+
+@dataclass(frozen=True, slots=True)
+class FindingState:
+    """Something around the daemon that keeps rules from working as written, as it was when somebody last looked."""
+
+    code: str
+    """Such as ``not-published``."""
+    severity: Literal["error", "warning", "info"]
+    subject: str
+    text: str
+    fix: str
+    urgency: Literal["critical", "warning", "info"] | None
+    """As a problem; None: worth counting only."""
 
 
 @dataclass(slots=True)
@@ -137,6 +149,13 @@ class RuleState:
     lookup_duration: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
     lookup_error: str | None = None  # of the newest failure in a row
     lookup_failing_since: float | None = None  # unix seconds of the first failure in a row
+
+    def forget_relations(self) -> None:
+        """Another rule of this name comes into force: what did not fit tables or lookups was about the one before."""
+        self.missing_columns.clear()
+        self.condition_misfits.clear()
+        self.has_lookup = False
+        self.lookup_error = self.lookup_failing_since = None
 
 
 @dataclass(slots=True)
@@ -175,6 +194,9 @@ class RulesState:
     hash: str = ""
     count: int = 0
     loaded_at: float = 0.0  # unix seconds
+    reloads: Counter[str] = field(default_factory=Counter)  # by reloading.Result
+    refused: str | None = None  # why the files as they are now were refused; None when they are in force
+    refused_at: float | None = None  # unix seconds of the first refusal in a row
 
 
 @dataclass(slots=True)
@@ -189,6 +211,8 @@ class State:
     rules: dict[str, RuleState] = field(default_factory=dict)
     targets: dict[str, TargetState] = field(default_factory=dict)
     oldest_unfinished_commit: float | None = None  # server's unix seconds, of batches not yet finished
+    findings: dict[str, tuple[FindingState, ...]] = field(default_factory=dict)  # by what was looked at
+    findings_seen: set[tuple[str, str]] = field(default_factory=set)  # (code, severity) to be exposed, be it as 0
     log_messages: Counter[str] = field(default_factory=Counter)  # by level
     loop_lag: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
     problem_since: dict[tuple[str, str], float] = field(default_factory=dict)  # (code, subject) -> unix seconds

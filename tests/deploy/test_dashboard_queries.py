@@ -27,8 +27,8 @@ from tests.support.tools import ROOT, find_tool
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
-# Without a value here: nothing is wrong with the figures.
-MAY_BE_EMPTY = {"Problems by code"}
+# Without a value here: nothing is wrong with the figures, and the files are in force.
+MAY_BE_EMPTY = {"Problems by code", "Rule files that are not in force"}
 
 
 def work(state: State) -> None:
@@ -46,6 +46,12 @@ def work(state: State) -> None:
         rule.null_skips += 1
         rule.widened.update(catalogue.WIDEN_REASONS)
         rule.errors.update(catalogue.RULE_ERROR_REASONS)
+        rule.condition_false += 1
+        if rule.has_lookup:
+            rule.lookups["ok"] += 1
+            rule.lookup_duration.observe(0.002)
+    state.source.messages.counts.update(catalogue.MESSAGE_RESULTS)
+    state.rules_loaded.reloads["refused"] += 1
     state.tables["public.users"].rows[Operation.UPDATE] += 1
     state.source.reconnects.update(catalogue.RECONNECT_REASONS)
     state.loop_lag.observe(0.001)

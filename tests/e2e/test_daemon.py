@@ -178,10 +178,12 @@ async def test_a_rule_for_a_table_that_is_not_published_is_a_problem_from_the_fi
 
     program = await stack.start()
 
-    (problem,) = [problem for problem in status(program)["problems"] if problem["code"] == "setup-incomplete"]
-    assert '"public"."other"' in problem["text"]
-    assert "public.itme" in problem["text"]
-    assert "invalidator setup" in problem["fix"]
+    problems = {problem["subject"]: problem for problem in status(program)["problems"]}
+    unpublished, misspelled = problems["public.other (not-published)"], problems["public.itme (unknown-table)"]
+    assert unpublished["code"] == misspelled["code"] == "setup-incomplete"
+    assert 'ADD TABLE "public"."other"' in unpublished["fix"]
+    assert "rules.yaml" in misspelled["text"]
+    assert "public.item" in misspelled["fix"]
 
 
 # ---------------------------------------------------------------- kill -9 between any two steps

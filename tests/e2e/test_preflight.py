@@ -2,55 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import time
-import urllib.request
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemon import Stack
 from tests.support.processes import Program
-
-SECONDS = 10.0
-
-
-class Watched:
-    """The daemon's own word on itself."""
-
-    def __init__(self, program: Program) -> None:
-        self._address = program.wait_for_event("daemon.started")["http"]
-
-    def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{self._address}{path}", timeout=5) as answer:
-            text: str = answer.read().decode()
-        return text
-
-    def problem(self, subject: str) -> dict[str, Any] | None:
-        for problem in json.loads(self._get("/status"))["problems"]:
-            if problem["subject"] == subject:
-                found: dict[str, Any] = problem
-                return found
-        return None
-
-    def findings(self, code: str) -> float | None:
-        for family in text_string_to_metric_families(self._get("/metrics")):
-            for sample in family.samples:
-                if sample.name == "invalidator_findings" and sample.labels["finding"] == code:
-                    return float(sample.value)
-        return None
-
-    async def until(self, subject: str, *, is_there: bool) -> dict[str, Any]:
-        """Return when the problem has come, or gone; fail after a while."""
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            problem = await asyncio.to_thread(self.problem, subject)
-            if (problem is not None) is is_there:
-                return problem or {}
-            await asyncio.sleep(0.1)
-        pytest.fail(f"{subject}: not {'there' if is_there else 'gone'} within {SECONDS} s: {self._get('/status')}")
+from tests.support.watched import Watched
 
 
 def told(program: Program, event: str, subject: str) -> list[dict[str, Any]]:
@@ -65,20 +23,20 @@ def _looks_often(stack: Stack) -> None:
 async def test_a_table_that_is_taken_out_of_the_publication_is_found_and_cleared_when_it_is_back(stack: Stack) -> None:
     program = await stack.start()
     watched = Watched(program)
-    assert watched.problem("public.item (not-published)") is None
+    assert await watched.problem("public.item (not-published)") is None
 
     await stack.sql("ALTER PUBLICATION invalidator DROP TABLE item")
 
     problem = await watched.until("public.item (not-published)", is_there=True)
     assert problem["severity"] == "critical"
     assert 'ADD TABLE "public"."item"' in problem["fix"]
-    assert watched.findings("not-published") == 1
+    assert await watched.value("invalidator_findings", finding="not-published") == 1
     program.wait_for(lambda: bool(told(program, "problem.raised", "public.item (not-published)")), what="the log")
 
     await stack.sql(problem["fix"])
 
     await watched.until("public.item (not-published)", is_there=False)
-    assert watched.findings("not-published") == 0
+    assert await watched.value("invalidator_findings", finding="not-published") == 0
     program.wait_for(lambda: bool(told(program, "problem.cleared", "public.item (not-published)")), what="the log")
     stack.fill("item:7")
     await stack.sql("INSERT INTO item VALUES (7)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invalidator.model import Applied, Lsn, Operation
 from invalidator.telemetry.events import Events
-from invalidator.telemetry.state import RuleState, State, TableState, TargetState
+from invalidator.telemetry.state import FindingState, RuleState, State, TableState, TargetState
 
 NOW = 1_700_003_600.0
 STARTED = NOW - 3600
@@ -27,6 +27,8 @@ def busy_state(now: float = NOW) -> State:
     events.daemon_started(version="0.1.0", facts={})
     events.rules_loaded(rules_hash="8f3c2a91d04e", count=2)
     events.stream_connected(position=Lsn(100), server_version="16.4")
+    known = FindingState("wal-keep-size", "warning", "shop", "no bound", "ALTER SYSTEM …", urgency=None)
+    events.findings_checked("database", [known])
     _work(state, events, now)
     return state
 

@@ -56,6 +56,7 @@ def test_a_family_follows_the_naming_rules(family: catalogue.Family) -> None:
     assert family.help[0].isupper() or family.help[0].isdigit()
     assert set(family.labels) <= {
         "slot", "rule", "target", "table", "reason", "type", "layer", "required", "version", "python", "hash",
+        "finding",
         *catalogue.FIXED_VALUES,
     }  # fmt: skip
 

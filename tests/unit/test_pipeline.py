@@ -33,14 +33,22 @@ class ScriptedSource:
     def __init__(self, *connections: list[Batch | Exception]) -> None:
         self._connections = list(connections)
         self.confirmed: list[Lsn] = []
+        self.rules: list[Rules] = []
 
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
+        self.rules.append(rules)
         script = self._connections.pop(0) if self._connections else []
         for step in script:
             if isinstance(step, Exception):
                 raise step
             yield step
-        await asyncio.Event().wait()
+        self.lose = asyncio.get_running_loop().create_future()
+        await self.lose
+        msg = "lost"
+        raise SourceDisconnected(msg)
+
+    def swap(self, rules: Rules) -> None:
+        self.rules.append(rules)
 
     def confirm(self, position: Lsn) -> None:
         self.confirmed.append(position)
@@ -73,14 +81,15 @@ class Running:
         self.delivery = HeldDelivery()
         self.clock = ManualClock()
         self.state = State()
-        pipeline = Pipeline(
+        self.rules = NoRules()
+        self.pipeline = Pipeline(
             source,
-            NoRules(),
+            self.rules,
             self.delivery,  # type: ignore[arg-type]  # the one method that the loop calls
             events=Events(self.state, self.clock.time),
             clock=self.clock,
         )
-        self.task = asyncio.ensure_future(pipeline.run())
+        self.task = asyncio.ensure_future(self.pipeline.run())
 
     async def stop(self) -> None:
         self.task.cancel()
@@ -111,6 +120,20 @@ async def test_what_an_earlier_connection_held_confirms_nothing_on_the_next_one(
 
     running.delivery.finish[1]()
     assert running.source.confirmed == [Lsn(10)]
+    await running.stop()
+
+
+async def test_rules_that_are_swapped_reach_the_connection_there_is_and_every_later_one() -> None:
+    running = Running(ScriptedSource([batch(10)], [batch(10)]))
+    await settle()
+    others = NoRules()
+
+    running.pipeline.swap(others)
+    running.source.lose.set_result(None)
+    await settle()
+    await running.clock.advance(60)
+
+    assert running.source.rules == [running.rules, others, others]
     await running.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,21 +23,25 @@ OTHER = wire.make_relation("id", name="public.other", oid=18)
 class FirstColumn:
     """Rules that name each row by its first column."""
 
+    def __init__(self, prefix: bytes = b"") -> None:
+        self.prefix = prefix
+
     def bind(self, relation: Relation) -> RowFunction | None:
         if relation.table != "item":
             return None
 
         def row(data: bytes, invalidation: Invalidation, transaction: Transaction) -> None:
-            invalidation.keys.add(data[38 : 38 + int.from_bytes(data[34:38])])
+            invalidation.keys.add(self.prefix + data[38 : 38 + int.from_bytes(data[34:38])])
 
         return row
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
-        invalidation.key_patterns |= {relation.table.encode() for relation in relations}
+        invalidation.key_patterns |= {self.prefix + relation.table.encode() for relation in relations}
 
 
-def make_reader(max_items: int = 1000, max_bytes: int = 1 << 20) -> Reader:
-    return Reader(FirstColumn(), heartbeat_name="s", max_items=max_items, max_bytes=max_bytes, state=SourceState())
+def make_reader(max_items: int = 1000, max_bytes: int = 1 << 20, **options: Any) -> Reader:
+    made: dict[str, Any] = {"rules": FirstColumn(), "heartbeat_name": "s", "state": SourceState(), **options}
+    return Reader(max_items=max_items, max_bytes=max_bytes, **made)
 
 
 def script(messages: Iterable[bytes]) -> Callable[[int], tuple[int, memoryview]]:
@@ -97,6 +102,46 @@ def test_bounds_split_the_stream_anywhere_without_losing_a_row_or_confirming_an_
     ends = [batch.end for batch in batches if batch.end is not None]
     assert ends == sorted(set(ends))
     assert ends[-1] == Lsn(len(rows) * 100 + 50)
+
+
+@given(rows=st.lists(st.integers(1, 6), min_size=1, max_size=5), data=st.data())
+def test_every_transaction_is_read_by_one_rule_set_whenever_rules_are_swapped(
+    rows: list[int], data: st.DataObject
+) -> None:
+    """Rules are swapped between any two messages; the set of a transaction is the one in force at its Begin."""
+    script_of = [transaction(number, range(number * 10, number * 10 + count)) for number, count in enumerate(rows, 1)]
+    messages = [wire.relation(ITEM), *(message for each in script_of for message in each)]
+    begins = {id(each[0]): number for number, each in enumerate(script_of, 1)}
+    reader = make_reader(rules=FirstColumn(b"0:"))
+    in_force: dict[int, int] = {}
+    newest = 0
+    for message in messages:
+        if data.draw(st.booleans()):
+            newest += 1
+            reader.swap(FirstColumn(b"%d:" % newest))
+        if id(message) in begins:
+            in_force[begins[id(message)]] = newest
+        reader.drain(script([message]))
+        if reader.unbound is not None:
+            reader.bind(reader.unbound)
+
+    keys = reader.take().invalidation.keys
+
+    assert keys == {
+        b"%d:%d" % (in_force[number], number * 10 + row) for number, count in enumerate(rows, 1) for row in range(count)
+    }
+
+
+def test_a_truncate_belongs_to_the_rules_of_its_transaction_too() -> None:
+    reader = make_reader()
+    begin, _, commit = transaction(1, [1])
+    play(reader, [wire.relation(ITEM), begin])
+    reader.swap(FirstColumn(b"new:"))
+
+    (batch,) = play(reader, [wire.truncate([17]), commit, *transaction(2, [2])])
+
+    assert batch.invalidation.key_patterns == {b"item"}
+    assert batch.invalidation.keys == {b"new:2"}
 
 
 def test_a_batch_is_as_old_as_the_first_commit_that_named_something_in_it() -> None:
@@ -184,3 +229,57 @@ def test_what_is_not_understood_stops_the_stream_with_the_position_kept(message:
         reader.drain(read)
 
     assert reader.end == 150
+
+
+# ---------------------------------------------------------------- what is kept for who wants to look
+
+
+def test_the_newest_messages_are_kept_and_what_is_missing_of_a_transaction_is_said() -> None:
+    reader = make_reader(recent_rows=6)
+
+    play(reader, [wire.relation(ITEM), wire.relation(OTHER), *transaction(1, [1, 2]), *transaction(2, [3, 4])])
+
+    older, newer = reader.recent()
+    assert (older.is_whole, older.end, len(older.rows)) == (False, Lsn(150), 1)
+    assert (newer.is_whole, newer.end, len(newer.rows)) == (True, Lsn(250), 2)
+    assert newer.transaction.xid == 2
+    assert {row.relation for row in newer.rows} == {ITEM}
+
+
+def test_rows_without_a_rule_are_not_kept_and_an_open_transaction_has_no_end() -> None:
+    reader = make_reader(recent_rows=100)
+
+    play(reader, [wire.relation(ITEM), wire.relation(OTHER), wire.begin(final_lsn=7), wire.insert(18, [b"1"])])
+    assert reader.recent() == []
+    play(reader, [wire.insert(17, [b"1"])])
+
+    (open_one,) = reader.recent()
+    assert open_one.end is None
+    assert len(open_one.rows) == 1
+
+
+def test_a_message_too_long_to_keep_makes_its_transaction_incomplete() -> None:
+    reader = make_reader(recent_rows=100)
+    begin, _, commit = transaction(1, [1])
+
+    play(reader, [wire.relation(ITEM), begin, wire.insert(17, [b"x" * 10_000]), wire.insert(17, [b"1"]), commit])
+
+    (kept,) = reader.recent()
+    assert not kept.is_whole
+    assert len(kept.rows) == 1
+
+
+def test_a_truncate_is_kept_with_each_of_its_tables() -> None:
+    reader = make_reader(recent_rows=100)
+    begin, _, commit = transaction(1, [1])
+
+    play(reader, [wire.relation(ITEM), wire.relation(OTHER), begin, wire.truncate([17, 18, 19]), commit])
+
+    (kept,) = reader.recent()
+    assert [row.relation for row in kept.rows] == [ITEM, OTHER]
+
+
+def test_nothing_is_kept_unless_it_is_asked_for() -> None:
+    reader = make_reader()
+    play(reader, [wire.relation(ITEM), *transaction(1, [1])])
+    assert reader.recent() == []

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from invalidator.telemetry.problems import CODES, Limits, Problem, problems
-from invalidator.telemetry.state import Role, State
+from invalidator.telemetry.state import FindingState, Role, State
 from tests.support.telemetry_state import NOW, busy_state
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -98,7 +99,8 @@ def _nobody_listens(state: State) -> None:
 
 
 def _unpublished(state: State) -> None:
-    state.source.setup_findings = ["no table matches public.itme"]
+    found = FindingState("not-published", "error", "public.item", "it is not", "ALTER PUBLICATION …", "critical")
+    state.findings["database"] = (found, replace(found, text="another place"))
 
 
 def _lookup_fails(state: State) -> None:
@@ -112,6 +114,11 @@ def _type_changed(state: State) -> None:
 
 def _column_gone(state: State) -> None:
     state.rules["user"].missing_columns["public.users"] = ("slug",)
+
+
+def _reload_refused(state: State) -> None:
+    state.rules_loaded.refused = "rules.yaml:3:5: error[unknown-field]: unknown field 'tabel'"
+    state.rules_loaded.refused_at = NOW - 60
 
 
 def _message_refused(state: State) -> None:
@@ -136,11 +143,12 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_rejected, "target-rejected", "critical", "edge"),
     (_abandoned, "items-abandoned", "warning", "edge"),
     (_nobody_listens, "no-subscribers", "info", "bus"),
+    (_reload_refused, "reload-refused", "warning", "rules"),
     (_message_refused, "message-refused", "warning", "shop"),
     (_column_gone, "missing-column", "warning", "user"),
     (_type_changed, "condition-misfit", "warning", "user"),
     (_lookup_fails, "lookup-failing", "warning", "user"),
-    (_unpublished, "setup-incomplete", "warning", "shop"),
+    (_unpublished, "setup-incomplete", "critical", "public.item (not-published)"),
 ]
 
 

@@ -1,0 +1,37 @@
+"""``invalidator reload``: a running daemon reads its rule files again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from invalidator.cli._exits import Exit
+from invalidator.cli._options import json_option, settings_options
+
+
+@click.command("reload", short_help="Let a running daemon read its rules again.")
+@click.option("--socket", "path", metavar="PATH", help="Of the daemon.  [default: admin.socket of the settings]")
+@settings_options
+@json_option
+def command(path: str | None, settings_file: Path | None, overrides: tuple[str, ...], *, as_json: bool) -> int:
+    """Read the rule files again, check and test them, and put them in force between two transactions.
+
+    If anything is wrong the rules in force stay, and this shows why. A daemon without an admin socket reloads on
+    SIGHUP, and by itself when the content of a rule file changes. Exit code 1: refused; 69: no daemon answers.
+    """
+    from invalidator.cli import _admin
+
+    outcome = _admin.ask(_admin.socket_path(path, settings_file, overrides), "POST", "/reload")
+    if as_json:
+        click.echo(json.dumps(outcome, indent=2, ensure_ascii=False))
+    elif outcome["result"] == "refused":
+        click.echo(outcome["error"])
+        click.echo(f"\nrefused: the rules {outcome['hash']} stay in force")
+    else:
+        click.echo(f"{outcome['result']}: rules {outcome['hash']} are in force")
+        for word in ("added", "removed", "changed"):
+            if outcome[word]:
+                click.echo(f"  {word:<8} {', '.join(outcome[word])}")
+    return Exit.PROBLEMS if outcome["result"] == "refused" else Exit.FINE

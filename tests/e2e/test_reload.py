@@ -1,0 +1,233 @@
+"""New rules come into force in a running daemon: by signal, by socket and by content, between two transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from invalidator.cli import verbs
+from tests.support.daemon import ITEM_RULE, Stack
+from tests.support.processes import Program
+from tests.support.watched import Watched
+
+OTHER_KEY: dict[str, Any] = {**ITEM_RULE, "invalidate": {"keys": ["thing:{id}"]}}
+
+
+@pytest.fixture(autouse=True)
+def _admin(stack: Stack) -> None:
+    stack.settings["admin"] = {"socket": str(stack.folder / "s")}
+    stack.settings["reload"] = {"watch": False}
+
+
+def write(stack: Stack, *rules: dict[str, Any], tests: object = ()) -> None:
+    document = {"version": 1, "rules": list(rules), "tests": list(tests)}  # type: ignore[call-overload]
+    (stack.folder / "rules.yaml").write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+async def invalidator(stack: Stack, *arguments: str) -> Result:
+    call = [*arguments, "--settings", str(stack.folder / "invalidator.yaml")]
+    return await asyncio.to_thread(CliRunner().invoke, verbs, call, standalone_mode=False)
+
+
+async def test_sighup_puts_new_rules_in_force_and_the_stream_goes_on(stack: Stack) -> None:
+    program = await stack.start()
+    stack.fill("item:1", "thing:1", "item:2", "thing:2")
+    await stack.sql("INSERT INTO item VALUES (1)")
+    await stack.gone("item:1")
+    write(stack, OTHER_KEY)
+
+    os.kill(program.pid, signal.SIGHUP)
+    event = await program.event("rules.reloaded")
+    await stack.sql("INSERT INTO item VALUES (2)")
+    await stack.gone("thing:2")
+
+    assert (event["trigger"], event["result"], event["changed"]) == ("signal", "applied", ["item"])
+    assert stack.client.exists("thing:1", "item:2") == 2
+    assert len(program.events("stream.connected")) == 1
+    watched = Watched(program)
+    assert (await watched.status())["rules"]["hash"] == event["hash"]
+    assert await watched.value("invalidator_config_info", hash=event["hash"]) == 1
+    assert len(program.events("rules.loaded")) == 1
+
+
+async def test_a_mistake_is_refused_at_its_place_everywhere_and_the_old_rules_go_on(stack: Stack) -> None:
+    program = await stack.start()
+    (stack.folder / "rules.yaml").write_text(
+        "version: 1\nrules:\n  - name: item\n    table: public.item\n    invalidate: {keys: ['thing:{id|uper}']}\n"
+    )
+
+    result = await invalidator(stack, "reload")
+
+    assert result.return_value == 1
+    assert "rules.yaml:5:36" in result.stdout
+    assert "upper" in result.stdout
+    assert "stay in force" in result.stdout
+    refused = await program.event("rules.reload_refused")
+    assert "rules.yaml:5:36" in refused["error"]
+    watched = Watched(program)
+    problem = await watched.until("rules", is_there=True)
+    assert problem["code"] == "reload-refused"
+    assert "rules.yaml:5:36" in problem["text"]
+    assert await watched.value("invalidator_config_last_reload_successful") == 0
+    stack.fill("item:1")
+    await stack.sql("INSERT INTO item VALUES (1)")
+    await stack.gone("item:1")
+
+    write(stack, OTHER_KEY)
+    assert (await invalidator(stack, "reload")).return_value == 0
+    await watched.until("rules", is_there=False)
+    assert await watched.value("invalidator_config_last_reload_successful") == 1
+
+
+async def test_rules_that_fail_their_own_tests_are_refused(stack: Stack) -> None:
+    program = await stack.start()
+    test = {"name": "t", "table": "public.item", "insert": {"id": 1}, "expect": {"keys": ["item:1"]}}
+    write(stack, OTHER_KEY, tests=[test])
+
+    result = await invalidator(stack, "reload")
+
+    assert result.return_value == 1
+    assert "test 't' fails: keys: missing item:1 and unexpected thing:1" in result.stdout
+    assert not program.events("rules.reloaded")
+
+
+async def test_a_table_that_is_not_published_is_refused_with_the_sql_that_publishes_it(stack: Stack) -> None:
+    await stack.sql("CREATE TABLE late (id int PRIMARY KEY)")
+    await stack.start()
+    write(stack, ITEM_RULE, {"name": "late", "table": "public.late", "invalidate": {"keys": ["late:{id}"]}})
+
+    refused = await invalidator(stack, "reload")
+    (fix,) = {line.partition("fix:")[2].strip() for line in refused.stdout.splitlines() if "fix:" in line}
+    assert refused.return_value == 1
+    assert fix.startswith("ALTER PUBLICATION")
+    await stack.sql(fix)
+    applied = await invalidator(stack, "reload")
+
+    assert applied.return_value == 0
+    assert "added    late" in applied.stdout
+    stack.fill("late:1", "item:1")
+    await stack.sql("INSERT INTO late VALUES (1); INSERT INTO item VALUES (1)")
+    await stack.gone("late:1", "item:1")
+
+
+async def test_a_config_map_that_is_swapped_by_its_links_is_noticed_and_nothing_else_is(stack: Stack) -> None:
+    """As the kubelet does it: ..data is a link to a folder with a time in its name, replaced by rename."""
+    mounted = stack.folder / "mounted"
+    mounted.mkdir()
+    stack.settings |= {"rules": [str(mounted)], "reload": {"interval_seconds": 0.1}}
+
+    def publish(version: str, rule: dict[str, Any]) -> None:
+        folder = mounted / f"..{version}"
+        folder.mkdir()
+        (folder / "rules.yaml").write_text(json.dumps({"version": 1, "rules": [rule]}), encoding="utf-8")
+        old = (mounted / "..data").resolve() if (mounted / "..data").is_symlink() else None
+        (mounted / "..data_tmp").symlink_to(folder.name)
+        (mounted / "..data_tmp").rename(mounted / "..data")
+        if not (mounted / "rules.yaml").is_symlink():
+            (mounted / "rules.yaml").symlink_to("..data/rules.yaml")
+        if old is not None:
+            shutil.rmtree(old)
+
+    publish("2026_01", ITEM_RULE)
+    program = await stack.start()
+    publish("2026_02", OTHER_KEY)
+    event = await program.event("rules.reloaded")
+    assert (event["trigger"], event["changed"]) == ("content", ["item"])
+    stack.fill("thing:1")
+    await stack.sql("INSERT INTO item VALUES (1)")
+    await stack.gone("thing:1")
+
+    publish("2026_03", OTHER_KEY)
+    publish("2026_04", ITEM_RULE)
+    await program.event("rules.reloaded", count=2)
+
+    assert len(program.events("rules.reloaded")) == 2
+
+
+async def test_each_transaction_is_handled_by_one_rule_set_while_rules_change_under_load(stack: Stack) -> None:
+    """Every transaction has two rows; the rule sets name them so that a mixture would be seen."""
+    sets = {
+        "a": {**ITEM_RULE, "invalidate": {"keys": ["a:{id}"]}},
+        "b": {**ITEM_RULE, "invalidate": {"keys": ["b:{id}"]}},
+    }
+    stack.rules = [sets["a"]]
+    program = await stack.start()
+    stack.client.flushdb()
+    count = 150
+    names = [f"{name}:{row}" for name in sets for row in range(2 * count)]
+    stack.fill(*names)
+
+    async def commit() -> None:
+        for number in range(count):
+            await stack.sql("INSERT INTO item SELECT g FROM generate_series(%s, %s) g", 2 * number, 2 * number + 1)
+
+    async def change(commits: asyncio.Task[None]) -> None:
+        done = 0
+        while not commits.done():
+            write(stack, sets["ba"[done % 2]])
+            os.kill(program.pid, signal.SIGHUP)
+            done += 1
+            await program.event("rules.reloaded", count=done)
+
+    commits = asyncio.create_task(commit())
+    await change(commits)
+    await commits
+    await stack.confirmed_everything()
+
+    left = {name for name in names if stack.client.exists(name)}
+    by_set = [
+        {name for name in sets if f"{name}:{2 * number + row}" not in left} for number in range(count) for row in (0, 1)
+    ]
+    assert all(len(names) == 1 for names in by_set), "each row was handled by exactly one of the two"
+    assert all(by_set[2 * number] == by_set[2 * number + 1] for number in range(count))
+    assert len({name for names in by_set for name in names}) == 2, "both were in force at some time"
+
+
+async def test_what_really_came_is_explained_by_transaction(stack: Stack) -> None:
+    await stack.start()
+    await stack.sql("INSERT INTO item VALUES (1, 'a')")
+    await stack.sql("UPDATE item SET name = 'b'; DELETE FROM item")
+    await stack.confirmed_everything()
+
+    last = await invalidator(stack, "explain", "--live", "last")
+    both = json.loads((await invalidator(stack, "explain", "--live", "last=2", "--json")).stdout)["transactions"]
+    named = await invalidator(stack, "explain", "--live", both[1]["lsn"])
+    unknown = await invalidator(stack, "explain", "--live", "FFFF/0")
+
+    lines = [line.strip() for line in last.stdout.splitlines()]
+    assert lines[0].startswith(f"transaction {both[0]['lsn']}  xid {both[0]['xid']}  committed ")
+    assert [line for line in lines if line.startswith(("UPDATE", "DELETE", "INSERT"))] == [
+        "UPDATE public.item",
+        "DELETE public.item",
+    ]
+    assert any(line.split() == ["keys", "item:1", "unlink"] for line in lines)
+    assert "INSERT public.item" in named.stdout
+    assert "UPDATE" not in named.stdout
+    assert (unknown.return_value, last.return_value, named.return_value) == (1, 0, 0)
+    assert "no such transaction among the last" in unknown.stdout
+
+
+async def test_without_a_daemon_or_a_socket_that_is_said(stack: Stack) -> None:
+    stack.write()
+    nobody = await invalidator(stack, "reload")
+    stack.settings["admin"] = {}
+    stack.write()
+    nowhere = await invalidator(stack, "reload")
+
+    assert "no daemon answers at" in str(nobody.exception)
+    assert "admin: {socket:" in str(nowhere.exception)
+
+
+async def test_two_daemons_do_not_share_a_socket(stack: Stack) -> None:
+    await stack.start()
+    second: Program = stack.run()
+
+    assert await asyncio.to_thread(second.wait) == 78
+    assert "another process serves" in second.output

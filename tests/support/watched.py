@@ -1,0 +1,67 @@
+"""What a running daemon says of itself over its public listener."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.processes import Program
+
+DEADLINE_SECONDS = 25.0
+
+
+class Watched:
+    """A running daemon's listener."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._address = program.wait_for_event("daemon.started")["http"]
+
+    async def text(self, path: str, *, status: int = 200) -> str:
+        """The body, as soon as the path answers with this status."""
+        url = f"http://{self._address}{path}"
+        return await asyncio.to_thread(self._program.wait_for_http, url, status=status)
+
+    async def status(self) -> dict[str, Any]:
+        """/status."""
+        answer: dict[str, Any] = json.loads(await self.text("/status"))
+        return answer
+
+    async def value(self, name: str, **labels: str) -> float:
+        """The metric's value."""
+        for family in text_string_to_metric_families(await self.text("/metrics")):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return float(sample.value)
+        pytest.fail(f"no sample {name} {labels}")
+
+    async def until_problems(self, *codes: str) -> dict[str, Any]:
+        """The status, as soon as these are its problems above information."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            answer = await self.status()
+            if [problem["code"] for problem in answer["problems"] if problem["severity"] != "info"] == list(codes):
+                return answer
+            if time.monotonic() > deadline:
+                pytest.fail(f"not {codes}: {answer['problems']}")
+            await asyncio.sleep(0.05)
+
+    async def problem(self, subject: str) -> dict[str, Any] | None:
+        """The problem about this subject, if there is one."""
+        found: list[dict[str, Any]] = [each for each in (await self.status())["problems"] if each["subject"] == subject]
+        return found[0] if found else None
+
+    async def until(self, subject: str, *, is_there: bool) -> dict[str, Any]:
+        """Return when the problem about this subject has come, or gone; fail after a while."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            problem = await self.problem(subject)
+            if (problem is not None) is is_there:
+                return problem or {}
+            await asyncio.sleep(0.05)
+        pytest.fail(f"{subject}: not {'there' if is_there else 'gone'}: {await self.text('/status')}")
