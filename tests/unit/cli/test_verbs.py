@@ -195,7 +195,9 @@ def test_check_speaks_json_and_github(project: Path) -> None:
     assert document["errors"] == 1
     assert document["findings"][0]["line"] == 5
     annotation = run(project, "check", "--format", "github").stdout.splitlines()[0]
-    assert annotation.startswith("::error file=config/rules.yaml,line=5,col=5,endColumn=12,title=unknown-field::unknown field")
+    assert annotation.startswith(
+        "::error file=config/rules.yaml,line=5,col=5,endColumn=12,title=unknown-field::unknown field"
+    )
 
 
 # -- explain ---------------------------------------------------------------------------------------------------------
