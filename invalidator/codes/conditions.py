@@ -56,4 +56,13 @@ CODES: Final = (
         "events: [insert, update]\nwhen: new.status = 'published'" + _KEYS,
         "events: [insert, update]\nwhen: status = 'published'" + _KEYS,
     ),
+    Code(
+        "condition-bare-word",
+        "info",
+        "A column is compared with a name that the rule uses nowhere else. A name without quotes, or in double ones,"
+        " is a column; a text stands in single quotes. Two columns may be compared: then all is well.",
+        "With `--online` or `--schema` a column that does not exist is an error.",
+        "when: status = published" + _KEYS,
+        "when: status = 'published'" + _KEYS,
+    ),
 )

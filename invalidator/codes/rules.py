@@ -83,4 +83,55 @@ CODES: Final = (
         'invalidate: {keys: ["u{id}"]}',
         'invalidate: {keys: ["user:{id}"]}',
     ),
+    Code(
+        "duplicate-entry",
+        "warning",
+        "The same stands twice in one list.",
+        "It is used once. Often one of the two was meant to be another.",
+        'events: [insert, update, insert]\ninvalidate: {keys: ["user:{id}"]}',
+        'events: [insert, update, delete]\ninvalidate: {keys: ["user:{id}"]}',
+    ),
+    Code(
+        "table-too-wide",
+        "warning",
+        "The rule looks at every table of every schema.",
+        "Each change of any table is decoded and rendered, and the publication needs all tables.",
+        '- {name: any, table: "*.*", invalidate: {tags: ["{meta.table}"]}}',
+        '- {name: any, table: public.*, invalidate: {tags: ["{meta.table}"]}}',
+    ),
+    Code(
+        "soft-without-cdn",
+        "warning",
+        "`soft:` marks CDN objects stale instead of removing them, and the rule has no CDN tag.",
+        "Keys, tags and L1 patterns are dropped as always: nothing is served stale there.",
+        'soft: true\ninvalidate: {keys: ["user:{id}"]}',
+        'soft: true\ninvalidate: {keys: ["user:{id}"], cdn: ["user-{id}"]}\ncoarse: {cdn: [users]}',
+    ),
+    Code(
+        "changed-omits-column",
+        "warning",
+        "`changed:` leaves out a column that a template, the SQL of a lookup or the condition of the rule holds. For a"
+        " column of the prefix it is a hint.",
+        "An update of that column alone does not fire the rule, and what was cached under its old value, or while the"
+        " condition held, stays. A column that never changes can be named too: that costs nothing.",
+        'changed: [title]\ninvalidate: {keys: ["post:{slug}"]}',
+        'changed: [title, slug]\ninvalidate: {keys: ["post:{slug}"]}',
+    ),
+    Code(
+        "changed-and-delete",
+        "info",
+        "`changed:` narrows updates only: inserts and deletes that `events:` lists always count.",
+        "Who wanted to look at some updates only drops more than that.",
+        'events: [update, delete]\nchanged: [title]\ninvalidate: {keys: ["post:{id}"]}',
+        'events: [update]\nchanged: [title]\ninvalidate: {keys: ["post:{id}"]}',
+    ),
+    Code(
+        "event-drops-nothing",
+        "warning",
+        "The rule looks at deletes, and every template needs the row after the change; or it asks for inserts, and"
+        " every template needs the row before.",
+        "What the deleted row was cached under stays. A bare column has a value for every event.",
+        'invalidate: {keys: ["user:{new.id}"]}',
+        'invalidate: {keys: ["user:{id}"]}',
+    ),
 )

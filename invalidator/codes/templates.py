@@ -59,4 +59,23 @@ CODES: Final = (
         'invalidate: {keys: ["user:{id}:*"]}',
         'invalidate: {tags: ["user:{id}"]}\ncoarse: {keys: ["user:*"]}',
     ),
+    Code(
+        "template-habit",
+        "warning",
+        "The template is written as in another language: `{{id}}`, `${id}`, `$id`, `%s`, `<id>`, `:id`; or a column in"
+        " capitals; or `.*` where a glob stands. It is valid, and means these very characters. A column that was made"
+        ' in capitals is written in quotes: `{"ID"}`.',
+        "The name that it makes is in no cache, so nothing would ever be dropped.",
+        'invalidate: {keys: ["user:{{id}}"]}',
+        'invalidate: {keys: ["user:{id}"]}',
+    ),
+    Code(
+        "template-never-renders",
+        "warning",
+        "The template needs a row that none of the rule's events has: `{new.…}` for deletes, `{old.…}` for inserts. An"
+        " error when it is so for all templates of the rule.",
+        "It would never drop anything. A bare column has a value for every event.",
+        'events: [delete]\ninvalidate: {keys: ["user:{new.id}"]}',
+        'events: [delete]\ninvalidate: {keys: ["user:{id}"]}',
+    ),
 )

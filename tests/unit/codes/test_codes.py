@@ -27,6 +27,7 @@ NO_CODES = {
     "utf-8-sig",
     "stand-in",
     "snapshot-schema",
+    "condition-grammar",
 }
 """Constants of those modules that look like a code and are something else."""
 RULES = [code for code in codes.all_codes().values() if code.language == "rules" and code.wrong]

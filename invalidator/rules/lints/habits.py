@@ -1,0 +1,19 @@
+"""Templates that are literal text where their author meant a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from invalidator.rules.lints import foreign
+from invalidator.rules.lints.subject import Subject
+from invalidator.yamlfile import Diagnostic
+
+
+def findings(subject: Subject) -> Iterator[Diagnostic]:
+    """Habits of other template languages, in every template of the rule and in its prefix."""
+    globs = {*(each for each in subject.exact if each.group == "l1"), *subject.coarse}
+    for written in (subject.prefix, *subject.exact, *subject.coarse):
+        is_glob = written in globs and written.group != "cdn"
+        for habit in foreign.habits(written.text, subject.columns, is_glob=is_glob):
+            span = subject.document.within(written.path, habit.offset, habit.width)
+            yield subject.note(span, "template-habit", habit.message, habit.help)
