@@ -30,13 +30,13 @@ async def test_a_table_that_is_taken_out_of_the_publication_is_found_and_cleared
     problem = await watched.until("public.item (not-published)", is_there=True)
     assert problem["severity"] == "critical"
     assert 'ADD TABLE "public"."item"' in problem["fix"]
-    assert await watched.value("invalidator_findings", finding="not-published") == 1
+    await watched.until_value(1, "invalidator_findings", finding="not-published")
     program.wait_for(lambda: bool(told(program, "problem.raised", "public.item (not-published)")), what="the log")
 
     await stack.sql(problem["fix"])
 
     await watched.until("public.item (not-published)", is_there=False)
-    assert await watched.value("invalidator_findings", finding="not-published") == 0
+    await watched.until_value(0, "invalidator_findings", finding="not-published")
     program.wait_for(lambda: bool(told(program, "problem.cleared", "public.item (not-published)")), what="the log")
     stack.fill("item:7")
     await stack.sql("INSERT INTO item VALUES (7)")

@@ -34,11 +34,25 @@ class Watched:
 
     async def value(self, name: str, **labels: str) -> float:
         """The metric's value."""
+        found = await self._value(name, labels)
+        if found is None:
+            pytest.fail(f"no sample {name} {labels}")
+        return found
+
+    async def until_value(self, wanted: float, name: str, **labels: str) -> None:
+        """Return when the metric has this value; the daemon renders its metrics at most once a second."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (found := await self._value(name, labels)) != wanted:
+            if time.monotonic() > deadline:
+                pytest.fail(f"{name} {labels} is {found}, not {wanted}")
+            await asyncio.sleep(0.05)
+
+    async def _value(self, name: str, labels: dict[str, str]) -> float | None:
         for family in text_string_to_metric_families(await self.text("/metrics")):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     return float(sample.value)
-        pytest.fail(f"no sample {name} {labels}")
+        return None
 
     async def until_problems(self, *codes: str) -> dict[str, Any]:
         """The status, as soon as these are its problems above information."""
