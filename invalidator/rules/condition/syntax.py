@@ -6,9 +6,9 @@ The text and the depth of parentheses are bounded, so reading is quick whatever 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Never, cast
 
+from invalidator.rules.condition.tokens import Token, tokens_of
 from invalidator.rules.condition.tree import (
     All,
     AnyOf,
@@ -48,19 +48,7 @@ value      = "'" text "'" ("''" for one quote) | number | "true" | "false" | "nu
 "==" is "=", "<>" is "!=", "[...]" is "(...)". The words of the language may be in capitals; names may not."""
 """The language, for the reference page."""
 
-_TOKEN: Final = re.compile(
-    r"""(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?!\w))
-      | '(?P<text>(?:[^']|'')*)'
-      | "(?P<quoted>(?:[^"]|"")*)"
-      | (?P<name>[^\W\d][\w$]*)
-      | (?P<operator><=|>=|<>|!=|===|==|&&|\|\||=~|!~|::|->>|->|[=<>!()\[\],.])
-      | (?P<other>\S)""",
-    re.VERBOSE,
-)
-_SPACE: Final = re.compile(r"\s*")
 _PLAIN: Final = re.compile(r"[^\W\d][\w$]*")
-_SPELLINGS: Final = {"==": "=", "<>": "!=", "&&": "and", "||": "or", "!": "not"}
-_WORDS: Final = frozenset({"and", "or", "not", "in", "is", "null", "true", "false"})
 _OPERATORS: Final = frozenset({"=", "!=", "<", "<=", ">", ">="})
 _MIRRORED: Final[dict[Operator, Operator]] = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _HABITS: Final = {
@@ -95,20 +83,6 @@ _HABITS: Final = {
 _BEGINNINGS: Final = "compare a column with a value, as in status = 'published'; a boolean column may also stand alone"
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    """``word``, ``name``, ``quoted``, ``text``, ``number``, ``operator``, ``other`` or ``end``."""
-    text: str
-    offset: int
-    width: int
-
-    @property
-    def shown(self) -> str:
-        text = self.text if len(self.text) <= 30 else self.text[:30] + "…"
-        return {"text": f"the text '{text}'", "quoted": f'"{text}"', "end": "the end"}.get(self.kind, f"'{text}'")
-
-
 def parse(text: str) -> Condition:
     """Read a condition.
 
@@ -118,58 +92,13 @@ def parse(text: str) -> Condition:
     if len(text) > MAX_LENGTH:
         message = f"the condition has {len(text)} characters; at most {MAX_LENGTH} are read"
         raise ConditionError(message, offset=MAX_LENGTH, help="make several rules of it")
-    return Condition(text, _Parser(_tokens(text)).condition())
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    at = _end_of_space(text, 0)
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        kind = (match.lastgroup if match else None) or "other"
-        if match is None:  # cannot be: the last alternative takes any character but space
-            break
-        tokens.append(_token(kind, match, text))
-        at = _end_of_space(text, match.end())
-    # What is missing at the end is shown at the last thing that is there.
-    last = tokens[-1] if tokens else _Token("end", "", 0, 1)
-    tokens.append(_Token("end", "", last.offset, last.width))
-    return tokens
-
-
-def _end_of_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return match.end() if match else at
-
-
-def _token(kind: str, match: re.Match[str], whole: str) -> _Token:
-    offset, width = match.start(), match.end() - match.start()
-    text = match[kind]
-    if kind == "other" and text in "'\"":
-        what = "text" if text == "'" else "name"
-        message = f"no closing {text} after this {what}"
-        raise ConditionError(message, offset=offset, width=len(whole) - offset)
-    if kind == "other" and text.isdigit():
-        end = re.compile(r"[\w.]+").match(whole, offset)
-        message = f"'{end[0] if end else text}' is no number"
-        help_text = "a text stands in single quotes"
-        raise ConditionError(message, offset=offset, width=len(end[0]) if end else 1, help=help_text)
-    if kind == "text":
-        text = text.replace("''", "'")
-    elif kind == "quoted":
-        text = text.replace('""', '"')
-    elif kind == "operator":
-        text = _SPELLINGS.get(text, text)
-        kind = "word" if text in _WORDS else kind
-    elif kind == "name" and text.lower() in _WORDS:
-        kind, text = "word", text.lower()
-    return _Token(kind, text, offset, width)
+    return Condition(text, _Parser(tokens_of(text)).condition())
 
 
 class _Parser:
     """Reads the tokens from left to right; ``at`` is the next one."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
         self.at = 0
         self.depth = 0
@@ -210,7 +139,7 @@ class _Parser:
             return node
         return self.comparison()
 
-    def deeper(self, opened: _Token) -> _Parser:
+    def deeper(self, opened: Token) -> _Parser:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             message = f"more than {MAX_DEPTH} parentheses or 'not' in each other"
@@ -238,7 +167,7 @@ class _Parser:
             return Not(found) if is_not else found
         return Truth(first)
 
-    def compared(self, first: Column | Value, operator: Operator, sign: _Token) -> Node:
+    def compared(self, first: Column | Value, operator: Operator, sign: Token) -> Node:
         found = self.token
         second = self.operand()
         self.check_quoted(found)
@@ -310,7 +239,7 @@ class _Parser:
         if form is None and text == "-":
             number = self.token
             self.at += 1
-            token = _Token("number", "-" + number.text, token.offset, number.offset + number.width - token.offset)
+            token = Token("number", "-" + number.text, token.offset, number.offset + number.width - token.offset)
             text, form = token.text, "number"
         if form == "number" and (len(text) > MAX_DIGITS or _exponent(text) > MAX_DIGITS):
             message = f"more than {MAX_DIGITS} digits in a number"
@@ -338,7 +267,7 @@ class _Parser:
             self.refuse("empty column name", first, help_text="an empty text is written ''")
         return Column("row", first.text, first.offset, first.width)
 
-    def scoped(self, first: _Token, scope: Scope) -> Column:
+    def scoped(self, first: Token, scope: Scope) -> Column:
         token = self.token
         if token.kind not in ("name", "quoted", "word") or not (token.text[:1].isalpha() or token.kind != "word"):
             what = "nothing" if token.kind == "end" else token.shown
@@ -348,13 +277,13 @@ class _Parser:
         self.at += 1
         return Column(scope, token.text, first.offset, token.offset + token.width - first.offset)
 
-    def check_quoted(self, token: _Token) -> None:
+    def check_quoted(self, token: Token) -> None:
         """In most languages double quotes hold a text; here, as in SQL, a name."""
         if token.kind == "quoted" and _PLAIN.fullmatch(token.text):
             help_text = f"for the text write '{token.text}'; for the column write {token.text} without quotes"
             self.refuse("double quotes hold the name of a column", token, help_text=help_text)
 
-    def call(self, first: _Token) -> Never:
+    def call(self, first: Token) -> Never:
         message = f"there is no function '{first.text}'"
         help_text = "the only function is changed(column, ...)"
         if first.text.lower() == "changed":
@@ -386,7 +315,7 @@ class _Parser:
     # ---------------------------------------------------------------------------------------------- helpers
 
     @property
-    def token(self) -> _Token:
+    def token(self) -> Token:
         return self.tokens[self.at]
 
     def takes(self, text: str) -> bool:
@@ -396,7 +325,7 @@ class _Parser:
         self.at += 1
         return True
 
-    def rest_or(self, opened: _Token) -> _Token:
+    def rest_or(self, opened: Token) -> Token:
         """The next token, or the bracket that nothing closes."""
         return opened if self.token.kind == "end" else self.token
 
@@ -412,10 +341,10 @@ class _Parser:
                 help_text = f"put an operator between: {before.text} = …"
         self.refuse(f"unexpected {token.shown}", help_text=help_text)
 
-    def refuse(self, message: str, at: _Token | None = None, *, help_text: str | None = None) -> Never:
+    def refuse(self, message: str, at: Token | None = None, *, help_text: str | None = None) -> Never:
         raise self.error(message, at, help_text=help_text)
 
-    def error(self, message: str, at: _Token | None = None, *, help_text: str | None = None) -> ConditionError:
+    def error(self, message: str, at: Token | None = None, *, help_text: str | None = None) -> ConditionError:
         token = at or self.token
         return ConditionError(message, offset=token.offset, width=token.width, help=help_text)
 
