@@ -214,7 +214,7 @@ class _Compiler:
         decoder = DECODERS[kind]
         known = tuple(decoder(value) for value in values if value is not None)
         is_known = _all([self.is_not_null(name), self.among(self.decoded(name, kind), known)]) if known else False
-        is_null = _compare(self.load(name), ast.Is, ast.Constant(None)) if None in values else False
+        is_null = self.is_null(name) if None in values else False
         return _any([is_known, is_null])
 
     def among(self, value: ast.expr, known: Sequence[object]) -> ast.expr:
@@ -244,18 +244,23 @@ class _Compiler:
     def equal_pair(self, left: Column, right: Column, first: str | None, second: str | None) -> _Expression:
         if first is None or second is None:
             known = first or second
-            return True if known is None else _compare(self.load(known), ast.Is, ast.Constant(None))
-        kinds = {self.kinds[left.name], self.kinds[right.name]}
-        plain = _compare(self.load(first), ast.Eq, self.load(second))
-        if len(kinds) == 1 and not kinds & DECODED_FOR_EQUALITY:
-            return plain
+            return True if known is None else self.is_null(known)
         kind = self.shared(left, right)
+        readers = {_reader(self.kinds[column.name], kind) for column in (left, right)}
+        plain = _compare(self.load(first), ast.Eq, self.load(second))
+        if len(readers) == 1 and not readers & DECODED_FOR_EQUALITY:
+            return plain
         decoded = _compare(
             self.decoded(first, self.kinds[left.name], kind),
             ast.Eq,
             self.decoded(second, self.kinds[right.name], kind),
         )
-        return _any([plain, _all([self.is_not_null(first), self.is_not_null(second), decoded])])
+        is_known = _all([self.is_not_null(first), self.is_not_null(second), decoded])
+        if len(readers) == 1:
+            return _any([plain, is_known])
+        # The same text read in two ways is two values: 0.1 as a real is not 0.1 as a double.
+        are_null = _all([self.is_null(first), self.is_null(second)])
+        return _any([are_null, is_known])
 
     def shared(self, left: Column, right: Column) -> Kind:
         kind = common_kind((self.kinds[left.name], self.kinds[right.name]))
@@ -267,12 +272,14 @@ class _Compiler:
     # --------------------------------------------------------------------------------------------- building
 
     def decoded(self, name: str, kind: Kind, wanted: Kind | None = None) -> ast.expr:
-        """The value as its kind reads it; of a ``real`` beside a double, as what it really is."""
-        reader = kind if kind in (Kind.REAL, Kind.PADDED) or wanted is None else wanted
-        decoder = DECODERS.get(reader)
+        """The value as its kind reads it, or as the kind in which it is compared with another column."""
+        decoder = DECODERS.get(_reader(kind, kind if wanted is None else wanted))
         if decoder is None:
             return self.load(name)
         return ast.Call(self.constant(decoder), [self.load(name)], [])
+
+    def is_null(self, name: str) -> ast.expr:
+        return _compare(self.load(name), ast.Is, ast.Constant(None))
 
     def is_not_null(self, name: str) -> ast.expr:
         return _compare(self.load(name), ast.IsNot, ast.Constant(None))
@@ -299,6 +306,11 @@ class _Compiler:
         module = ast.fix_missing_locations(ast.Module([made], []))
         code = next(part for part in compile(module, "<when>", "exec").co_consts if isinstance(part, CodeType))
         return FunctionType(code, self.constants, "when")
+
+
+def _reader(kind: Kind, shared: Kind) -> Kind:
+    """As what a value is read to be compared in a shared kind; a ``real`` beside a double is what it really is."""
+    return kind if kind in (Kind.REAL, Kind.PADDED) else shared
 
 
 def _images(node: Node, row: Row) -> Sequence[Image]:

@@ -82,7 +82,11 @@ class _Writer:
 
     def value(self, column: Column, value: Value) -> str:
         text = canonical(value, self._kinds[column.name])
-        return "NULL" if text is None else text_literal(text.decode("utf-8", "surrogateescape"))
+        if text is None:
+            return "NULL"
+        if self._kinds[column.name] is Kind.INTEGER:
+            return f"({text.decode('ascii')})"  # in quotes it would have to fit into a smallint column
+        return text_literal(text.decode("utf-8", "surrogateescape"))
 
     def membership(self, node: Membership) -> str:
         column = self.column(node.column)

@@ -7,11 +7,13 @@ for which that does not hold (numeric keeps its scale, ``1.0`` and ``1.00``) are
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 from invalidator.rules.condition.kinds import FLOATS, Kind
@@ -151,7 +153,7 @@ def _integer(text: str) -> str:
     number = _number(text)
     if not number.is_finite() or number != number.to_integral_value():
         raise Misfit(help="the column holds whole numbers")
-    if abs(number) >= 1 << 63:
+    if not -(1 << 63) <= number < 1 << 63:
         raise Misfit(help="the column cannot hold a number as large as this")
     return str(int(number))
 
@@ -163,21 +165,26 @@ def _numeric(text: str) -> str:
 def _double(text: str) -> str:
     number = _number(text)
     found = float(number)
-    if number.is_finite() and (found in (float("inf"), float("-inf")) or (found == 0) != (number == 0)):
-        raise Misfit(help="the column cannot hold a number as large or as small as this")
+    if number.is_finite() and (math.isinf(found) or (found == 0) != (number == 0)):
+        raise Misfit(help=_OUT_OF_RANGE)
     return repr(found)
 
 
 def _real(text: str) -> str:
     number = _number(text)
-    if number.is_finite():
-        try:
-            found: float = _REAL.unpack(_REAL.pack(float(number)))[0]
-        except OverflowError:
-            found = float("inf")
-        if found in (float("inf"), float("-inf")) or (found == 0) != (number == 0):
-            raise Misfit(help="the column cannot hold a number as large or as small as this")
-    return repr(float(number))
+    found = _nearest_real(number) if number.is_finite() else float(number)
+    if number.is_finite() and (abs(found) >= _REAL_END or (found == 0) != (number == 0)):
+        raise Misfit(help=_OUT_OF_RANGE)
+    return repr(found)
+
+
+def _nearest_real(number: Decimal) -> float:
+    """Rounded once, as Postgres does; by way of the nearest double it would be rounded twice."""
+    if abs(number) >= _REAL_END:
+        return math.inf
+    _, exponent = math.frexp(float(number))
+    unit = Fraction(2) ** max(exponent - _REAL_BITS, _REAL_LEAST)
+    return float(round(Fraction(number) / unit) * unit)
 
 
 def _text(text: str) -> str:
@@ -283,7 +290,7 @@ _CLOCK: Final = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}
 _TIME: Final = re.compile(_CLOCK)
 _MOMENT: Final = re.compile(
     r"(?P<year>[0-9]{4,7})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
-    rf"(?:[ T]{_CLOCK}(?: ?(?P<zone>[zZ]|[+-][0-9]{{2}}(?::?[0-9]{{2}}(?::?[0-9]{{2}})?)?))?)?(?P<bc> BC)?"
+    rf"(?:[ T]{_CLOCK}(?: ?(?P<zone>[zZ]|[+-][0-9]{{2}}(?:[0-9]{{2}}|:[0-9]{{2}}(?::[0-9]{{2}})?)?))?)?(?P<bc> BC)?"
 )
 _MOMENT_HELP: Final = {
     Kind.DATE: "write the day itself as 2026-05-01; words such as 'today' would be read only once",
@@ -306,6 +313,10 @@ _CANONICAL: Final[dict[Kind, Callable[[str], str]]] = {
     Kind.ENUM: _text,
     Kind.UNKNOWN: _text,
 }
+_OUT_OF_RANGE: Final = "the column cannot hold a number as large or as small as this"
+_REAL_BITS: Final = 24
+_REAL_LEAST: Final = -149
+_REAL_END: Final = 2.0**128
 _OF_NUMBERS: Final = FLOATS | {Kind.INTEGER, Kind.NUMERIC, Kind.UNKNOWN}
 _OF_QUOTED: Final = frozenset({Kind.TEXT, Kind.PADDED, Kind.ENUM})
 _TRIMMED: Final = frozenset(_CANONICAL) - {Kind.TEXT, Kind.PADDED, Kind.ENUM, Kind.UNKNOWN}
