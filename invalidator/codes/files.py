@@ -83,4 +83,31 @@ CODES: Final = (
         "invalidate:\n  keys:\n    - user:{id}\n    - {id}",
         'invalidate:\n  keys:\n    - user:{id}\n    - "profile:{id}"',
     ),
+    Code(
+        "settings-file",
+        "error",
+        "A settings file was given where rules were expected. Rule files are named as they are, settings by"
+        " `--settings`.",
+        "",
+        "rules: rules.yaml\ntargets:\n  redis: {type: redis_keys, url: redis://localhost:6379/0}",
+        'version: 1\nrules:\n  - {name: user, table: public.users, invalidate: {keys: ["user:{id}"]}}',
+    ),
+    Code(
+        "rule-file",
+        "error",
+        "Rules were given where settings were expected, or stand in the settings. Settings differ from one place to"
+        " the next and hold secrets, rules do not: so they have files of their own.",
+        "",
+        "rules:\n  - {name: user, table: public.users, invalidate: {keys: ['user:{id}']}}",
+        "rules: rules.yaml",
+        "settings",
+    ),
+    Code(
+        "empty-field",
+        "warning",
+        "A field has no value. It counts as not written, and what `defaults:` says holds.",
+        "`prefix:` with nothing behind it looks like no prefix, and is the default one.",
+        'prefix:\ninvalidate: {keys: ["user:{id}"]}',
+        'prefix: ""\ninvalidate: {keys: ["user:{id}"]}',
+    ),
 )

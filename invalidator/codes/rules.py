@@ -118,6 +118,15 @@ CODES: Final = (
         'changed: [title, slug]\ninvalidate: {keys: ["post:{slug}"]}',
     ),
     Code(
+        "changed-habit",
+        "warning",
+        "`changed:` holds plain names of columns, each of which is compared with itself; this one is written like a"
+        " reference.",
+        "A column of this very name is hardly there, and without it the rule can only apply its coarse form.",
+        'changed: [new.email]\ninvalidate: {keys: ["user:{id}"]}',
+        'changed: [email]\ninvalidate: {keys: ["user:{id}"]}',
+    ),
+    Code(
         "changed-and-delete",
         "info",
         "`changed:` narrows updates only: inserts and deletes that `events:` lists always count.",

@@ -32,6 +32,25 @@ DEFAULT_PATH: Final = Path("config/invalidator.yaml")
 DEFAULT_SOURCE: Final = "pgoutput"
 _DEFAULT_RULES: Final = "rules.yaml"
 Model = TypeVar("Model", bound=BaseModel)
+_SUGGESTIONS: Final = {
+    "postgres": "source",
+    "database": "source",
+    "sinks": "targets",
+    "redis": "targets",
+    "caches": "targets",
+    "cdn": "targets",
+    "log_level": "log",
+    "logging": "log",
+    "host": "url",
+    "address": "url",
+    "endpoint": "url",
+    "port": "listen",
+    "bind": "listen",
+    "connection": "dsn",
+    "token": "api_token",
+    "api_key": "api_token",
+}
+"""What people write who know another tool → the setting here, in whatever section has it."""
 TARGET_NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
 
 
@@ -130,6 +149,7 @@ class _Loading:
         self._data: dict[str, Any] = data if isinstance(data, dict) else {}
         if data is not None and not isinstance(data, dict):
             yamlfile.validate(File, document)  # says what was read instead of a mapping
+        _refuse_rules(document)
 
     def run(self) -> Loaded:
         types = self._types()
@@ -253,7 +273,9 @@ class _Loading:
 
     def _checked(self, model: type[Model], path: yamlfile.Path, data: object) -> Model | None:
         try:
-            return yamlfile.validate(model, self._document, path=path, data=data, origins=self._origins)
+            return yamlfile.validate(
+                model, self._document, path=path, data=data, origins=self._origins, suggestions=_SUGGESTIONS
+            )
         except yamlfile.Invalid as invalid:
             self._diagnostics += [_with_variable(diagnostic, path) for diagnostic in invalid.diagnostics]
             return None
@@ -303,13 +325,33 @@ class _Loading:
             raise yamlfile.Invalid(unique, {self._document.file: self._document.text})
 
 
+def _refuse_rules(document: yamlfile.Document) -> None:
+    """Say it in one finding if somebody takes rules for the settings, or writes rules into them.
+
+    Raises:
+        yamlfile.Invalid: there are rules in it.
+    """
+    rules = document.data.get("rules") if isinstance(document.data, dict) else None
+    if not isinstance(rules, list) or not any(isinstance(entry, dict) for entry in rules):
+        return
+    if "version" in document.data:
+        span, message = yamlfile.Span(1, 1, 1, 1), "this is a rule file, and settings were expected here"
+        name = Path(document.file).name
+        help_text = f"leave --settings out, or name it in the settings, as in rules: {name}"
+    else:
+        span, message = document.key_span(("rules",)), "rules stand in a file of their own"
+        help_text = "move them, below `version: 1`, into a file and name it here, as in rules: rules.yaml"
+    found = document.diagnostic(span, "rule-file", message, help_text)
+    raise yamlfile.Invalid([found], {document.file: document.text})
+
+
 def _with_variable(diagnostic: yamlfile.Diagnostic, path: yamlfile.Path) -> yamlfile.Diagnostic:
     """A missing field may also come from the environment, where secrets belong."""
     missing = re.search(r" needs the field '(\w+)'$", diagnostic.message)
-    if missing is None or diagnostic.help is not None:
+    if missing is None:
         return diagnostic
     name = variables.variable((*map(str, path), missing[1]))
-    return replace(diagnostic, help=f"write it here, or set {name} or {name}_FILE")
+    return replace(diagnostic, help=f"{diagnostic.help or 'write it here'}, or set {name} or {name}_FILE")
 
 
 def _copy(data: Any) -> Any:

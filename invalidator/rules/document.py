@@ -21,7 +21,8 @@ from invalidator.rules import condition
 from invalidator.rules.assembly import Assembled, assemble
 from invalidator.rules.inline_tests import InlineTest, assemble_tests, check_tests
 from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
-from invalidator.rules.schema import SUGGESTIONS, RuleFile
+from invalidator.rules.schema import RuleFile
+from invalidator.rules.suggestions import SUGGESTIONS
 from invalidator.rules.template import Template
 from invalidator.yamlfile import Diagnostic, split_lines
 
@@ -121,6 +122,7 @@ class _Reader:
         try:
             document = yamlfile.read(path)
             self._sources[document.file] = document.text
+            _refuse_settings(document)
             model = yamlfile.validate(RuleFile, document, suggestions=SUGGESTIONS)
         except yamlfile.Invalid as invalid:
             self._findings += invalid.diagnostics
@@ -152,6 +154,20 @@ class _Reader:
                 message = f"rule '{other.name}' at {other.place} names the same for the same table"
                 at = (document.file, span.line, span.column, span.width)
                 self._findings.append(Diagnostic(*at, "same-target", message, None, "warning"))
+
+
+def _refuse_settings(document: yamlfile.Document) -> None:
+    """Say it in one finding if somebody takes the settings for rules.
+
+    Raises:
+        yamlfile.Invalid: this is a settings file.
+    """
+    data = document.data
+    if isinstance(data, dict) and "targets" in data and not isinstance(data.get("rules"), list):
+        message = "this is a settings file, and rules were expected here"
+        help_text = f"write --settings {document.file}: its rules are checked with it"
+        found = document.diagnostic(yamlfile.Span(1, 1, 1, 1), "settings-file", message, help_text)
+        raise yamlfile.Invalid([found], {document.file: document.text})
 
 
 def _files_in(directory: Path) -> list[Path]:

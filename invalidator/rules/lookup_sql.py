@@ -38,6 +38,7 @@ _WORD: Final = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*")
 _DOLLAR_QUOTE: Final = re.compile(r"\$(?:[A-Za-z_\u0080-\U0010ffff]\w*)?\$")
 _PARAMETER: Final = re.compile(r"\$\d+")
 _PERCENT: Final = re.compile(r"%s\b|%\(\w+\)s")
+_OTHER_PLACEHOLDER: Final = re.compile(r"(?<![:\w]):(?P<name>[A-Za-z_]\w*)|\?(?!\S)|@\w+")
 _NUMBER: Final = re.compile(r"\d[\w.]*")
 _COMMENT_PART: Final = re.compile(r"/\*|\*/")
 _STRING: Final = re.compile(r"'(?:[^']|'')*'")
@@ -164,9 +165,17 @@ class _Lexer:
             raise _error(0, "a SELECT is missing here", help=_ONE_QUERY)
         self._end_text(self.at)
         if not any(isinstance(part, Placeholder) for part in self._parts):
+            self._refuse_other_placeholder()
             message = "this SELECT asks for nothing of the changed row, so it would find the same for every row"
             raise _error(0, message, width=len(self.text), help="bind a column: … WHERE o.id = {order_id}")
         return LookupSql(self.text, tuple(self._parts))
+
+    def _refuse_other_placeholder(self) -> None:
+        """``:name`` and ``?`` may be right in SQL; where nothing is bound, they are meant as placeholders."""
+        found = _OTHER_PLACEHOLDER.search(self.text)
+        if found is not None:
+            help_text = f"write {{{found['name']}}}: it becomes a bound parameter" if found["name"] else _WRITE_COLUMN
+            raise _error(found.start(), f"'{found[0]}' is no placeholder here", width=len(found[0]), help=help_text)
 
     def _token(self) -> None:
         text, at = self.text, self.at

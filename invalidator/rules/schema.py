@@ -23,23 +23,6 @@ from pydantic_core import PydanticCustomError
 from invalidator.model import WidenReason
 from invalidator.rules import condition, lookup_sql, template
 
-SUGGESTIONS: Final = {
-    "on": "events",
-    "event": "events",
-    "operations": "events",
-    "columns": "changed",
-    "bulk": "bulk_over",
-    "truncate": "coarse",
-    "overflow": "coarse",
-    "fallback": "coarse",
-    "repeat": "repeat_after",
-    "redis": "keys",
-    "surrogate_keys": "cdn",
-    "cache_tags": "cdn",
-    "patterns": "l1",
-}
-"""What people write who know another tool → the field here."""
-
 MAX_REPEAT_SECONDS: Final = 3600.0
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -162,6 +145,19 @@ def _check_entry(text: str) -> str:
     return _check_template(text)
 
 
+def _check_no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        help_text = "remove `when:` if every row counts; a condition is a text such as status = 'published'"
+        _refuse(f"{str(value).lower()} is no condition", help_text)
+    return value
+
+
+def _check_column_name(value: object) -> object:
+    if isinstance(value, dict) and list(value.values()) == [None]:
+        _refuse("a column is named here, and YAML read a mapping", f"write {next(iter(value))}")
+    return value
+
+
 def _check_condition(text: str) -> str:
     try:
         condition.parse(text)
@@ -200,11 +196,12 @@ Sql = Annotated[
 ]
 ConditionText = Annotated[
     str,
+    BeforeValidator(_check_no_boolean),
     AfterValidator(_check_condition),
     Field(examples=["status = 'published'", "old.price > new.price", "changed(status) or featured"]),
 ]
 LookupName = Annotated[str, AfterValidator(_check_lookup_name)]
-ColumnName = Annotated[str, Field(min_length=1)]
+ColumnName = Annotated[str, BeforeValidator(_check_column_name), Field(min_length=1)]
 Row = Annotated[dict[ColumnName, Any], Field(examples=[{"id": 1, "slug": "a"}])]
 Event = Literal["insert", "update", "delete", "truncate"]
 EVENTS: Final[dict[str, str]] = {

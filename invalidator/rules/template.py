@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+from invalidator.rules import template_advice
 from invalidator.rules.filters import DEFAULT, FILTERS, encode
 
 __all__ = [
@@ -257,7 +258,8 @@ class _Parser:
             self.at += 1
             filters.append(self.filter(opened))
         if char != "}":
-            raise _error(self.at, f"expected '|' or '}}', found {char!r}")
+            help_text = template_advice.behind_name(name, self.text[self.at :])
+            raise _error(self.at, f"expected '|' or '}}', found {char!r}", help=help_text)
         self.at += 1
         return Reference(scope, name, tuple(filters))
 
@@ -281,9 +283,8 @@ class _Parser:
 
     def unknown_scope(self, start: int, name: str) -> TemplateError:
         lookups = tuple(self._lookups or ())
-        known = (*_SCOPES, *lookups)
         what = f"this rule looks up {', '.join(lookups)}" if lookups else "this rule has no lookup"
-        help_text = _suggestion(name, known) or f"known are {', '.join(known)}"
+        help_text = template_advice.instead_of_scope(name, self.text[self.at :], lookups)
         message = f"'{name}' is no lookup of this rule ({what})"
         return _error(start, message, width=len(name), code="unknown-lookup", help=help_text)
 
@@ -299,7 +300,8 @@ class _Parser:
         match = _NAME.match(self.text, start)
         if match is None:
             what = "a column name is missing" if char in "|}." else f"{char!r} cannot start a column name"
-            raise _error(start, what, help='put unusual column names in quotes: {"Weird Name"}')
+            is_missing = char in "|}." or self.text[start : self.text.find("}", start)].isdigit()
+            raise _error(start, what, help=template_advice.NAME_HELP if is_missing else template_advice.UNUSUAL_HELP)
         self.at = match.end()
         return start, False, match[0]
 
@@ -344,7 +346,7 @@ class _Parser:
         match = _SPACE.match(self.text, self.at)
         self.at = match.end() if match else self.at
         if self.at >= len(self.text):
-            raise _error(opened, "no closing '}'", width=len(self.text) - opened, help="write '{{' for a literal brace")
+            raise _error(opened, "no closing '}'", width=len(self.text) - opened, help=template_advice.UNCLOSED_HELP)
         return self.text[self.at]
 
 

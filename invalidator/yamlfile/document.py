@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from invalidator.yamlfile import syntax
 from invalidator.yamlfile.diagnostic import Diagnostic, Invalid, line_starts, shown, split_lines
 
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -253,12 +254,13 @@ class _Composer:
     def _node(self, event: Any, path: Path) -> object:
         if isinstance(event, yaml.AliasEvent):
             self.values[path] = _span(event, event)
-            self._refuse(event, f"'*{event.anchor}' is a YAML alias, which is not supported", _ALIAS_HELP)
+            self._refuse(event, f"'*{event.anchor}' is a YAML alias, which is not supported", syntax.ALIAS_HELP)
             return None
         if event.anchor is not None:
             self._refuse(event, f"'&{event.anchor}' is a YAML anchor, which is not supported", _ANCHOR_HELP)
         if event.tag is not None:
-            self._refuse(event, "YAML tags (a value that starts with '!') are not supported", _TAG_HELP)
+            help_text = _INCLUDE_HELP if "include" in event.tag else _TAG_HELP
+            self._refuse(event, "YAML tags (a value that starts with '!') are not supported", help_text)
         if isinstance(event, yaml.ScalarEvent):
             self.values[path] = _span(event, event)
             return self._scalar(event)
@@ -293,7 +295,7 @@ class _Composer:
 
     def _key(self, event: Any, path: Path) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            self._refuse(event, "a name was expected here, but YAML read a mapping or a list", _QUOTE_HELP)
+            self._refuse(event, "a name was expected here, but YAML read a mapping or a list", syntax.QUOTE_HELP)
             raise _TooDeepError
         if event.anchor is not None or event.tag is not None:
             self._refuse(event, "YAML anchors and tags are not supported", _ANCHOR_HELP)
@@ -343,33 +345,14 @@ def _plain(text: str) -> object:
     return text
 
 
-_QUOTE_HELP: Final = (
-    "a template inside [ ... ], one that starts with '{', or one that holds ': ' or ' #' needs quotes, "
-    'as in "user:{id}"'
-)
-_ALIAS_HELP: Final = "a value that starts with '*' is a YAML alias: quote it"
 _ANCHOR_HELP: Final = "write the value out where it is needed; quote it if it is text"
 _TAG_HELP: Final = "quote a value that starts with '!'"
+_INCLUDE_HELP: Final = "files include no others; a directory of rule files is read as one set of rules"
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> Diagnostic:
     lines = split_lines(text)
     mark = error.problem_mark or error.context_mark
-    line, column = _clamped(mark.line + 1, mark.column + 1, lines) if mark else (1, 1)
-    context_line = error.context_mark.line if error.context_mark else line - 1
-    around = {lines[line - 1], lines[min(context_line, len(lines) - 1)]}
-    message = " ".join(part for part in (error.problem, error.context) if part)
-    return Diagnostic(file, line, column, 1, "yaml-syntax", message, _syntax_help(around, lines[line - 1], column))
-
-
-def _syntax_help(around: set[str], line: str, column: int) -> str | None:
-    if any("\t" in text[: len(text) - len(text.lstrip())] for text in around):
-        return "YAML indents with spaces, never tabs"
-    if any(re.search(r"(?:[:\-,]\s+|\[\s*)\*", text) for text in around):
-        return _ALIAS_HELP
-    if any("{" in text for text in around):
-        return _QUOTE_HELP
-    first = line[column - 1 : column]
-    if first in {"@", "`", "%"}:
-        return f"a value that starts with '{first}' needs quotes"
-    return None
+    place = _clamped(mark.line + 1, mark.column + 1, lines) if mark else (1, 1)
+    found = syntax.mistake(error, lines, *place)
+    return Diagnostic(file, found.line, found.column, 1, "yaml-syntax", found.message, found.help)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
-from invalidator.yamlfile.diagnostic import Diagnostic, Invalid, looks_secret, shown, split_lines
+from invalidator.yamlfile import advice
+from invalidator.yamlfile.diagnostic import Diagnostic, Invalid, looks_secret, shown
 from invalidator.yamlfile.document import Document, Path, Span
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,7 +44,6 @@ _BOUNDS: Final = {
     "less_than_equal": ("le", "must be at most"),
     "multiple_of": ("multiple_of", "must be a multiple of"),
 }
-_YAML_1_1_BOOL: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
 def validate(
@@ -185,19 +185,23 @@ class _Explainer:
             at = self._document.keys.get((*self._root, *parent, inner))
             put = f"indent it under line {at.line}" if at else f"put it under '{inner}:'"
             return f"'{name}' is a field of '{inner}': {put}"
-        near = difflib.get_close_matches(name, allowed, 1, 0.6)
-        if near:
-            return f"did you mean '{near[0]}'? {listing}"
+        near = advice.near(name, allowed)
+        if near is not None:
+            return f"did you mean '{near}'? {listing}"
         for end in range(len(parent) - 1, -1, -1):
-            if name in _fields(_models_at(self._model, parent[:end])):
-                return f"'{name}' is a field of {self._place(parent[:end])}: indent it less. {listing}"
+            known = _fields(_models_at(self._model, parent[:end]))
+            found = name if name in known else meant
+            if found in known:
+                renamed = "" if found == name else f"did you mean '{found}'? "
+                return f"{renamed}'{found}' is a field of {self._place(parent[:end])}: indent it less. {listing}"
         return listing
 
     def _missing_field(self, location: Path) -> Diagnostic:
         parent = self._known(location[:-1])
         message = f"{self._place(parent)} needs the field '{location[-1]}'"
         width = 0 if self._root + parent in self._document.keys else 1  # a name, or else where the mapping begins
-        return self._diagnostic(parent, "missing-field", message, None, at_key=True, width=width)
+        help_text = None if self._is_secret(location) else advice.missing(str(location[-1]), self._field(location))
+        return self._diagnostic(parent, "missing-field", message, help_text, at_key=True, width=width)
 
     def _place(self, location: Path) -> str:
         """How people call it: ``rule 'user' > invalidate``, never ``rules.0.invalidate``."""
@@ -224,10 +228,52 @@ class _Explainer:
             value = _Hidden()
         typed = _TYPE_ERROR.fullmatch(kind)
         if typed and typed[1] in _EXPECTED:
-            return _wrong_type(_EXPECTED[typed[1]], value, self._template_source(location))
+            return self._wrong_type(_EXPECTED[typed[1]], value, location)
         if kind in {"literal_error", "enum"}:
             return _not_one_of(context["expected"], value)
-        return "bad-value", _message(kind, finding["msg"], context, value), None
+        help_text = "write an entry, or remove the field" if kind == "too_short" and not value else None
+        return "bad-value", _message(kind, finding["msg"], context, value), help_text
+
+    def _wrong_type(self, expected: str, value: object, location: Path) -> tuple[str, str, str | None]:
+        if expected == "text" and _is_template_like(value):
+            source = self._template_source(location)
+            quoted = f"'{source}'" if source and "'" not in source and len(source) <= 80 else "'{id}'"
+            help_text = f"a value that starts with '{{', or stands inside [ ... ], needs quotes: {quoted}"
+            return "unquoted-template", "a template was expected here, but YAML read a mapping", help_text
+        message = f"{expected} was expected here, but YAML read {_called(value)}"
+        return "bad-value", message, self._help_for_type(expected, value, location)
+
+    def _help_for_type(self, expected: str, value: object, location: Path) -> str | None:
+        name = location[-1] if location else None
+        field = self._field(location)
+        match expected:
+            case "text":
+                return advice.for_text(value, field)
+            case "a list":
+                return advice.for_list(value, field)
+            case "a mapping":
+                of_entry = location[:-1] if self._names_entries(location[:-1]) else location
+                return advice.for_mapping(value, name, field, _models_at(self._model, of_entry))
+            case "true or false":
+                return advice.for_boolean(value)
+            case "a number" | "a whole number":
+                return advice.for_number(value, name)
+            case _:
+                return None
+
+    def _field(self, location: Path) -> FieldInfo | None:
+        """The field that this is the value of; None for an entry of a list or of a mapping by name."""
+        if not location or not isinstance(location[-1], str):
+            return None
+        above = _models_at(self._model, location[:-1])
+        if len(location) > 1 and isinstance(location[-2], str) and self._names_entries(location[:-1]):
+            return None
+        return advice.fields(above).get(location[-1])
+
+    def _names_entries(self, location: Path) -> bool:
+        """Whether the keys of the mapping here are names of the author's choice."""
+        field = self._field(location)
+        return field is not None and typing.get_origin(field.annotation) is dict
 
     def _is_secret(self, location: Path) -> bool:
         if any(looks_secret(step) for step in self._root + location):
@@ -242,7 +288,7 @@ class _Explainer:
         span: Span = self._document.span(self._root + location)
         if span.line != span.end_line:
             return ""
-        line = split_lines(self._document.text)[span.line - 1]
+        line = self._document.lines[span.line - 1]
         return line[span.column - 1 : span.end_column - 1].strip()
 
 
@@ -251,33 +297,6 @@ class _Hidden:
 
     def __str__(self) -> str:
         return "the given value"
-
-
-def _wrong_type(expected: str, value: object, source: str) -> tuple[str, str, str | None]:
-    if expected == "text" and _is_template_like(value):
-        quoted = f"'{source}'" if source and "'" not in source and len(source) <= 80 else "'{id}'"
-        help_text = f"a value that starts with '{{', or stands inside [ ... ], needs quotes: {quoted}"
-        return "unquoted-template", "a template was expected here, but YAML read a mapping", help_text
-    message = f"{expected} was expected here, but YAML read {_called(value)}"
-    return "bad-value", message, _help_for_type(expected, value)
-
-
-def _help_for_type(expected: str, value: object) -> str | None:
-    if expected == "text" and isinstance(value, bool | int | float):
-        return f"put it into quotes: '{shown(value)}'"
-    if expected == "a list" and isinstance(value, str | int | float):
-        return f"write a list: [{_requoted(value)}]" if isinstance(value, str) else "write a list in [ ]"
-    if expected == "true or false" and isinstance(value, str):
-        meant = _YAML_1_1_BOOL.get(value.lower(), value.lower())
-        return f"did you mean {meant}?" if meant in {"true", "false"} else None
-    if expected in {"a number", "a whole number"} and isinstance(value, str) and re.fullmatch(r"[\d.]+", value):
-        return "write it without quotes"
-    return None
-
-
-def _requoted(value: object) -> str:
-    text = shown(value).strip("'")
-    return text if re.fullmatch(r"[\w.]+", text) else f'"{text}"'
 
 
 def _called(value: object) -> str:
@@ -302,10 +321,10 @@ def _is_template_like(value: object) -> bool:
 
 
 def _not_one_of(expected: str, value: object) -> tuple[str, str, str | None]:
-    near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), 1, 0.6)
     if expected.count("'") == 2 or not re.search(r", | or ", expected):
         return "bad-value", f"{_called(value)} is not {expected}", f"write {expected}"
-    return "bad-value", f"{shown(value)} is not one of {expected}", f"did you mean '{near[0]}'?" if near else None
+    choices = re.findall(r"'([^']*)'", expected)
+    return "bad-value", f"{shown(value)} is not one of {expected}", advice.for_choice(value, choices)
 
 
 def _message(kind: str, text: str, context: dict[str, Any], value: object) -> str:
@@ -352,19 +371,7 @@ def _models_at(model: type[BaseModel], path: Path) -> tuple[type[BaseModel], ...
 
 def _fields(models: Iterable[type[BaseModel]]) -> dict[str, tuple[type[BaseModel], ...]]:
     """The fields of these models by the name the file uses, each with the models inside it."""
-    fields: dict[str, tuple[type[BaseModel], ...]] = {}
-    for model in models:
-        for name, field in model.model_fields.items():
-            if field.exclude:  # not offered
-                continue
-            fields[field.alias or name] = _models_in(field.annotation)
-    return fields
-
-
-def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return (annotation,)
-    return tuple(found for part in typing.get_args(annotation) for found in _models_in(part))
+    return {name: advice.models_in(field.annotation) for name, field in advice.fields(models).items()}
 
 
 def _mentions(annotation: Any, types: tuple[type, ...]) -> bool:

@@ -12,6 +12,7 @@ from invalidator.yamlfile import Diagnostic, Severity
 
 _NEVER_MOVES: Final = frozenset({"id", "uuid", "guid", "pk", "oid"})
 """Columns that identify the row itself: nobody updates them, so `changed:` need not name them."""
+_NOT_PLAIN: Final = re.compile(r"\{?(?:(?P<scope>\w+)\.)?(?P<name>\w+)\}?")
 _STALE: Final = "what {} part of would stay stale under the old name"
 _PASSED_BY: Final = "a row that begins or ceases to fulfil the condition would stay cached as it was"
 
@@ -19,6 +20,7 @@ _PASSED_BY: Final = "a row that begins or ceases to fulfil the condition would s
 def findings(subject: Subject) -> Iterator[Diagnostic]:
     """Columns that name or decide what is dropped, and events that are not narrowed."""
     changed = subject.model.changed
+    yield from _habits(subject)
     if changed is None or Operation.UPDATE not in subject.rule.events:
         return
     named = _left_out(subject, _names(subject, subject.exact))
@@ -33,6 +35,22 @@ def findings(subject: Subject) -> Iterator[Diagnostic]:
         message = f"`changed:` does not narrow {' and '.join(listed)}: they always count"
         help_text = f"remove {' and '.join(listed)} from events: if only updates are meant; otherwise all is well"
         yield subject.note(subject.key("changed"), "changed-and-delete", message, help_text, severity="info")
+
+
+def _habits(subject: Subject) -> Iterator[Diagnostic]:
+    """Entries that are no plain name of a column: they are not read like templates."""
+    for index, entry in enumerate(subject.model.changed or ()):
+        found = _NOT_PLAIN.fullmatch(entry)
+        scope = found["scope"] if found is not None else None
+        if (
+            found is None
+            or scope not in {None, "new", "old", subject.rule.table}
+            or (scope is None and entry[0] != "{")
+        ):
+            continue
+        message = f"'{entry}' is read as the name of a column"
+        help_text = f"write {found['name']}: `changed:` compares the row before and after by itself"
+        yield subject.note(subject.value("changed", index), "changed-habit", message, help_text)
 
 
 def _names(subject: Subject, templates: Iterable[Written]) -> Iterator[str]:

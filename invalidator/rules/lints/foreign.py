@@ -54,6 +54,8 @@ _POSITIONAL: Final = re.compile(r"%[sd](?!\w)")
 _PREFIXES: Final = {"$": re.compile(r"\$\Z"), "#": re.compile(r"(?<!\w)#\Z"), "%": re.compile(r"(?<!\w)%\Z")}
 _LIKE_A_COLUMN: Final = re.compile(r"(?:\w*_)?(?:id|uuid|slug|sku|email)|\w*[a-z]Id", re.ASCII)
 _CAPITALS: Final = re.compile(r"\{\s*(?:(?:new|old)\s*\.\s*)?(?P<name>[A-Z][A-Z0-9_]*)\s*(?=[|}])")
+_QUOTES: Final = re.compile("[\u2018-\u201f\u00ab\u00bb]")
+_INVISIBLE: Final = re.compile("[\u00a0\u00ad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]")
 _GLOBS: Final = (
     (re.compile(r"(?<![\w}\]])\.\*"), "'.*' is no regular expression here: it stands for a dot and anything behind it"),
     (re.compile(r"(?<=[:/_-])%\Z"), "'%' is no wildcard here: it stands for itself"),
@@ -68,7 +70,7 @@ def habits(text: str, columns: Collection[str], *, is_glob: bool) -> list[Habit]
         columns: names that the rule uses as columns elsewhere.
         is_glob: whether a ``*`` in it is a glob.
     """
-    found = [*_references(text), *_literals(text, columns), *(_globs(text) if is_glob else ())]
+    found = [*_references(text), *_literals(text, columns), *(_globs(text) if is_glob else ()), *_characters(text)]
     return sorted(found, key=lambda habit: habit.offset)
 
 
@@ -113,3 +115,12 @@ def _globs(text: str) -> Iterator[Habit]:
     for pattern, message in _GLOBS:
         for match in pattern.finditer(text):
             yield Habit(match.start(), len(match[0]), message, "write '*' for any characters")
+
+
+def _characters(text: str) -> Iterator[Habit]:
+    """What word processors put in."""
+    if _QUOTES.match(text[:1]) and _QUOTES.match(text[-1:]):
+        yield Habit(0, len(text), "typographic quotes are a part of the name", "use plain quotes: ' or \"")
+    for match in _INVISIBLE.finditer(text):
+        message = f"the character U+{ord(match[0]):04X} is a part of the name, and nobody sees it"
+        yield Habit(match.start(), 1, message, "remove it, or write a plain space")

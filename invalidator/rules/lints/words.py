@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from invalidator.rules.condition.tree import Column, Comparison, columns_of, terms_of
+from invalidator.rules.condition.tree import Column, Comparison, Truth, columns_of, terms_of
 from invalidator.rules.lints.subject import Subject
 from invalidator.yamlfile import Diagnostic
 
 
 def findings(subject: Subject) -> Iterator[Diagnostic]:
-    """Equalities with a bare name on the right that the rule uses nowhere else.
+    """Equalities with a bare name on the right that the rule uses nowhere else; and `when: no`.
 
     Two columns may well be compared, so this is never more than a hint; the database knows.
     """
@@ -24,6 +24,11 @@ def findings(subject: Subject) -> Iterator[Diagnostic]:
                 others = {each.name for term in terms for each in columns_of(term) if each is not right}
                 if right.name not in others | subject.named:
                     yield _read_as_column(subject, right)
+            case Truth(Column("row", "yes" | "no" | "on" | "off") as column):
+                span = subject.document.within((*subject.path, "when"), column.offset, column.width)
+                message = f"{column.name} is the name of a boolean column here"
+                help_text = "name the column that decides; remove `when:` if every row counts"
+                yield subject.note(span, "condition-bare-word", message, help_text)
             case _:
                 pass
 
