@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from invalidator.rules.inline_tests import InlineTest, assemble_tests, check_tes
 from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
 from invalidator.rules.schema import RuleFile
 from invalidator.rules.suggestions import SUGGESTIONS
-from invalidator.rules.template import Template
+from invalidator.rules.template import Literal, Reference, Template
 from invalidator.yamlfile import Diagnostic, split_lines
 
 _SUFFIXES: Final = (".yaml", ".yml")
@@ -112,11 +112,12 @@ class _Reader:
         """
         rules = tuple(self._rules.values())
         errors = [finding for finding in self._findings if finding.severity == "error"]
-        errors = errors or list(check_tests(self._tests, rules))  # only now is it known which rules there are
+        ruleset = RuleSet(rules, "" if errors else _hash(rules))
+        errors = errors or list(check_tests(self._tests, ruleset))  # only now is it known which rules there are
         if errors:
             raise yamlfile.Invalid(errors, self._sources)
         warnings = sorted(self._findings, key=lambda finding: (finding.file, finding.line, finding.column))
-        return Loaded(RuleSet(rules, _hash(rules)), tuple(warnings), self._sources, tuple(self._tests), self._places)
+        return Loaded(ruleset, tuple(warnings), self._sources, tuple(self._tests), self._places)
 
     def _add_file(self, path: Path) -> None:
         try:
@@ -216,4 +217,11 @@ def _normal_templates(form: Exact | Coarse) -> dict[str, object]:
 
 
 def _normal_template(template: Template) -> str:
-    return json.dumps([astuple(part) for part in template.parts])
+    return json.dumps([_normal_part(part) for part in template.parts])
+
+
+def _normal_part(part: Literal | Reference) -> tuple[object, ...]:
+    """All fields, one level after the other; written out, because ``astuple`` takes as long as parsing."""
+    if isinstance(part, Literal):
+        return (part.text,)
+    return part.scope, part.name, [(step.name, step.argument) for step in part.filters]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, TagGrammar
-from invalidator.rules import globs
 from invalidator.rules.bound import condition_misfit, missing_columns
 from invalidator.rules.coarse import CoarseForm, relation_facts
 from invalidator.rules.compiler import compile_relation
@@ -50,7 +49,6 @@ class Engine:
         self._states = states
         self._tables = tables
         self._grammars = tuple(cdn_grammars)
-        self._matchers = [(globs.name_matcher(rule.schema), globs.name_matcher(rule.table)) for rule in ruleset.rules]
         self._bound: dict[int, tuple[Relation, RowFunction | None]] = {}
         self._problems: dict[int, list[Problem]] = {}
         for rule in ruleset.rules:
@@ -63,7 +61,7 @@ class Engine:
 
     def applies_to(self, relation: Relation) -> bool:
         """Whether any rule names this relation, for whatever events."""
-        return any(True for _ in self._matching(relation))
+        return bool(self._matching(relation))
 
     def bind(self, relation: Relation) -> RowFunction | None:
         """The function for rows of this relation; None when no rule wants any of its rows."""
@@ -122,10 +120,8 @@ class Engine:
                 problems.append(Problem(rule.name, relation.name, WidenReason.RULE_ERROR, columns))
         self._problems[relation.oid] = problems
 
-    def _matching(self, relation: Relation) -> Iterator[tuple[int, Rule]]:
-        for index, (schema, table) in enumerate(self._matchers):
-            if schema.fullmatch(relation.schema) and table.fullmatch(relation.table):
-                yield index, self.ruleset.rules[index]
+    def _matching(self, relation: Relation) -> list[tuple[int, Rule]]:
+        return self.ruleset.for_table(relation.schema, relation.table)
 
     def _table(self, relation: Relation) -> TableState:
         return self._tables.setdefault(relation.name, TableState(relation.name))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from invalidator.errors import ConfigError
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import TagGrammar
-from invalidator.rules import condition, globs
+from invalidator.rules import condition
 from invalidator.rules.engine import Engine
 from invalidator.rules.lookup import Asked, LookupPlan
 from invalidator.rules.rendering import missing_columns
@@ -234,12 +234,7 @@ def _looked_up(plan: LookupPlan) -> list[str]:
 
 def rules_for(ruleset: RuleSet, relation: Relation) -> list[Rule]:
     """The rules that name this table, for whatever events."""
-    return [
-        rule
-        for rule in ruleset.rules
-        if globs.name_matcher(rule.schema).fullmatch(relation.schema)
-        and globs.name_matcher(rule.table).fullmatch(relation.table)
-    ]
+    return [rule for _, rule in ruleset.for_table(relation.schema, relation.table)]
 
 
 def needed_columns(rule: Rule) -> frozenset[str]:

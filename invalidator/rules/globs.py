@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _SPECIAL: Final = re.compile(rb"[*?\[\\]")
@@ -50,6 +51,15 @@ def escape_text(text: str) -> str:
     return escape(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
+@lru_cache(maxsize=4096)
 def name_matcher(pattern: str) -> re.Pattern[str]:
-    """A regular expression for a schema or table name in which only ``*`` is special; use ``fullmatch``."""
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    """A regular expression for a schema or table name in which only ``*`` is special; use ``fullmatch``.
+
+    What stands between two stars is taken where it comes first, once and for all: trying the other places too would
+    find no more, and takes time without bound when there are many stars.
+    """
+    first, *others = map(re.escape, pattern.split("*"))
+    if not others:
+        return re.compile(first)
+    *between, last = others
+    return re.compile(first + "".join(f"(?>.*?{each})" for each in between) + f".*{last}", re.DOTALL)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from invalidator.model import Operation, Relation, WidenReason
-from invalidator.rules import globs
 from invalidator.rules.explain import KINDS
 from invalidator.rules.guessing import with_likely_types
 from invalidator.rules.rendering import missing_columns
 from invalidator.rules.rows import JsonRow, relation_of
-from invalidator.rules.rule import Place, Rule
+from invalidator.rules.rule import Place, Rule, RuleSet
 from invalidator.rules.schema import InlineTestModel, RuleFile, split_table
 from invalidator.rules.template import encode
 from invalidator.yamlfile import Diagnostic, Document, Path, Span
@@ -61,13 +61,6 @@ class InlineTest:
             return known
         columns = tuple(replace(column, is_identity=column.name in self.identity) for column in known.columns)
         return replace(known, replica_identity="d", columns=columns)
-
-    def is_for(self, rule: Rule) -> bool:
-        """Whether the rule is for the test's table."""
-        return (
-            globs.name_matcher(rule.schema).fullmatch(self.schema) is not None
-            and globs.name_matcher(rule.table).fullmatch(self.table) is not None
-        )
 
 
 def assemble_tests(document: Document, file: RuleFile) -> tuple[list[InlineTest], list[Diagnostic]]:
@@ -134,15 +127,19 @@ def _bad_identity(document: Document, path: Path, test: InlineTest) -> Iterator[
             yield document.diagnostic(span, "test-missing-column", message, _near(column, sorted(given)))
 
 
-def check_tests(tests: Sequence[InlineTest], rules: Sequence[Rule]) -> Iterator[Diagnostic]:
+def check_tests(tests: Sequence[InlineTest], ruleset: RuleSet) -> Iterator[Diagnostic]:
     """What is wrong with the tests in view of all rules."""
+    tables = sorted({f"{rule.schema}.{rule.table}" for rule in ruleset.rules})
+
+    @cache
+    def meant(name: str) -> str:
+        return _near(name, tables) or f"there are rules for {', '.join(tables[:10])}"
+
     for test in tests:
-        concerned = [rule for rule in rules if test.is_for(rule)]
+        concerned = [rule for _, rule in ruleset.for_table(test.schema, test.table)]
         if not concerned:
             message = f"no rule is for {test.schema}.{test.table}, so this test says nothing"
-            tables = sorted({f"{rule.schema}.{rule.table}" for rule in rules})
-            help_text = _near(f"{test.schema}.{test.table}", tables) or f"there are rules for {', '.join(tables[:10])}"
-            yield _error(test, test.table_span, "test-without-rule", message, help_text)
+            yield _error(test, test.table_span, "test-without-rule", message, meant(f"{test.schema}.{test.table}"))
             continue
         yield from _unknown_lookups(test, concerned)
         if test.operation is not Operation.TRUNCATE:

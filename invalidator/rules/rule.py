@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from invalidator.model import Operation
+from invalidator.rules import globs
 from invalidator.rules.condition import Condition
 from invalidator.rules.lookup_sql import LookupSql
 from invalidator.rules.template import Template
@@ -90,9 +92,29 @@ class Rule:
     """Fire only if this holds, or may; None: always."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RuleSet:
     """All rules of all files, and a hash that names this set (first 12 hex digits of SHA-256)."""
 
     rules: tuple[Rule, ...]
     hash: str
+
+    def for_table(self, schema: str, table: str) -> list[tuple[int, Rule]]:
+        """The rules that name this table, for whatever events, each with its index; in order."""
+        named, matching = self._by_table
+        found = [(index, rule) for index, rule in matching if _matches(rule, schema, table)]
+        return sorted([*named.get((schema, table), ()), *found], key=lambda each: each[0])
+
+    @cached_property
+    def _by_table(self) -> tuple[dict[tuple[str, str], list[tuple[int, Rule]]], list[tuple[int, Rule]]]:
+        """Those that name one table, by schema and table, and those with a glob."""
+        named: dict[tuple[str, str], list[tuple[int, Rule]]] = {}
+        matching: list[tuple[int, Rule]] = []
+        for index, rule in enumerate(self.rules):
+            is_glob = "*" in rule.schema or "*" in rule.table
+            (matching if is_glob else named.setdefault((rule.schema, rule.table), [])).append((index, rule))
+        return named, matching
+
+
+def _matches(rule: Rule, schema: str, table: str) -> bool:
+    return bool(globs.name_matcher(rule.schema).fullmatch(schema) and globs.name_matcher(rule.table).fullmatch(table))

@@ -208,7 +208,7 @@ def run_one(
     otherwise: Answer | None = None,
 ) -> Result:
     """Run one test over all rules for its table; ``otherwise`` answers the lookups that the test does not answer."""
-    rules = [rule for rule in loaded.ruleset.rules if test.is_for(rule)]
+    rules = [rule for _, rule in loaded.ruleset.for_table(test.schema, test.table)]
     try:
         shown = scene(
             test.relation(rules, relation),

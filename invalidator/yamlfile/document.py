@@ -41,6 +41,7 @@ _UNITS: Final[Mapping[str | None, re.Pattern[str]]] = {
 _BOOL: Final = re.compile(r"true|True|TRUE|false|False|FALSE")
 _NULL: Final = re.compile(r"~|null|Null|NULL|")
 _INT: Final = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_MAX_INT_CHARACTERS: Final = 500  # Python refuses to print what has some thousand decimal digits, or 640 if told so
 _FLOAT: Final = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
@@ -84,6 +85,11 @@ class Document:
     def key_span(self, path: Path) -> Span:
         """Where the key of the path stands, or else its value."""
         return self.keys.get(path) or self.span(path)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the text, as the places count them."""
+        return split_lines(self.text)
 
     def diagnostic(self, span: Span, code: str, message: str, help_text: str | None = None) -> Diagnostic:
         """An error at this place."""
@@ -307,11 +313,10 @@ class _Composer:
         text: str = event.value
         if event.style:
             return text
-        try:
-            return _plain(text)
-        except ValueError:  # Python bounds the digits of a number
+        if len(text) > _MAX_INT_CHARACTERS and _INT.fullmatch(text):
             self._refuse(event, "this number is too long", "put it into quotes if it is text", code="bad-value")
             return None
+        return _plain(text)
 
     def _refuse(self, event: Any, message: str, help_text: str | None, *, code: str = "yaml-syntax") -> None:
         span = _span(event, event)

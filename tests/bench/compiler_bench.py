@@ -20,6 +20,7 @@ from struct import Struct
 
 from invalidator.model import Invalidation, Operation, Relation, Transaction
 from invalidator.ports import RowFunction
+from invalidator.rules import condition
 from invalidator.rules.engine import Engine
 from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
 from invalidator.rules.template import parse
@@ -56,6 +57,7 @@ class Case:
     target: float | None = None
     changed: frozenset[str] | None = None
     bulk_over: int | None = 10_000
+    when: str | None = None
 
 
 def exact(keys: Sequence[str] = (), tags: Sequence[str] = (), l1: Sequence[str] = (), cdn: Sequence[str] = ()) -> Exact:
@@ -78,6 +80,7 @@ CASES = (
     Case(
         "key, tag, l1 and cdn, column list", SLUG_IDENTITY, exact(("a:{id}",), ("a:{id}",), ("a:{id}:*",), ("a:{id}",))
     ),
+    Case("one key when the title has changed, full", WIDE_FULL, exact(("article:{id}",)), when="changed(title)"),
     Case("one hashed key, column list", COLUMN_LIST, exact(("article:{id|sha1}",))),
 )
 
@@ -111,9 +114,17 @@ def stream(relation: Relation, rows: int) -> list[bytes]:
     return messages
 
 
-def bound(case: Case) -> RowFunction:
-    rule = Rule(
-        name="article",
+def bound(case: Case, *, rules: int = 1) -> RowFunction:
+    """The function of one rule, or of several that are alike."""
+    made = RuleSet(tuple(_rule(case, f"article-{number}") for number in range(rules)), "bench")
+    function = Engine(made, states={}, tables={}).bind(case.relation)
+    assert function is not None
+    return function
+
+
+def _rule(case: Case, name: str) -> Rule:
+    return Rule(
+        name=name,
         schema="public",
         table="article",
         events=frozenset(Operation),
@@ -124,10 +135,8 @@ def bound(case: Case) -> RowFunction:
         repeat_after=(),
         soft=False,
         place=Place("bench", 1, 1),
+        when=None if case.when is None else condition.parse(case.when),
     )
-    function = Engine(RuleSet((rule,), "bench"), states={}, tables={}).bind(case.relation)
-    assert function is not None
-    return function
 
 
 def floor(messages: Sequence[bytes], invalidation: Invalidation) -> None:

@@ -146,8 +146,8 @@ def measure_one_row(report: Report, world: w.World, *, rounds: int, rows: int) -
 
 def race(world: w.World, slot: str, contenders: list[Contender], rounds: int) -> None:
     end = w.end_of_wal(world)
-    for _ in range(rounds):
-        for contender in contenders:
+    for number in range(rounds):
+        for contender in contenders if number % 2 == 0 else reversed(contenders):  # nobody always comes after the same
             _fill_cache(world)
             with w.slot_copy(world, slot, contender.plugin) as copy:
                 contender.runs.append(contender.drain(world, copy, end))

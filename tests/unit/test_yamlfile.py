@@ -208,9 +208,15 @@ def test_size_is_bounded(tmp_path: Path) -> None:
         yamlfile.parse("#" * (yamlfile.MAX_BYTES + 1), FILE)
 
 
-def test_a_number_of_five_thousand_digits_is_refused() -> None:
-    (found,) = _parse_errors("a: " + "9" * 5000)
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 501, "0x" + "F" * 4000, "0o" + "7" * 5000])
+def test_a_number_with_more_digits_than_can_be_printed_is_refused(number: str) -> None:
+    (found,) = _parse_errors(f"a: {number}")
     assert (found.line, found.column, found.code) == (1, 4, "bad-value")
+
+
+def test_a_long_number_of_another_kind_is_read() -> None:
+    data = yamlfile.parse(f"whole: {'9' * 500}\nfraction: 0.{'1' * 5000}\ntext: '{'9' * 5000}'\n", FILE).data
+    assert data == {"whole": 10**500 - 1, "fraction": 0.1111111111111111, "text": "9" * 5000}
 
 
 def test_a_file_that_is_not_there_or_not_utf8_is_explained(tmp_path: Path) -> None:

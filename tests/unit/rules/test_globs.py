@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from invalidator import yamlfile
 from invalidator.rules import document
-from invalidator.rules.globs import open_at_end
+from invalidator.rules.globs import name_matcher, open_at_end
 from invalidator.rules.rule import Rule
 
 
@@ -62,3 +66,22 @@ def test_an_escaped_star_before_a_value_stays_in_the_derived_pattern(tmp_path: P
 )
 def test_classes_and_escapes_are_read_as_redis_reads_them(glob: str, at: int | None) -> None:
     assert open_at_end(glob) == at
+
+
+# -- names of tables -------------------------------------------------------------------------------------------------
+
+
+@given(st.text("ab*.", max_size=12), st.text("ab.\n", max_size=12))
+@example("a*a", "a")
+@example("*ab*b", "aabb")
+@example("a**b", "ab")
+def test_a_pattern_matches_the_names_that_it_says(pattern: str, name: str) -> None:
+    expected = re.compile("(?s:" + "(.*)".join(map(re.escape, pattern.split("*"))) + ")").fullmatch(name)
+
+    assert (name_matcher(pattern).fullmatch(name) is None) == (expected is None)
+
+
+def test_a_pattern_with_many_stars_is_held_against_a_name_at_once() -> None:
+    begun = time.process_time()
+    assert name_matcher("*a" * 30 + "*b").fullmatch("a" * 63) is None
+    assert time.process_time() - begun < 0.1
