@@ -51,25 +51,22 @@ value      = "'" text "'" ("''" for one quote) | number | "true" | "false" | "nu
 _PLAIN: Final = re.compile(r"[^\W\d][\w$]*")
 _OPERATORS: Final = frozenset({"=", "!=", "<", "<=", ">", ">="})
 _MIRRORED: Final[dict[Operator, Operator]] = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_NO_PATTERNS: Final = "there are no patterns: compare with '=' or in (...)"
 _HABITS: Final = {
-    "like": "there are no patterns: compare with '=' or in (...)",
-    "ilike": "there are no patterns: compare with '=' or in (...)",
-    "similar": "there are no patterns: compare with '=' or in (...)",
+    **dict.fromkeys(("like", "ilike", "similar", "contains", "matches", "regexp", "rlike", "=~", "~"), _NO_PATTERNS),
     "between": "write a >= 1 and a <= 9",
     "distinct": "'=' and '!=' treat null as an ordinary value already",
-    "contains": "there are no patterns: compare with '=' or in (...)",
     "any": "write a in (1, 2)",
     "===": "write '=': it compares by the column's type",
-    "=~": "there are no patterns: compare with '=' or in (...)",
     "!~": "there are no patterns: compare with '!=' or not in (...)",
-    "~": "there are no patterns: compare with '=' or in (...)",
     "::": "no cast is needed: a value is read as the column's type reads it",
     "->": "what is inside of JSON cannot be asked for: keep it in a (generated) column",
     "->>": "what is inside of JSON cannot be asked for: keep it in a (generated) column",
     "&": "write 'and' or '&&'",
     "|": "write 'or' or '||'",
-    "{": "a condition names columns without braces: status = 'published'",
-    "}": "a condition names columns without braces: status = 'published'",
+    **dict.fromkeys("{}$", "a condition names columns without braces: status = 'published'"),
+    **dict.fromkeys(":@", "values are written out: status = 'published'"),
+    ",": "join two conditions by 'and' or 'or'; a number has no commas",
     "[": "write a dot: new.status",
     "?": "there is no choice between values: use 'and' and 'or'",
     ";": "a condition is one expression: join its parts by 'and' or 'or'",
@@ -155,8 +152,10 @@ class _Parser:
             self.at += 1
             return self.compared(first, cast("Operator", operator.text), operator)
         if isinstance(first, Value):
+            is_choice = self.at > 1 and self.tokens[self.at - 2].text == "or"
+            help_text = "name the column again, or write status in ('a', 'b')" if is_choice else _BEGINNINGS
             message = f"{_shown(first)} stands alone"
-            raise ConditionError(message, offset=first.offset, width=first.width, help=_BEGINNINGS)
+            raise ConditionError(message, offset=first.offset, width=first.width, help=help_text)
         if self.takes("is"):
             return self.null_test(first)
         is_not = operator.text == "not" and self.tokens[self.at + 1].text == "in"
@@ -258,7 +257,8 @@ class _Parser:
             if self.token.text == "[" and self.token.kind == "operator":
                 self.refuse(f"'{lowered}' is no list", help_text=f"write a dot: {lowered}.status")
         elif self.token.text == "." and self.token.kind == "operator":
-            help_text = "write new., old., or the column alone"
+            is_fact = lowered == "meta"
+            help_text = "write the operations in events:" if is_fact else "write new., old., or the column alone"
             message = f"'{first.text}.' is neither 'new.' nor 'old.'"
             raise ConditionError(message, offset=first.offset, width=first.width + 1, help=help_text)
         if first.kind == "name" and self.token.text == "(" and self.token.kind == "operator":

@@ -72,11 +72,13 @@ def _token(kind: str, match: re.Match[str], whole: str) -> Token:
     if kind == "other" and text in "'\"":
         what = "text" if text == "'" else "name"
         message = f"no closing {text} after this {what}"
-        raise ConditionError(message, offset=offset, width=len(whole) - offset)
+        help_text = f"close it; write {text}{text} for a quote inside"
+        raise ConditionError(message, offset=offset, width=len(whole) - offset, help=help_text)
     if kind == "other" and text.isdigit():
         end = _NEARLY_A_NUMBER.match(whole, offset)
         message = f"'{end[0] if end else text}' is no number"
-        help_text = "a text stands in single quotes"
+        digits = (end[0] if end else text).replace("_", "")
+        help_text = f"write {digits}" if digits.isdecimal() and digits.isascii() else "a text stands in single quotes"
         raise ConditionError(message, offset=offset, width=len(end[0]) if end else 1, help=help_text)
     if kind == "text":
         text = text.replace("''", "'")

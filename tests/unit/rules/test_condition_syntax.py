@@ -98,7 +98,7 @@ def test_a_condition_knows_what_it_refers_to() -> None:
         ("a in (1", "(", "no closing ')'", None),
         ("(a", "(", "no closing ')'", None),
         ("a)", ")", "')' without '('", None),
-        ("a = 'x", "'x", "no closing '", None),
+        ("a = 'x", "'x", "no closing '", "write '' for a quote inside"),
         ("a = 12x", "12x", "'12x' is no number", "single quotes"),
         ("a = ٣", "٣", "'٣' is no number", "single quotes"),
         ("1 < a < 3", "<", "two comparisons in a row", "'and'"),

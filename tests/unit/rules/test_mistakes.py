@@ -231,6 +231,28 @@ FIELDS = {
     "a variable in a table": (HEAD.replace("public.", "${SCHEMA}.") + KEYS, "4:12", "template-habit", "'*'"),
 }
 
+# -- conditions ------------------------------------------------------------------------------------------------
+
+CONDITIONS = {
+    "a fact of the change": (field("when: meta.op = 'update'"), "5:11", "condition-syntax", "events:"),
+    "a table": (field("when: users.status = 'x'"), "5:11", "condition-syntax", "the column alone"),
+    "a quote in a text": (field("when: status = 'it's'"), "5:25", "condition-syntax", "write '' for a quote inside"),
+    "a comma": (field("when: status = 'x', price = 3"), "5:23", "condition-syntax", "'and' or 'or'"),
+    "a number in groups": (field("when: price > 1_000"), "5:19", "condition-syntax", "write 1000"),
+    "a choice of texts": (field("when: status = 'a' or 'b'"), "5:27", "condition-syntax", "in ('a', 'b')"),
+    "a pattern": (field("when: status matches '^x'"), "5:18", "condition-syntax", "there are no patterns"),
+    "a variable": (field("when: ${status} = 'x'"), "5:11", "condition-syntax", "without braces"),
+    "a parameter": (field("when: status = :x"), "5:20", "condition-syntax", "written out"),
+    "a list without quotes": (field("when: status in [a, b]"), "5:22", "condition-syntax", "write 'a' for a text"),
+    "is true": (field("when: is_active is true"), "5:24", "condition-syntax", "write is_active"),
+    "a function": (field("when: lower(status) = 'x'"), "5:11", "condition-syntax", "changed(column, ...)"),
+    "arithmetic": (field("when: new.price > old.price * 2"), "5:33", "condition-syntax", "no arithmetic"),
+    "between": (field("when: price between 1 and 2"), "5:17", "condition-syntax", "a >= 1 and a <= 9"),
+    "changed of new": (field("when: changed(new.status)"), "5:22", "condition-syntax", "changed(status)"),
+    "changed of a text": (field("when: changed('status')"), "5:19", "condition-syntax", "changed(status)"),
+    "nothing for deletes": (field("when: new.status = 'x'"), "5:11", "condition-never", "write status instead"),
+}
+
 # -- templates -------------------------------------------------------------------------------------------------
 
 TEMPLATES = {
@@ -331,6 +353,7 @@ ALL = {
         "known": KNOWN,
         "yaml": YAML,
         "fields": FIELDS,
+        "conditions": CONDITIONS,
         "templates": TEMPLATES,
         "lookups": LOOKUPS,
         "tests": TESTS,
