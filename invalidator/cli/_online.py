@@ -33,6 +33,7 @@ def check_schema(report: Report, path: Path, loaded: Loaded) -> None:
     """Hold the rules against a schema file."""
     import os
 
+    from invalidator.cli._report import counted
     from invalidator.errors import ConfigError
     from invalidator.preflight import snapshot
     from invalidator.preflight.examine import examine
@@ -45,4 +46,4 @@ def check_schema(report: Report, path: Path, loaded: Loaded) -> None:
     found = examine(loaded.ruleset, loaded.sources, facts)
     report.add(each.diagnostic for each in found)
     tables = sum(table.root_oid is None for table in facts.database.tables)
-    report.notes.append(f"checked against {path}: {tables} tables; server, slot and targets were not asked")
+    report.notes.append(f"checked against {path}: {counted(tables, 'table')}; server, slot and targets were not asked")

@@ -262,7 +262,7 @@ class _Loading:
         for dotted, text in self._options.items():
             path = tuple(dotted.split("."))
             if names.find(variables.variable(path)) is None:
-                msg = f"unknown setting {dotted}: {names.suggestion(variables.variable(path))}"
+                msg = f"unknown setting {dotted}: {names.suggestion(variables.variable(path), as_setting=True)}"
                 raise ConfigError(msg)
             found.append(Override(path, text, f"--set {dotted}"))
         merged: dict[str, Any] = _copy(self._data)

@@ -79,10 +79,12 @@ class Names:
                 return (*path, rest.lower())
         return None
 
-    def suggestion(self, name: str) -> str:
-        """What was probably meant, as a sentence."""
+    def suggestion(self, name: str, *, as_setting: bool = False) -> str:
+        """What variable was probably meant, as a sentence; or what setting, as options name it."""
         known = [*self.paths, *self._open]
         near = difflib.get_close_matches(name.upper(), known, 1, 0.7)
+        if near and as_setting:
+            return f"did you mean {'.'.join(self.paths.get(near[0], split(near[0])))}?"
         return f"did you mean {near[0]}?" if near else "invalidator config   (lists the settings there are)"
 
 

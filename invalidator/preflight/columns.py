@@ -104,9 +104,8 @@ def _condition_type(column: Column) -> condition.ColumnType:
 
 
 def _unknown_column(use: Use, table: Table, known: list[str]) -> Finding:
-    near = difflib.get_close_matches(use.column, known, 1, 0.5) or [
-        name for name in known if name.lower() == use.column.lower()
-    ]
+    near = [name for name in known if name.lower() == use.column.lower()]
+    near = near or difflib.get_close_matches(use.column, known, 1, 0.6)
     columns = f"columns: {listed(known, most=12)}"
     help_text = f"did you mean '{near[0]}'? {columns}" if near else columns
     message = f"{table.full_name} has no column '{use.column}'"

@@ -6,6 +6,7 @@ multiply, depth is bounded before it recurses, and each place is known in one pa
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from bisect import bisect_right
@@ -179,7 +180,8 @@ def read(path: FilePath | str) -> Document:
             raw = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise Invalid([Diagnostic(file, 0, 0, 1, "unreadable-file", f"cannot be read: {reason}")], {}) from None
+        found = Diagnostic(file, 0, 0, 1, "unreadable-file", f"cannot be read: {reason}", _file_beside(file))
+        raise Invalid([found], {}) from None
     if len(raw) > MAX_BYTES:
         raise Invalid([_too_large(file)], {})
     try:
@@ -190,6 +192,17 @@ def read(path: FilePath | str) -> Document:
         message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
         at = Diagnostic(file, len(lines), len(lines[-1]) + 1, 1, "not-utf8", message, "save the file as UTF-8")
         raise Invalid([at], {file: raw.decode("utf-8-sig", "replace")}) from None
+
+
+def _file_beside(file: str) -> str | None:
+    """What was probably meant by the name of a file that is not there."""
+    folder, name = os.path.split(file)
+    try:
+        names = [] if os.path.lexists(file) else os.listdir(folder or ".")
+    except (OSError, ValueError):
+        return None
+    near = difflib.get_close_matches(name, names, 1, 0.7)
+    return f"did you mean '{os.path.join(folder, near[0])}'?" if near else None
 
 
 def parse(text: str, file: str) -> Document:

@@ -222,7 +222,8 @@ def test_variables_that_kubernetes_makes_of_a_service_are_not_ours() -> None:
 
 
 def test_a_misspelled_option_is_an_error_with_a_suggestion(file: Path) -> None:
-    assert "unknown setting source.slto: did you mean INVALIDATOR_SOURCE__SLOT?" in refused(file, source__slto="x")
+    assert "unknown setting source.slto: did you mean source.slot?" in refused(file, source__slto="x")
+    assert "unknown setting zzz.yyy: invalidator config   (lists" in refused(file, zzz__yyy="x")
 
 
 def test_a_misspelled_secret_is_an_error(file: Path, tmp_path: Path) -> None:

@@ -223,6 +223,11 @@ def test_a_file_that_is_not_there_or_not_utf8_is_explained(tmp_path: Path) -> No
     with pytest.raises(Invalid) as missing:
         yamlfile.read(tmp_path / "no.yaml")
     assert str(missing.value).endswith("no.yaml: error[unreadable-file]: cannot be read: No such file or directory")
+    assert missing.value.diagnostics[0].help is None
+    (tmp_path / "rules.yaml").touch()
+    with pytest.raises(Invalid) as misspelt:
+        yamlfile.read(tmp_path / "rule.yml")
+    assert misspelt.value.diagnostics[0].help == f"did you mean '{tmp_path}/rules.yaml'?"
     bad = tmp_path / "latin.yaml"
     bad.write_bytes("a: 1\nb: é\n".encode("latin-1"))
     with pytest.raises(Invalid) as caught:

@@ -308,6 +308,13 @@ def test_every_exit_code_is_documented() -> None:
         assert f"| {code.value} |" in text
 
 
+def test_a_misspelled_verb_is_told_the_one_that_is_meant(tmp_path: Path) -> None:
+    result = run(tmp_path, "chekc")
+    assert result.returncode == Exit.USAGE
+    assert "No such command 'chekc'. Did you mean 'check'?" in result.stderr
+    assert "Did you mean" not in run(tmp_path, "zzz").stderr
+
+
 def test_check_explains_a_code_and_knows_what_was_meant(tmp_path: Path) -> None:
     result = run(tmp_path, "check", "--explain", "glob-in-key")
     assert result.returncode == 0

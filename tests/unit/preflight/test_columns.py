@@ -79,6 +79,19 @@ def test_a_misspelled_column_is_shown_inside_its_template() -> None:
     assert found.help == "did you mean 'slug'? columns: id, slug, body"
 
 
+def test_a_column_in_other_letters_is_suggested_before_one_that_looks_alike() -> None:
+    posts = replace(POSTS, columns=(*POSTS.columns, column("userId", "bigint")))
+    help_texts = [
+        only(examined(rule(f"post:{{{name}}}"), facts(posts)), "unknown-column").diagnostic.help
+        for name in ("Id", "userid", "published")
+    ]
+    assert help_texts == [
+        "did you mean 'id'? columns: id, slug, body, userId",
+        "did you mean 'userId'? columns: id, slug, body, userId",
+        "columns: id, slug, body, userId",
+    ]
+
+
 def test_a_column_of_changed_is_checked_too() -> None:
     found = only(examined(RULE.replace("changed: [slug]", "changed: [id, Slug]"), facts(POSTS)), "unknown-column")
     assert (found.diagnostic.line, found.diagnostic.column) == (6, 19)
