@@ -84,11 +84,13 @@ class Comparer:
         return ast.IfExp(compare(known, ast.NotEq, near), _on_side(operator, local, near), exact)
 
     def _is_plain_moment(self, name: str) -> ast.expr:
-        """Whether the year has four digits and is AD: ``value[4:5] == b"-" and value[-1] != b"C"[0]``."""
-        dash = ast.Subscript(self.build.load(name), ast.Slice(ast.Constant(4), ast.Constant(5)), ast.Load())
-        last = ast.Subscript(self.build.load(name), ast.Constant(-1), ast.Load())
-        is_ad = compare(last, ast.NotEq, ast.Constant(b"C"[0]))
-        return ast.BoolOp(ast.And(), [compare(dash, ast.Eq, ast.Constant(b"-")), is_ad])
+        """Whether the year has four digits and is AD: ``value[4] == ord("-") and value[-1] != ord("C")``."""
+        tests = ((4, ast.Eq, "-"), (-1, ast.NotEq, "C"))
+        return ast.BoolOp(ast.And(), [self._byte(name, at, operator, sign) for at, operator, sign in tests])
+
+    def _byte(self, name: str, at: int, operator: type[ast.cmpop], sign: str) -> ast.expr:
+        byte = ast.Subscript(self.build.load(name), ast.Constant(at), ast.Load())
+        return compare(byte, operator, ast.Constant(ord(sign)))
 
     def _equality(self, name: str | None, values: tuple[bytes | None, ...], kind: Kind) -> Expression:
         """Whether a value is one of these, NULL among them or not."""

@@ -40,6 +40,10 @@ def truth(condition: Condition, old: KnownRow | None, new: KnownRow | None, kind
         old: the row before; None if there is none.
         new: the row after; None if there is none.
         kinds: the kind of every column.
+
+    Raises:
+        ValueError: a value is none of its column's type.
+        ArithmeticError: likewise, of a number.
     """
     return _truth(condition.node, _Known(old, new), kinds)
 
@@ -114,7 +118,13 @@ def _truth(node: Node, row: _Known, kinds: Mapping[str, Kind]) -> bool | None:
     condition, known = Condition("", node), row.arguments()
 
     def call(function: Callable[..., bool] | bool, arguments: Sequence[str]) -> bool:
-        return function if isinstance(function, bool) else bool(function(*(known[name] for name in arguments)))
+        if isinstance(function, bool):
+            return function
+        try:
+            return bool(function(*(known[name] for name in arguments)))
+        except LookupError:  # a date is looked at by its fifth byte
+            msg = "a value that is none of its column's type"
+            raise ValueError(msg) from None
 
     made = compile_condition(condition, kinds, row)
     may = call(made.may, made.arguments)

@@ -10,6 +10,7 @@ import pytest
 from invalidator.model import ENUM_OID, OPAQUE_OID, Column, Relation, WidenReason
 from invalidator.rules import condition
 from invalidator.rules.condition import Kind, parse, sql
+from invalidator.rules.condition.kinds import NUMBERS
 from tests.support.pgoutput import UNCHANGED, key_of, make_relation
 from tests.unit.rules.test_compiler import Bound, make_rule
 
@@ -78,6 +79,14 @@ def test_a_written_number_is_the_nearest_real_as_postgres_reads_it(written: str,
     assert condition.truth(parse(f"a = {written}"), None, {"a": sent.encode()}, kinds) is True
     asked = sql(parse(f"a = {written}"), kinds)
     assert repr(c_float(float(asked.split("'")[1])).value) == repr(c_float(float(sent)).value)
+
+
+@pytest.mark.parametrize("kind", [Kind.INTEGER, Kind.NUMERIC, Kind.REAL, Kind.DOUBLE, Kind.DATE, Kind.TIMESTAMPTZ])
+@pytest.mark.parametrize("value", [b"", b"x", b"12-", b"no value"])
+def test_a_value_that_is_none_of_its_type_is_no_answer(kind: Kind, value: bytes) -> None:
+    bound = "1" if kind in NUMBERS else "'2026-05-01'"
+    with pytest.raises((ValueError, ArithmeticError)):
+        condition.truth(parse(f"a > {bound}"), None, {"a": value}, {"a": kind})
 
 
 # In rules
