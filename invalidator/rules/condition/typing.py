@@ -39,18 +39,17 @@ def type_problems(condition: Condition, columns: Mapping[str, ColumnType]) -> li
     problems: list[ConditionError] = []
     for term in terms_of(condition.node):
         unknown = [column for column in columns_of(term) if column.name not in columns]
-        problems += (_unknown(column, columns, _is_beside_text(term, column)) for column in unknown)
+        problems += (_unknown(column, columns, _may_be_text(term, column)) for column in unknown)
         if not unknown:
             problems += _term_problems(term, columns)
     return sorted(problems, key=lambda problem: problem.offset)
 
 
-def _unknown(column: Column, columns: Mapping[str, ColumnType], is_right: bool) -> ConditionError:
+def _unknown(column: Column, columns: Mapping[str, ColumnType], may_be_text: bool) -> ConditionError:
     near = difflib.get_close_matches(column.name, columns, 1, 0.6)
     names = ", ".join(list(columns)[:_SHOWN_NAMES]) + (", …" if len(columns) > _SHOWN_NAMES else "")
-    lead = f"did you mean '{near[0]}'? " if near else ""
-    if is_right and not near:
-        lead = f"a text stands in single quotes: '{column.name}'; "
+    lead = f"a text stands in single quotes: '{column.name}'; " if may_be_text else ""
+    lead += f"did you mean '{near[0]}'? " if near else ""
     return ConditionError(
         f"no column '{column.name}' in this table",
         offset=column.offset,
@@ -60,8 +59,9 @@ def _unknown(column: Column, columns: Mapping[str, ColumnType], is_right: bool) 
     )
 
 
-def _is_beside_text(term: Term, column: Column) -> bool:
-    return isinstance(term, Comparison) and term.right is column
+def _may_be_text(term: Term, column: Column) -> bool:
+    """Whether the quotes may have been forgotten."""
+    return isinstance(term, Comparison) and term.right is column and column.scope == "row"
 
 
 def _term_problems(term: Term, columns: Mapping[str, ColumnType]) -> Iterator[ConditionError]:
