@@ -70,7 +70,8 @@ CODES: Final = (
     Code(
         "coarse-derived",
         "info",
-        "The coarse form of this rule is likely to be used, and scans all of Redis for a pattern.",
+        "The coarse form of this rule is likely to be used, because it has `bulk_over:`, a lookup or a listed truncate,"
+        " and scans all of Redis for a pattern.",
         "A tag set that all of these keys are in costs one read instead of a SCAN over every key.",
         'bulk_over: 100\ninvalidate: {keys: ["user:{id}"]}',
         'bulk_over: 100\ninvalidate: {keys: ["user:{id}"]}\ncoarse: {tags: [users]}',

@@ -41,6 +41,7 @@ _SUGGESTIONS: Final = {
     "cdn": "targets",
     "log_level": "log",
     "logging": "log",
+    "uri": "url",
     "host": "url",
     "address": "url",
     "endpoint": "url",

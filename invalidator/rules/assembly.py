@@ -320,9 +320,16 @@ class _Assembler:
         return fixed, patterns
 
     def _is_coarse_likely(self) -> bool:
-        """Whether the author asked for what needs the coarse form (TRUNCATE by default does not count)."""
+        """Whether the author asked for what needs the coarse form (TRUNCATE by default does not count).
+
+        A lookup may find more than its limit, or no answer in time.
+        """
         model = self._model
-        return model.bulk_over is not None or ("events" in model.model_fields_set and "truncate" in model.events)
+        return (
+            bool(model.lookup)
+            or model.bulk_over is not None
+            or ("events" in model.model_fields_set and "truncate" in model.events)
+        )
 
     def _check_width(self, group: str, patterns: Sequence[Template]) -> None:
         for pattern in patterns:

@@ -56,7 +56,7 @@ def for_text(value: object, field: FieldInfo | None) -> str | None:
 def for_list(value: object, field: FieldInfo | None) -> str | None:
     """What to write where a list belongs."""
     if value is None or isinstance(value, dict):
-        remove = "" if value is not None else "remove it, or "
+        remove = _removal(value, field)
         is_entries = field is None or _is_list_of_models(field.annotation)
         return f"{remove}{'begin each entry with' if is_entries else 'write entries that begin with'} '- '"
     if not isinstance(value, str):
@@ -82,7 +82,7 @@ def for_mapping(value: object, name: str | int | None, field: FieldInfo | None, 
     inner = fields(models)
     if field is None and name in inner:
         return f"{shown(name)} is a field of each entry: put a name above it, as in some_name: {{{name}: …}}"
-    remove = "remove it, or " if value is None else ""
+    remove = _removal(value, field)
     if not models:
         return _for_untold_mapping(remove, field)
     if not inner:
@@ -91,6 +91,10 @@ def for_mapping(value: object, name: str | int | None, field: FieldInfo | None, 
         return f"{remove}give each entry a name, and below it: {', '.join(sorted(inner))}"
     made = _of_model(models[0])
     return f"{remove}write its fields ({', '.join(sorted(inner))})" + (f", as in {made}" if made else "")
+
+
+def _removal(value: object, field: FieldInfo | None) -> str:
+    return "remove it, or " if value is None and field is not None and not field.is_required() else ""
 
 
 def _for_untold_mapping(remove: str, field: FieldInfo | None) -> str:

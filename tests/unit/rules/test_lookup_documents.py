@@ -70,6 +70,12 @@ def test_the_coarse_form_covers_what_is_looked_up(tmp_path: Path) -> None:
     assert [pattern.text for pattern in made.coarse.key_patterns] == ["user:*:orders"]
 
 
+def test_a_lookup_that_may_find_too_much_is_told_what_would_be_scanned_then(tmp_path: Path) -> None:
+    found = only(tmp_path, RULE.replace("    coarse: {tags: [orders]}\n", ""))
+    assert (found.code, found.severity, found.line, found.column) == ("coarse-derived", "info", 14, 7)
+    assert found.message == "the coarse form scans all of Redis for 'user:*:orders'"
+
+
 def test_the_prefix_may_be_looked_up(tmp_path: Path) -> None:
     made = rule(tmp_path, RULE.replace("    invalidate:", '    prefix: "t{order.tenant_id}:"\n    invalidate:'))
     assert [template.text for template in made.exact.keys] == ["t{order.tenant_id}:user:{order.user_id}:orders"]
