@@ -13,12 +13,13 @@ from invalidator import __version__, registry
 from invalidator.admin import Admin
 from invalidator.config.agreement import check_agreement, tag_grammars
 from invalidator.config.needs import needs
+from invalidator.continuity import Continuity
 from invalidator.delivery import Delivery
 from invalidator.errors import ConfigError, InvalidatorError, SlotLost
 from invalidator.model import Lsn
 from invalidator.net.clock import SystemClock
 from invalidator.pipeline import Pipeline
-from invalidator.ports import Background
+from invalidator.ports import Background, Recording
 from invalidator.postgres import provision
 from invalidator.postgres.lookups import Lookups
 from invalidator.preflight.watch import Preflight, watch_targets
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from invalidator.config import Settings
     from invalidator.ports import Source, Target
+    from invalidator.postgres.companions import Preparation
     from invalidator.postgres.side import SideConnection
     from invalidator.rules.rule import RuleSet
 
@@ -99,8 +101,9 @@ class Daemon:
         testing.require(loaded, cdn_grammars=self._grammars)
         self._loaded = loaded
         self._preflight: Preflight | None = None
-        self._source = self._build_source()
         self._targets = self._build_targets()
+        self._continuity = self._build_continuity()
+        self._source = self._build_source()
         self._delivery = Delivery(
             [(t, settings.targets[t.name].required, settings.targets[t.name].retry) for t in self._targets],
             settings=settings.delivery,
@@ -110,7 +113,13 @@ class Daemon:
         )
         self._lookups = self._build_lookups()
         self._pipeline = Pipeline(
-            self._source, self._engine(loaded), self._delivery, events=self.events, clock=clock, lookups=self._lookups
+            self._source,
+            self._engine(loaded),
+            self._delivery,
+            events=self.events,
+            clock=clock,
+            continuity=self._continuity,
+            lookups=self._lookups,
         )
         self._reloader = Reloader(
             settings.rules,
@@ -138,7 +147,8 @@ class Daemon:
         gc.freeze()  # what exists now lives as long as the process: the collector need not look at it again
         try:
             async with asyncio.TaskGroup() as group:
-                work = [*self._delivery.tasks(), *(t.run for t in self._targets if isinstance(t, Background))]
+                work = [*self._delivery.tasks(), *self._pipeline.tasks()]
+                work += [target.run for target in self._targets if isinstance(target, Background)]
                 background = [group.create_task(each()) for each in work]
                 background.append(group.create_task(watch(self.events, self._clock.time)))
                 background.append(group.create_task(self._watch_targets()))
@@ -175,6 +185,7 @@ class Daemon:
         try:
             async with asyncio.timeout(self._settings.shutdown.grace_seconds):
                 await self._delivery.drain()
+                await self._continuity.tend()
         except TimeoutError:
             return False  # what is not applied is not confirmed, and comes again
         finally:
@@ -248,11 +259,22 @@ class Daemon:
                 self.events,
                 prepare=self._preparation(options, preflight),
                 inspection=preflight,
+                keeper=self._continuity,
                 on_message=self._on_message(options),
                 recent_rows=admin.recent_rows if admin.socket else 0,
             )
         source: Source = module.build(options, self.events)
         return source
+
+    def _build_continuity(self) -> Continuity:
+        settings = self._settings
+        recorders = [
+            (target.name, target, settings.targets[target.name].required)
+            for target in self._targets
+            if isinstance(target, Recording)
+        ]
+        slot = getattr(settings.source, "slot", settings.source.type)
+        return Continuity(recorders, slot=slot, settings=settings.continuity, events=self.events, clock=self._clock)
 
     def _on_message(self, options: pgoutput.Settings) -> ExplicitInvalidation | None:
         if not options.messages.enabled:
@@ -263,7 +285,7 @@ class Daemon:
             state=self.state.source.messages,
         )
 
-    def _preparation(self, options: pgoutput.Settings, preflight: Preflight) -> pgoutput.Preparation:
+    def _preparation(self, options: pgoutput.Settings, preflight: Preflight) -> Preparation:
         """Holds the database against the rules at each connect; makes publication and slot at the first, if asked to.
 
         Never a change to a table. A table that is not published would be silent for ever: that must be said.

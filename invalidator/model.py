@@ -77,6 +77,35 @@ class WidenReason(StrEnum):
     LOOKUP_ERROR = "lookup_error"
 
 
+AFTER_GAP: Final = "gap"
+"""Counted beside the reasons of rows: changes are missing, or may be, and the coarse form made up for them."""
+
+
+class GapReason(StrEnum):
+    """How changes went missing, or what makes us unsure."""
+
+    FIRST_START = "first_start"  # nobody knows how old the caches are; only with ``on_first_start: widen``
+    SLOT_MISSING = "slot_missing"
+    WAL_REMOVED = "wal_removed"  # the slot was lost: size limit, or a reason that the server does not tell
+    IDLE_TIMEOUT = "idle_timeout"  # the slot was lost: ``idle_replication_slot_timeout``
+    ROWS_REMOVED = "rows_removed"  # the slot was lost: a conflict on a standby
+    POSITION_AHEAD = "position_ahead"  # the slot goes on behind what we have applied
+    OTHER_HISTORY = "other_history"  # another cluster, or a promoted standby
+    TARGET_LOST_WRITES = "target_lost_writes"  # a Redis that forgot what it had answered
+    NOT_LISTENING = "not_listening"  # notifications of that time went to nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Changes that never come, or that one target has lost again."""
+
+    reason: GapReason
+    detail: str
+    """For people: positions, names."""
+    target: str | None = None
+    """The only one that lost something; None: changes never came, so it concerns all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column as the Relation message names it."""
@@ -174,10 +203,24 @@ class Invalidation:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamStart:
+    """Where a connection to the source begins."""
+
+    system: str
+    """``pg_control_system().system_identifier``: names a cluster over all of its life."""
+    timeline: int
+    """Counts the promotions of that cluster."""
+    position: Lsn
+    """Everything before it is not sent (again)."""
+    gap: Gap | None = None
+    """What the source knows to be missing before this."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Merged invalidations of consecutive transactions, and how far they reach."""
 
-    invalidation: Invalidation
+    invalidation: Invalidation = field(default_factory=Invalidation)
     end: Lsn | None = None
     """What may be confirmed once this batch and all before it are applied; None inside a transaction."""
     oldest_commit_time: float | None = None
@@ -186,6 +229,8 @@ class Batch:
     """Unix seconds on our clock at which the newest heartbeat in here was sent, if one came back."""
     is_repeat: bool = False
     """Applied before: a delayed repeat, which is not repeated once more."""
+    start: StreamStart | None = None
+    """The first batch of a connection says where it begins; it holds nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 from invalidator.checkpoint.tracker import Ticket, Tracker
 from invalidator.errors import SlotInUse, SourceDisconnected
 from invalidator.model import WidenReason
+from invalidator.repairs import Repairs
 from invalidator.rules.lookup import widen_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from invalidator.continuity import Continuity
     from invalidator.delivery import Delivery
-    from invalidator.model import Invalidation
-    from invalidator.ports import Clock, Rules, Source
+    from invalidator.model import Gap, Invalidation, Lsn
+    from invalidator.ports import Clock, RulesInForce, Source
     from invalidator.postgres.lookups import Lookups
     from invalidator.telemetry.events import Events
 
@@ -30,11 +34,12 @@ class Pipeline:
     def __init__(
         self,
         source: Source,
-        rules: Rules,
+        rules: RulesInForce,
         delivery: Delivery,
         *,
         events: Events,
         clock: Clock,
+        continuity: Continuity,
         lookups: Lookups | None = None,
     ) -> None:
         self._source = source
@@ -44,13 +49,32 @@ class Pipeline:
         self._clock = clock
         self._lookups = lookups
         self._tracker = Tracker()
+        self._continuity = continuity
+        continuity.attach(self)
+        self._repairs = Repairs(delivery, events, clock, pause_seconds=continuity.settings.pause_seconds)
         self._failures = 0
         self._has_greeted = False
 
-    def swap(self, rules: Rules) -> None:
+    def swap(self, rules: RulesInForce) -> None:
         """Put other rules in force between two transactions, on this connection and on all later ones."""
         self._rules = rules
         self._source.swap(rules)
+
+    def tasks(self) -> list[Callable[[], Coroutine[None, None, None]]]:
+        """What must run beside ``run`` in the daemon's task group."""
+        return [self._repairs.run, self._continuity.run]
+
+    def repair(self, gap: Gap) -> None:
+        """Drop the coarse form of every rule, at all targets or at the one that lost something."""
+        self._repairs.add(gap, self._rules.coarse(), self._hold)
+
+    def restart(self, why: str) -> None:
+        """Connect again: what is not confirmed is read and applied once more."""
+        self._source.restart(why)
+
+    def confirm(self, position: Lsn) -> None:
+        """Tell the source that everything up to the position is applied, and recorded where it has to be."""
+        self._source.confirm(position)
 
     async def run(self) -> None:
         """Stream; after a lost connection stream again, while another process streams stand by.
@@ -75,12 +99,21 @@ class Pipeline:
 
     async def _stream(self) -> None:
         self._tracker = tracker = Tracker()
+        self._repairs.hold_again(self._hold)
         async for batch in self._source.batches(self._rules):
             self._failures = 0
+            if batch.start is not None:
+                self._continuity.begin(batch.start)
+                continue
             ticket = tracker.start(batch.end)
             if batch.invalidation.lookups:
                 await self._answer(batch.invalidation)
             await self._delivery.deliver(batch, partial(self._confirm, tracker, ticket, batch.heartbeat))
+
+    def _hold(self) -> Callable[[], None]:
+        """Let nothing be confirmed on this connection until what is returned is called."""
+        tracker = self._tracker
+        return partial(self._confirm, tracker, tracker.start(None), None)
 
     async def _answer(self, invalidation: Invalidation) -> None:
         """Put names in the place of what has to be looked up."""
@@ -95,4 +128,4 @@ class Pipeline:
         position = tracker.finish(ticket)
         # A tracker of an earlier connection has nothing to say: what it held comes again on this one.
         if position is not None and tracker is self._tracker:
-            self._source.confirm(position)
+            self._continuity.applied(position)

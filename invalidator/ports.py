@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -67,6 +67,14 @@ class Rules(Protocol):
         ...
 
 
+class RulesInForce(Rules, Protocol):
+    """What the pipeline knows of them besides."""
+
+    def coarse(self) -> Iterable[tuple[str, Invalidation]]:
+        """The coarse form of every rule by its name, for when changes are missing; counted as widened."""
+        ...
+
+
 class Source(Protocol):
     """Where committed changes come from."""
 
@@ -94,6 +102,10 @@ class Source(Protocol):
 
     def confirm(self, position: Lsn) -> None:
         """Tell the source that everything up to the position is applied. Positions never go back."""
+        ...
+
+    def restart(self, why: str) -> None:
+        """End this connection, so that ``batches`` raises SourceDisconnected: what is not confirmed comes again."""
         ...
 
     async def close(self) -> None:
@@ -187,6 +199,44 @@ class Probing(Protocol):
 
         Raises:
             TargetError: it would not take our calls; as ``Target.apply``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a target holds of ours beside what it caches."""
+
+    content: bytes | None
+    """None: nothing (any more)."""
+    incarnation: str
+    """Changes when this may be another server, or one that was started anew."""
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A target that keeps a small record, which is lost whenever what the target applied before it may be lost.
+
+    Writes and applications reach it over one connection in order, so a copy of the target that holds a record also
+    holds everything that was applied before the record was written.
+    """
+
+    async def load_record(self, name: str) -> Kept:
+        """What is kept under this name.
+
+        Raises:
+            TargetError: as ``Target.apply``.
+        """
+        ...
+
+    async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
+        """Replace the record, unless it is another one than expected.
+
+        Returns:
+            What is kept now: ``content`` if it was replaced.
+
+        Raises:
+            TargetError: as ``Target.apply``; also when fewer replicas have it than the settings demand.
         """
         ...
 

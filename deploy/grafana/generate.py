@@ -203,6 +203,13 @@ ROWS = (
                 steps={1: "blue"},
             ),
             Panel(
+                "Gaps and what waits to be dropped after one",
+                {
+                    f'sum by (reason) (increase(invalidator_gaps_total{{slot=~"$slot"}}{RATE}))': "{{reason}}",
+                    'sum(invalidator_repairs_pending{slot=~"$slot"})': "coarse forms that wait",
+                },
+            ),
+            Panel(
                 "Reconnects",
                 {
                     f'sum by (reason) (increase(invalidator_stream_reconnects_total{{slot=~"$slot"}}{RATE}))': (

@@ -68,7 +68,7 @@ def _transaction(transaction: Json) -> Iterator[str]:
     if count > len(rows):
         yield f"  … and {count - len(rows)} rows more"
     if not transaction["is_whole"]:
-        yield "  (not all of its rows were kept: admin.recent_rows bounds their number, and very long ones are left out)"
+        yield "  (not all of its rows were kept: admin.recent_rows bounds their number; very long ones are left out)"
 
 
 def _rule(rule: Json) -> Iterator[str]:

@@ -22,6 +22,7 @@ from invalidator.config.settings import (
     ShutdownSettings,
 )
 from invalidator.config.variables import Names, Override, Shape
+from invalidator.continuity import Settings as ContinuitySettings
 from invalidator.delivery import Settings as DeliverySettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
@@ -66,6 +67,8 @@ class File(Options):
     """The public read-only listener."""
     log: LogSettings = LogSettings()
     """Events on standard output."""
+    continuity: ContinuitySettings = ContinuitySettings()
+    """What happens when changes are missing, and how that is noticed."""
     lookups: LookupSettings = LookupSettings()
     """Where and how the SELECTs of rules run."""
     admin: AdminSettings = AdminSettings()
@@ -290,6 +293,7 @@ class _Loading:
             source=cast("SourceOptions", components[("source",)]),
             targets=cast("dict[str, TargetOptions]", targets),
             delivery=sections.delivery,
+            continuity=sections.continuity,
             http=sections.http,
             log=sections.log,
             lookups=sections.lookups,

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from invalidator.continuity import Settings as ContinuitySettings
 from invalidator.delivery import Settings as DeliverySettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
@@ -84,6 +85,7 @@ class Settings:
     targets: dict[str, TargetOptions]
     """By name, in the order of the file."""
     delivery: DeliverySettings
+    continuity: ContinuitySettings
     http: HttpSettings
     log: LogSettings
     lookups: LookupSettings

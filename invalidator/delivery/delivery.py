@@ -95,7 +95,7 @@ class Delivery:
         """What must run in the daemon's task group: coroutine functions, one per lane and one for the repeats."""
         return [*(lane.run for lane in self._lanes), self._run_repeats]
 
-    async def deliver(self, batch: Batch, on_finished: Callable[[], None]) -> None:
+    async def deliver(self, batch: Batch, on_finished: Callable[[], None], *, only: str | None = None) -> None:
         """Accept a batch, and return when the next one is welcome.
 
         That is when the targets of the innermost layer have applied this one (so the source's next batch grows
@@ -104,8 +104,11 @@ class Delivery:
         Args:
             batch: the next batch, in the source's order.
             on_finished: called once, when every required target has applied it and its repeats.
+            only: the name of the one target that it is for; None: all.
         """
-        if self._entries and not batch.invalidation and batch.heartbeat is None:
+        if only is not None:
+            self._submit(batch, on_finished, next(lane for lane in self._lanes if lane.target.name == only))
+        elif self._entries and not batch.invalidation and batch.heartbeat is None:
             self._entries[-1].followers.append(on_finished)  # one a second while a target fails: no lane need know
         else:
             self._submit(batch, on_finished)

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from invalidator.errors import ConfigError, ProtocolError, SourceDisconnected, SourceError
-from invalidator.model import Lsn
+from invalidator.errors import ConfigError, ProtocolError, SlotLost, SourceDisconnected, SourceError
+from invalidator.model import Batch, Lsn, StreamStart
 from invalidator.postgres import catalog, decoder, slots
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
 from invalidator.postgres.replication import ReplicationStream
@@ -23,8 +23,9 @@ from invalidator.postgres.side import SideConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from invalidator.model import Batch, Relation
+    from invalidator.model import Relation
     from invalidator.ports import Rules
+    from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.options import StreamOptions
     from invalidator.postgres.reader import MessageFunction
     from invalidator.postgres.recent import RecentTransaction
@@ -39,28 +40,6 @@ _CONFIRM_INTERVAL_SECONDS = 0.02
 """Between two status updates: a confirmation is cheap, but not as cheap as a batch at full speed is short."""
 _SILENCE_SECONDS = 20.0
 """Twice our wal_sender_timeout: a server that answers nothing for so long is gone, whatever TCP thinks."""
-
-
-class Preparation(Protocol):
-    """Looks at the database before streaming, and makes what is missing when that was asked for."""
-
-    async def __call__(self, side: SideConnection, *, is_first: bool) -> None:
-        """Run on the side connection, before anything is checked; ``is_first``: nothing was streamed before."""
-        ...
-
-
-class Inspection(Protocol):
-    """Looks at the database again and again while it streams."""
-
-    interval_seconds: float
-
-    async def look_again(self, side: SideConnection) -> None:
-        """Look once.
-
-        Raises:
-            SourceError, ConfigError: it could not look this time.
-        """
-        ...
 
 
 class Session:
@@ -101,6 +80,7 @@ class Session:
         self._confirmed = 0
         self._status_sent_at = 0.0
         self._status_timer: asyncio.TimerHandle | None = None
+        self._start: StreamStart | None = None
         self._last_received = time.monotonic()
 
     def __repr__(self) -> str:
@@ -109,22 +89,36 @@ class Session:
     # ---------------------------------------------------------------- life
 
     async def open(
-        self, prepare: Preparation | None, *, has_streamed: bool, inspection: Inspection | None = None
+        self,
+        prepare: Preparation | None,
+        *,
+        has_streamed: bool,
+        inspection: Inspection | None = None,
+        keeper: SlotKeeper | None = None,
     ) -> None:
         """Check, connect and start streaming."""
         settings = self._settings
         dsn = settings.dsn.get_secret_value()
         self._side = side = await SideConnection.open(dsn, slot=settings.slot)
+        is_first = not has_streamed
+        if is_first and keeper is not None and not await slots.exists(side, settings.slot):
+            is_first = not await keeper.has_record()
         if prepare is not None:
             # Only a first start may make what is missing: later a missing slot is a hole, which a new one would hide.
-            await prepare(side, is_first=not has_streamed)
+            await prepare(side, is_first=is_first)
         names = {"slot": settings.slot, "publication": settings.publication}
-        await slots.verify(side, **names, has_streamed=has_streamed)
+        gap = await slots.verify(side, **names, has_streamed=not is_first)
+        if gap is not None:
+            if keeper is None:
+                msg = f"{gap.detail}: changes are missing"
+                raise SlotLost(msg)
+            keeper.allow_new_slot(gap)
+            await slots.make_anew(side, settings.slot)
+        self._start = await slots.start(side, settings.slot, gap)
         self._stream = await ReplicationStream.open(dsn, **names, receive_buffer_bytes=settings.receive_buffer_bytes)
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
-        position = await slots.confirmed_position(side, settings.slot)
-        self._events.stream_connected(position=position, server_version=_version(side))
+        self._events.stream_connected(position=self._start.position, server_version=_version(side))
         self._tasks = [
             self._loop.create_task(self._keep_status(), name="standby status"),
             self._loop.create_task(self._keep_heartbeat(side), name="heartbeat"),
@@ -157,6 +151,9 @@ class Session:
         while True:
             if self._failure is not None:
                 raise self._failure
+            if self._start is not None:
+                start, self._start = self._start, None
+                return Batch(start=start)
             if reader.unbound is not None:
                 await self._bind(reader.unbound)
                 self._resume()
@@ -169,6 +166,11 @@ class Session:
                 self._ready.clear()
                 await self._ready.wait()
 
+    @property
+    def has_opened(self) -> bool:
+        """Whether the stream began."""
+        return bool(self._tasks)
+
     def recent(self) -> list[RecentTransaction]:
         """The newest transactions with rows that a rule wants, the oldest of them first."""
         return self._reader.recent()
@@ -176,6 +178,10 @@ class Session:
     def swap(self, rules: Rules) -> None:
         """Put other rules in force between two transactions."""
         self._reader.swap(rules)
+
+    def restart(self, why: str) -> None:
+        """End this connection: what is not confirmed comes again on the next one."""
+        self._fail(SourceDisconnected(why, reason="redo"))
 
     def confirm(self, position: Lsn) -> None:
         """Move the confirmed position forward and tell the server soon."""

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from invalidator.errors import ConfigError, SlotLost
-from invalidator.model import Lsn
+from invalidator.errors import ConfigError
+from invalidator.model import Gap, GapReason, Lsn, StreamStart
 
 if TYPE_CHECKING:
+    from typing import LiteralString
+
     from invalidator.postgres.side import SideConnection
 
 OLDEST_SERVER = 140000
+REASON_SERVER = 170000
+"""From here on a slot says why it was lost."""
+FAILOVER_SERVER = 170000
+"""From here on a slot can be copied to standbys."""
+
+_LOST: Final = {reason.value: reason for reason in (GapReason.IDLE_TIMEOUT, GapReason.ROWS_REMOVED)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,7 @@ class SlotFigures:
     server_position: int
 
 
-async def verify(side: SideConnection, *, slot: str, publication: str, has_streamed: bool) -> None:
+async def verify(side: SideConnection, *, slot: str, publication: str, has_streamed: bool) -> Gap | None:
     """Check server, publication and slot, because START_REPLICATION itself finds out late or never.
 
     A missing publication, for one, is reported only when the first change is decoded, and Postgres 18 skips it in
@@ -38,9 +46,11 @@ async def verify(side: SideConnection, *, slot: str, publication: str, has_strea
         publication: of which tables.
         has_streamed: this process has streamed from the slot before, so that a missing slot is a hole.
 
+    Returns:
+        What is missing: the slot stands but its WAL is gone, or it went while we were away.
+
     Raises:
         ConfigError: something is missing or cannot work; says what to run.
-        SlotLost: the slot stands but its WAL is gone, or it went while we were away.
     """
     if side.server_version < OLDEST_SERVER:
         msg = f"Postgres {side.server_version // 10000} is too old: 14 or newer is needed"
@@ -50,13 +60,43 @@ async def verify(side: SideConnection, *, slot: str, publication: str, has_strea
         msg = f"wal_level is '{level}': logical replication is switched off on this server"
         raise ConfigError(msg, fix="ALTER SYSTEM SET wal_level = 'logical';   -- then restart Postgres")
     await _verify_publication(side, publication)
-    if has_streamed and not await side.fetch("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [slot]):
-        msg = (
-            f"the replication slot '{slot}' is gone since we streamed from it (dropped, or this is another server): "
-            "changes are missing. Drop what the rules can name from the caches, then start again"
-        )
-        raise SlotLost(msg)
-    await _verify_slot(side, slot)
+    return await _verify_slot(side, slot, has_streamed=has_streamed)
+
+
+async def exists(side: SideConnection, slot: str) -> bool:
+    """Whether there is a slot of this name, of whatever kind."""
+    return bool(await side.fetch("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [slot]))
+
+
+async def start(side: SideConnection, slot: str, gap: Gap | None) -> StreamStart:
+    """Where a connection to the slot begins, in which history."""
+    # pg_control_checkpoint() tells the old timeline until the first checkpoint after a promotion; the name of the WAL
+    # segment that is written now begins with the one in force.
+    rows = await side.fetch(
+        """
+        SELECT c.system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
+               s.confirmed_flush_lsn::text
+          FROM pg_control_system() c LEFT JOIN pg_replication_slots s ON s.slot_name = %s
+        """,
+        [slot],
+    )
+    system, timeline, position = rows[0]
+    return StreamStart(system, timeline, Lsn.parse(position) if position else Lsn(0), gap)
+
+
+async def make_anew(side: SideConnection, slot: str) -> None:
+    """Drop what is left of the slot and make it again; it knows nothing of changes before now.
+
+    Raises:
+        SlotInUse: somebody streams from it.
+        ConfigError: we may not.
+    """
+    if await exists(side, slot):
+        await side.fetch("SELECT pg_drop_replication_slot(%s)", [slot])
+    if side.server_version >= FAILOVER_SERVER:  # copied to standbys that are set up for it; else it changes nothing
+        await side.fetch("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", [slot])
+    else:
+        await side.fetch("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
 
 
 async def figures(side: SideConnection, slot: str) -> SlotFigures | None:
@@ -79,12 +119,6 @@ async def figures(side: SideConnection, slot: str) -> SlotFigures | None:
     return SlotFigures(active, status, retained, unconfirmed, safe, int(position))
 
 
-async def confirmed_position(side: SideConnection, slot: str) -> Lsn:
-    """Where the slot goes on: what was confirmed last."""
-    rows = await side.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [slot])
-    return Lsn.parse(rows[0][0]) if rows and rows[0][0] else Lsn(0)
-
-
 async def _verify_publication(side: SideConnection, publication: str) -> None:
     rows = await side.fetch("SELECT pubviaroot FROM pg_publication WHERE pubname = %s", [publication])
     if rows and rows[0][0]:
@@ -99,15 +133,21 @@ async def _verify_publication(side: SideConnection, publication: str) -> None:
         raise ConfigError(msg, fix="invalidator setup   (prints the CREATE PUBLICATION for your rules)")
 
 
-async def _verify_slot(side: SideConnection, slot: str) -> None:
+async def _verify_slot(side: SideConnection, slot: str, *, has_streamed: bool) -> Gap | None:
+    reason: LiteralString = "s.invalidation_reason" if side.server_version >= REASON_SERVER else "NULL"
     rows = await side.fetch(
-        "SELECT plugin, database, wal_status, current_database() FROM pg_replication_slots WHERE slot_name = %s", [slot]
+        "SELECT s.plugin, s.database, s.wal_status, " + reason + ", current_database() "
+        "FROM pg_replication_slots s WHERE s.slot_name = %s",
+        [slot],
     )
+    if not rows and has_streamed:
+        detail = f"the replication slot '{slot}' is gone since we streamed from it (dropped, or this is another server)"
+        return Gap(GapReason.SLOT_MISSING, detail)
     if not rows:
         msg = f"there is no replication slot '{slot}'"
         fix = f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput');   -- after the publication"
         raise ConfigError(msg, fix=fix)
-    plugin, database, status, here = rows[0]
+    plugin, database, status, why, here = rows[0]
     if plugin != "pgoutput":
         what = f"uses the plugin '{plugin}'" if plugin else "is a physical slot"
         msg = f"the replication slot '{slot}' {what}, not pgoutput"
@@ -115,6 +155,7 @@ async def _verify_slot(side: SideConnection, slot: str) -> None:
     if database != here:
         msg = f"the replication slot '{slot}' belongs to database '{database}', we are connected to '{here}'"
         raise ConfigError(msg, fix="correct source.dsn, or choose another source.slot")
-    if status == "lost":
-        msg = f"the replication slot '{slot}' lost its WAL (size limit or idle timeout): changes are missing"
-        raise SlotLost(msg)
+    if status == "lost" or why:
+        detail = f"the replication slot '{slot}' lost its WAL ({why or 'size limit or idle timeout'})"
+        return Gap(_LOST.get(why, GapReason.WAL_REMOVED), detail)
+    return None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
+from invalidator.model import AFTER_GAP, Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, TagGrammar
 from invalidator.rules.bound import condition_misfit, missing_columns
 from invalidator.rules.coarse import CoarseForm, relation_facts
@@ -96,15 +96,18 @@ class Engine:
                 facts = relation_facts(relation, Operation.TRUNCATE)
                 CoarseForm(rule, facts, self._grammars).add(invalidation, transaction)
 
-    def coarse_all(self, invalidation: Invalidation) -> None:
-        """Add the coarse form of every rule, for when it is not known which rows of which tables changed."""
+    def coarse(self) -> Iterator[tuple[str, Invalidation]]:
+        """The coarse form of every rule by its name, for when nobody knows which rows of which tables changed."""
         for rule in self.ruleset.rules:
             facts: dict[str, bytes] = {}
             if "*" not in rule.schema:
                 facts["schema"] = encode(rule.schema)
             if "*" not in rule.table:
                 facts["table"] = encode(rule.table)
+            invalidation = Invalidation()
             CoarseForm(rule, facts, self._grammars).add(invalidation, None)
+            self._states[rule.name].widened[AFTER_GAP] += 1
+            yield rule.name, invalidation
 
     def _note_problems(self, rules: Sequence[Rule], relation: Relation) -> None:
         problems: list[Problem] = []

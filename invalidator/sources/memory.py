@@ -55,6 +55,9 @@ class MemorySource:
     def swap(self, rules: Rules) -> None:
         """Its batches were made without rules: nothing changes."""
 
+    def restart(self, why: str) -> None:
+        """Nothing of it can be lost: nothing happens."""
+
     def confirm(self, position: Lsn) -> None:
         """Remember the newest confirmed position."""
         if self.confirmed is None or position > self.confirmed:

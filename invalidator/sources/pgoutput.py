@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
+from invalidator.errors import ConfigError, InvalidatorError, SlotLost, SourceDisconnected
 from invalidator.postgres.options import StreamOptions
-from invalidator.postgres.session import Inspection, Preparation, Session
+from invalidator.postgres.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from invalidator.model import Batch, Lsn
     from invalidator.ports import Rules
+    from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.reader import MessageFunction
     from invalidator.postgres.recent import RecentTransaction
     from invalidator.telemetry.events import Events
 
-__all__ = ["Inspection", "PgoutputSource", "Preparation", "Settings", "build"]
+__all__ = ["PgoutputSource", "Settings", "build"]
 
 
 class Settings(StreamOptions):
@@ -34,6 +35,7 @@ def build(
     *,
     prepare: Preparation | None = None,
     inspection: Inspection | None = None,
+    keeper: SlotKeeper | None = None,
     on_message: MessageFunction | None = None,
     recent_rows: int = 0,
 ) -> PgoutputSource:
@@ -44,11 +46,18 @@ def build(
         events: what it reports to.
         prepare: makes what ``create`` asks for.
         inspection: looks at the database again and again while it streams.
+        keeper: decides what becomes of a slot that is gone or lost; None: that is the end.
         on_message: takes the messages with which applications invalidate by themselves.
         recent_rows: how many messages of the stream are kept for :meth:`PgoutputSource.recent`.
     """
     return PgoutputSource(
-        settings, events, prepare=prepare, inspection=inspection, on_message=on_message, recent_rows=recent_rows
+        settings,
+        events,
+        prepare=prepare,
+        inspection=inspection,
+        keeper=keeper,
+        on_message=on_message,
+        recent_rows=recent_rows,
     )
 
 
@@ -62,6 +71,7 @@ class PgoutputSource:
         *,
         prepare: Preparation | None = None,
         inspection: Inspection | None = None,
+        keeper: SlotKeeper | None = None,
         on_message: MessageFunction | None = None,
         recent_rows: int = 0,
     ) -> None:
@@ -70,6 +80,7 @@ class PgoutputSource:
         self._events = events
         self._prepare = prepare
         self._inspection = inspection
+        self._keeper = keeper
         self._on_message = on_message
         self._session: Session | None = None
         self._has_streamed = False
@@ -87,7 +98,9 @@ class PgoutputSource:
         )
         self._session = session
         try:
-            await session.open(self._prepare, has_streamed=self._has_streamed, inspection=self._inspection)
+            await session.open(
+                self._prepare, has_streamed=self._has_streamed, inspection=self._inspection, keeper=self._keeper
+            )
             self._has_streamed = True
             while True:
                 yield await session.next()
@@ -97,6 +110,13 @@ class PgoutputSource:
                 raise
             # It worked before: a password is being rotated, a publication made anew. The daemon waits for the operator.
             raise SourceDisconnected(str(error), reason="configuration") from error
+        except SlotLost as error:
+            was_streaming = session.has_opened
+            await self.close()
+            if self._keeper is None or not was_streaming:
+                raise
+            # Lost while it streamed: the next connection sees the slot as it is now, and decides.
+            raise SourceDisconnected(str(error), reason="slot_lost") from error
         except InvalidatorError:
             await self.close()
             raise
@@ -109,6 +129,11 @@ class PgoutputSource:
         """Put other rules in force between two transactions; see ``ports.Source``."""
         if self._session is not None:
             self._session.swap(rules)
+
+    def restart(self, why: str) -> None:
+        """End the connection that there is; see ``ports.Source``."""
+        if self._session is not None:
+            self._session.restart(why)
 
     def confirm(self, position: Lsn) -> None:
         """Tell the server that it may forget everything before the position."""

@@ -32,6 +32,12 @@ class About:
         return "Redis"
 
     @property
+    def incarnation(self) -> str | None:
+        """Another one after a restart and after a fail-over; None when the server does not tell."""
+        run, replication = self.values.get("run_id"), self.values.get("master_replid")
+        return None if run is None else f"{run} {replication or ''}"
+
+    @property
     def eviction_policy(self) -> str | None:
         """What goes when memory is full; None when nothing bounds the memory, or that is not known."""
         if self.values.get("maxmemory", "0") == "0":

@@ -15,14 +15,19 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from invalidator.errors import TargetError, TargetUnavailable
+from invalidator.errors import TargetError, TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation, Layer
 from invalidator.net.redis import RedisClient, RedisOptions, Script, as_bytes, as_integer, as_list
-from invalidator.ports import Probe, ProbeFinding
+from invalidator.ports import Kept, Probe, ProbeFinding
 from invalidator.targets._globs import escape, uncovered
 from invalidator.targets._redis_server import about, timed
 
-EXPAND: Final = Script((resources.files("invalidator.targets") / "lua" / "expand_tags.lua").read_bytes())
+_LUA: Final = resources.files("invalidator.targets") / "lua"
+EXPAND: Final = Script((_LUA / "expand_tags.lua").read_bytes())
+KEEP: Final = Script((_LUA / "keep_record.lua").read_bytes())
+KEEP_WHEN_FULL: Final = Script(b"#!lua flags=allow-oom\n" + KEEP.text)
+"""The same on a server that has no memory left, which it says only since Redis 7. Without it a full Redis, which takes
+every UNLINK, would hold the confirmed position."""
 
 MEMBERS_PER_CALL: Final = 1000
 """So long does the server stand still for one call of the script: about 1 ms."""
@@ -47,6 +52,12 @@ class Settings(RedisOptions):
     """How many tag sets the script is given at once."""
     scan_count: int = Field(default=1000, ge=10, le=100_000)
     """COUNT of each SCAN that looks for a pattern. Only coarse forms need patterns."""
+    record_prefix: str = Field(default="invalidator:", min_length=1)
+    """Our record of what was applied is the string with this and the slot's name as its key. No rule should name it."""
+    wait_replicas: int = Field(default=0, ge=0)
+    """A position counts as applied only when so many replicas of this server have it too (WAIT). 0: do not ask."""
+    wait_seconds: float = Field(default=1, gt=0)
+    """How long to wait for those replicas each time."""
 
 
 def build(name: str, settings: Settings) -> RedisKeys:
@@ -102,6 +113,7 @@ class RedisKeys:
         self._prefix = settings.tag_prefix.encode()
         self._probe = self._prefix + b"\0heartbeat"
         self._client = RedisClient(settings)
+        self._keep = KEEP_WHEN_FULL
 
     def __repr__(self) -> str:
         return f"<RedisKeys {self.name} {self._client!r}>"
@@ -137,9 +149,49 @@ class RedisKeys:
         policy = server.eviction_policy
         return Probe((server.version, took), tuple([f async for f in self._eviction(policy)] if policy else ()))
 
+    async def load_record(self, name: str) -> Kept:
+        """Our record, and which server holds it; see ``ports.Recording``."""
+        content = await self._client.execute(b"GET", self._record_key(name))
+        return Kept(None if content is None else as_bytes(content), await self._incarnation())
+
+    async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
+        """Replace our record; see ``ports.Recording``."""
+        flag, old = (b"0", b"") if expected is None else (b"1", expected)
+        keys, arguments = [self._record_key(name)], (content, flag, old)
+        try:
+            kept = await self._client.call(self._keep, keys, *arguments)
+        except TargetRejected:
+            if self._keep is KEEP:
+                raise
+            self._keep = KEEP  # before Redis 7 the first line is no Lua
+            kept = await self._client.call(self._keep, keys, *arguments)
+        if self._settings.wait_replicas and kept == content:
+            await self._wait_for_replicas()
+        return Kept(None if kept is None else as_bytes(kept), await self._incarnation())
+
     async def close(self) -> None:
         """Release the connection."""
         await self._client.close()
+
+    def _record_key(self, name: str) -> bytes:
+        return (self._settings.record_prefix + name).encode()
+
+    async def _incarnation(self) -> str:
+        """Run and replication identifiers; of a server that does not tell, our connection's number."""
+        server = await about(self._client)
+        return server.incarnation or f"connection {self._client.generation}"
+
+    async def _wait_for_replicas(self) -> None:
+        """WAIT counts the replicas that have everything that this connection has written so far.
+
+        Raises:
+            TargetUnavailable: there are fewer.
+        """
+        wanted, milliseconds = self._settings.wait_replicas, int(self._settings.wait_seconds * 1000)
+        count = as_integer(await self._client.execute(b"WAIT", b"%d" % wanted, b"%d" % milliseconds))
+        if count < wanted:
+            msg = f"{count} of {wanted} replicas have what was written, after {self._settings.wait_seconds:g} s"
+            raise TargetUnavailable(msg, result="unavailable")
 
     async def _eviction(self, policy: str) -> AsyncIterator[ProbeFinding]:
         """A tag set that is evicted before its members leaves them where no tag finds them."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invalidator.model import Operation, WidenReason
+from invalidator.model import AFTER_GAP, GapReason, Operation, WidenReason
 from invalidator.telemetry.problems import CODES
 from invalidator.telemetry.state import DELIVERY_BUCKETS, DURATION_BUCKETS, Role
 
@@ -42,14 +42,17 @@ class Group:
     families: tuple[Family, ...]
 
 
-RECONNECT_REASONS: Final = ("connection", "server_shutdown", "silence", "configuration")
+RECONNECT_REASONS: Final = (
+    "connection", "server_shutdown", "silence", "configuration", "record", "redo", "slot_lost",
+)  # fmt: skip
+GAP_REASONS: Final = tuple(GapReason)
 SKIP_REASONS: Final = ("no_rule", "unchanged")
 RELOAD_RESULTS: Final = ("applied", "unchanged", "refused")
 MESSAGE_RESULTS: Final = (
     "applied", "not_transactional", "too_large", "malformed", "bad_name", "not_allowed", "bad_cdn_tag",
 )  # fmt: skip
 RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
-WIDEN_REASONS: Final = tuple(WidenReason)
+WIDEN_REASONS: Final = (*WidenReason, AFTER_GAP)
 LOOKUP_RESULTS: Final = ("ok", "overflow", "timeout", "error")
 RESULTS: Final = ("ok", "timeout", "connection", "unavailable", "rate_limited", "http_4xx", "http_5xx", "rejected")
 ITEM_KINDS: Final = ("key", "tag", "pattern", "cdn_tag")
@@ -145,6 +148,19 @@ GROUPS: Final = (
                 ("slot", "reason"),
                 "Times the change stream ended and was opened again.",
                 f"`reason`: {', '.join(RECONNECT_REASONS)}.",
+            ),
+            Family(
+                "invalidator_gaps_total",
+                "counter",
+                ("slot", "reason"),
+                "Times changes were missing, or a target had lost some, and coarse forms made up for them.",
+                f"`reason`: {', '.join(GAP_REASONS)}. Each has a line in [gap](../operations/gap.md).",
+            ),
+            Family(
+                "invalidator_repairs_pending",
+                "gauge",
+                ("slot",),
+                "Coarse forms that wait for their turn after a gap.",
             ),
             Family("invalidator_received_bytes_total", "counter", ("slot",), "Bytes of the change stream received."),
             Family("invalidator_transactions_total", "counter", ("slot",), "Committed transactions received."),

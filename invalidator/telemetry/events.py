@@ -18,7 +18,7 @@ from invalidator.telemetry.state import Role, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from invalidator.model import Applied, Lsn
+    from invalidator.model import Applied, Gap, Lsn
     from invalidator.telemetry.problems import Problem
     from invalidator.telemetry.state import FindingState
 
@@ -171,6 +171,44 @@ class Events:
         source.slot_wal_status = "lost"
         source.last_error = error
         self._log.error("slot.lost", slot=source.slot, error=error)
+
+    def stream_begun(self, *, position: Lsn) -> None:
+        """Nobody has a record of this slot: a first start. What was cached before may be of any age."""
+        self._log.info("stream.begun", slot=self.state.source.slot, position=str(position))
+
+    def gap_found(self, gap: Gap, *, rules: int, waiting: int) -> None:
+        """Changes are missing, or one target has lost some again: coarse forms make up for them from now on."""
+        source = self.state.source
+        source.gaps[gap.reason] += 1
+        source.gap, source.gap_at = gap.detail, self._clock()
+        source.repairs_pending = waiting
+        where = {} if gap.target is None else {"target": gap.target}
+        self._log.error("gap.found", reason=str(gap.reason), detail=gap.detail, rules=rules, **where)
+
+    def gap_repairing(self, gap: Gap, *, rule: str, waiting: int) -> None:
+        """The coarse form of one rule is on its way to the targets."""
+        self.state.source.repairs_pending = waiting
+        self._log.debug("gap.repairing", reason=str(gap.reason), rule=rule, waiting=waiting)
+        if not waiting:
+            self._log.warning("gap.repaired", reason=str(gap.reason))
+
+    def record_failed(self, target: str, *, error: str) -> None:
+        """Our record of what was applied cannot be kept at a target; nothing is confirmed if it is a required one."""
+        state = self.state.targets[target]
+        if state.record_error != error:
+            self._log.warning("record.failed", target=target, error=error)
+        state.record_error = error
+        if state.record_failing_since is None:
+            state.record_failing_since = self._clock()
+
+    def record_kept(self, target: str) -> None:
+        """The target answered for its record."""
+        state = self.state.targets[target]
+        state.record_failing_since = state.record_error = None
+
+    def record_forgotten(self, target: str) -> None:
+        """A target lost our record and goes on as the same server: it was emptied, or has evicted it."""
+        self._log.warning("record.forgotten", target=target)
 
     def heartbeat_delivered(self, *, sent_at: float) -> None:
         """A heartbeat came back through Postgres and every required target."""

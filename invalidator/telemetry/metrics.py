@@ -149,6 +149,9 @@ def _source(sheet: _Sheet, source: SourceState) -> None:
     sheet.put("invalidator_stream_connected", source.role is Role.STREAMING, slot)
     for reason in _known(catalogue.RECONNECT_REASONS, source.reconnects):
         sheet.put("invalidator_stream_reconnects_total", source.reconnects[reason], slot, reason)
+    for reason in _known(catalogue.GAP_REASONS, source.gaps):
+        sheet.put("invalidator_gaps_total", source.gaps[reason], slot, reason)
+    sheet.put("invalidator_repairs_pending", source.repairs_pending, slot)
     sheet.put("invalidator_received_bytes_total", source.received_bytes, slot)
     sheet.put("invalidator_transactions_total", source.transactions, slot)
     positions = (

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Severity = Literal["critical", "warning", "info"]
 
 CODES: Final[dict[str, Severity]] = {
+    "gap": "warning",
     "heartbeat-late": "critical",
     "items-abandoned": "warning",
     "message-refused": "warning",
@@ -31,6 +32,7 @@ CODES: Final[dict[str, Severity]] = {
     "no-subscribers": "info",
     "not-streaming": "critical",
     "nothing-streamed": "info",
+    "record-failing": "warning",  # critical when the target is required
     "reload-refused": "warning",
     "setup-incomplete": "warning",  # critical when something goes stale in silence
     "slot-at-risk": "critical",
@@ -58,6 +60,8 @@ class Limits:
     """A target has failed for so long."""
     refused_seconds: float = 3600.0
     """A refused message is shown for so long."""
+    gap_seconds: float = 3600.0
+    """A gap is shown for so long."""
     abandoned_seconds: float = 3600.0
     """Abandoned items are shown for so long."""
     silent_seconds: float = 600.0
@@ -85,7 +89,8 @@ class Problem:
 def problems(state: State, now: float, limits: Limits | None = None) -> list[Problem]:
     """Everything that is wrong at this time, the most severe first."""
     limits = limits or Limits()
-    found = [*_stream(state, now, limits), *_slot(state, limits), *_messages(state, now, limits)]
+    found = [*_stream(state, now, limits), *_slot(state, limits), *_gap(state, now, limits)]
+    found += _messages(state, now, limits)
     found += [*_targets(state, now, limits), *_findings(state), *_rules(state)]
     dated = [_dated(problem, state, now) for problem in found]
     order = ("critical", "warning", "info")
@@ -215,6 +220,23 @@ def _slot(state: State, limits: Limits) -> Iterator[Problem]:
         )
 
 
+def _gap(state: State, now: float, limits: Limits) -> Iterator[Problem]:
+    source = state.source
+    if source.gap_at is None or (not source.repairs_pending and now - source.gap_at > limits.gap_seconds):
+        return
+    if source.repairs_pending:
+        done = f"the coarse forms of {source.repairs_pending} rules wait for their turn"
+    else:
+        done = "the coarse form of every rule it concerns is applied"
+    yield _problem(
+        "gap",
+        source.slot,
+        f"changes were missing: {source.gap}; {done}",
+        "nothing to type: what may be stale is dropped. See why it happened: docs/operations/gap.md",
+        source.gap_at,
+    )
+
+
 def _messages(state: State, now: float, limits: Limits) -> Iterator[Problem]:
     messages = state.source.messages
     if messages.refused_at is not None and now - messages.refused_at < limits.refused_seconds:
@@ -240,6 +262,8 @@ def _targets(state: State, now: float, limits: Limits) -> Iterator[Problem]:
                 f"`targets.{target.name}.required: true` would wait instead",
                 target.abandoned_at,
             )
+        if target.record_failing_since is not None and now - target.record_failing_since > limits.failing_seconds:
+            yield _record_failing(target)
         if target.layer == "L1" and target.receivers == 0:
             yield _problem(
                 "no-subscribers",
@@ -247,6 +271,19 @@ def _targets(state: State, now: float, limits: Limits) -> Iterator[Problem]:
                 f"the newest message of {target.name} reached no subscriber",
                 "redis-cli PUBSUB NUMSUB cache:invalidate   (with your channel; expected if no application has an L1)",
             )
+
+
+def _record_failing(target: TargetState) -> Problem:
+    problem = _problem(
+        "record-failing",
+        target.name,
+        f"our record of what was applied cannot be kept at {target.name}: {target.record_error}; "
+        + ("no position is confirmed meanwhile" if target.required else "what it loses would not be noticed"),
+        f"let the user of `targets.{target.name}.url` read and write the key of `record_prefix` and the slot's name: "
+        "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait",
+        target.record_failing_since,
+    )
+    return replace(problem, severity="critical") if target.required else problem
 
 
 def _failing(target: TargetState, now: float, limits: Limits) -> Iterator[Problem]:

@@ -102,6 +102,10 @@ class SourceState:
     heartbeat_interval_seconds: float = 10.0
     clock_offset_seconds: float = 0.0  # Postgres' clock minus ours
     oldest_undelivered_commit: float | None = None  # decoded, not yet in a batch: server's unix seconds
+    gaps: Counter[str] = field(default_factory=Counter)  # by GapReason
+    gap: str | None = None  # what went missing last
+    gap_at: float | None = None  # unix seconds
+    repairs_pending: int = 0  # coarse forms that wait for their turn
     slot_active: bool = False
     slot_retained_wal_bytes: int | None = None
     slot_unconfirmed_wal_bytes: int | None = None
@@ -180,6 +184,8 @@ class TargetState:
     in_flight: int = 0
     repeats_pending: int = 0
     rate_limit_wait_seconds: float = 0.0
+    record_failing_since: float | None = None  # unix seconds of the first failure in a row to keep our record
+    record_error: str | None = None
     failing_since: float | None = None  # unix seconds of the first failure in a row
     last_error: str | None = None
     last_result: str | None = None  # of the newest failure in a row

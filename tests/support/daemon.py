@@ -13,6 +13,7 @@ import pytest
 import redis
 import yaml
 
+from invalidator.model import Lsn
 from tests.support.postgres import Database
 from tests.support.processes import Program
 
@@ -38,7 +39,10 @@ class Stack:
             "redis": {"type": "redis_keys", "url": url, "retry": {"max_delay_seconds": 0.2}},
             "bus": {"type": "redis_bus", "url": url, "retry": {"max_delay_seconds": 0.2}},
         }
-        self.settings: dict[str, Any] = {"shutdown": {"grace_seconds": 5}}
+        self.settings: dict[str, Any] = {
+            "shutdown": {"grace_seconds": 5},
+            "continuity": {"redo_window_seconds": 0, "pause_seconds": 0},
+        }
         self._run = run_program
         self.client = redis.Redis.from_url(url, socket_timeout=5)
 
@@ -95,6 +99,25 @@ class Stack:
         statement = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
         name = self.database.name
         await self.until(lambda: self.database.execute(statement, position, name)[0][0], f"{position} is confirmed")
+
+    def connect(self, url: str) -> None:
+        """Look at another Redis from now on."""
+        self.client = redis.Redis.from_url(url, socket_timeout=5)
+
+    def record(self) -> str:
+        """The daemon's record of what was applied, beside the cache; empty if there is none."""
+        kept = self.client.get(f"invalidator:{self.database.name}")
+        return str(kept, "ascii") if isinstance(kept, bytes) else ""
+
+    async def recorded_everything(self) -> None:
+        """Return when the record says that all that is committed now was applied."""
+        position = Lsn.parse(await self.position())
+
+        def is_recorded() -> bool:
+            record = self.record()
+            return bool(record) and Lsn.parse(json.loads(record)["applied"]) >= position
+
+        await self.until(is_recorded, f"{position} is recorded")
 
     def has_confirmed(self, position: str) -> bool:
         """Whether the slot's confirmed position has reached this one."""

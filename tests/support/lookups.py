@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from invalidator.batching import coalesce
+from invalidator.continuity import Continuity, Settings
 from invalidator.model import Batch, Invalidation
 from invalidator.net.clock import SystemClock
 from invalidator.pipeline import Pipeline
@@ -114,6 +115,7 @@ class LookupStream:
             self.delivered,  # type: ignore[arg-type]  # the methods that the loop calls
             events=events,
             clock=SystemClock(),
+            continuity=Continuity([], slot=self._slot, settings=Settings(), events=events, clock=SystemClock()),
             lookups=self.lookups,
         )
         self._task = task = asyncio.ensure_future(pipeline.run())

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from invalidator.continuity import Continuity, Settings
 from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
-from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
+from invalidator.model import Batch, Gap, GapReason, Invalidation, Lsn, Relation, StreamStart, Transaction
 from invalidator.pipeline import Pipeline
-from invalidator.ports import RowFunction, Rules
+from invalidator.ports import Recording, RowFunction, Rules
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import Role, State
 from tests.support.clock import ManualClock, settle
@@ -25,6 +26,9 @@ class NoRules:
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
         pass
+
+    def coarse(self) -> list[tuple[str, Invalidation]]:
+        return [("a", Invalidation(tags={b"a"})), ("b", Invalidation(tags={b"b"}))]
 
 
 class ScriptedSource:
@@ -50,6 +54,9 @@ class ScriptedSource:
     def swap(self, rules: Rules) -> None:
         self.rules.append(rules)
 
+    def restart(self, why: str) -> None:
+        self.lose.set_result(None)
+
     def confirm(self, position: Lsn) -> None:
         self.confirmed.append(position)
 
@@ -63,11 +70,13 @@ class HeldDelivery:
     def __init__(self) -> None:
         self.greetings = 0
         self.finish: list[Callable[[], None]] = []
+        self.batches: list[tuple[Batch, str | None]] = []
 
     def greet(self) -> None:
         self.greetings += 1
 
-    async def deliver(self, batch: Batch, on_finished: Callable[[], None]) -> None:
+    async def deliver(self, batch: Batch, on_finished: Callable[[], None], *, only: str | None = None) -> None:
+        self.batches.append((batch, only))
         self.finish.append(on_finished)
 
 
@@ -76,24 +85,31 @@ def batch(end: int | None, heartbeat: float | None = None) -> Batch:
 
 
 class Running:
-    def __init__(self, source: ScriptedSource) -> None:
+    def __init__(self, source: ScriptedSource, recorders: Sequence[tuple[str, Recording, bool]] = ()) -> None:
         self.source = source
         self.delivery = HeldDelivery()
         self.clock = ManualClock()
         self.state = State()
+        events = Events(self.state, self.clock.time)
         self.rules = NoRules()
         self.pipeline = Pipeline(
             source,
             self.rules,
             self.delivery,  # type: ignore[arg-type]  # the one method that the loop calls
-            events=Events(self.state, self.clock.time),
+            events=events,
             clock=self.clock,
+            continuity=Continuity(
+                recorders, slot="s", settings=Settings(pause_seconds=1), events=events, clock=self.clock
+            ),
         )
         self.task = asyncio.ensure_future(self.pipeline.run())
+        self.beside = [asyncio.ensure_future(each()) for each in self.pipeline.tasks()]
 
     async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        tasks = [self.task, *self.beside]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_position_is_confirmed_only_when_everything_before_it_is_applied() -> None:
@@ -133,7 +149,75 @@ async def test_rules_that_are_swapped_reach_the_connection_there_is_and_every_la
     await settle()
     await running.clock.advance(60)
 
-    assert running.source.rules == [running.rules, others, others]
+    assert [id(rules) for rules in running.source.rules] == [id(running.rules), id(others), id(others)]
+    await running.stop()
+
+
+GAP = Gap(GapReason.SLOT_MISSING, "gone")
+START = Batch(start=StreamStart("7", 1, Lsn(5), GAP))
+
+
+async def test_after_a_gap_every_rule_is_widened_in_turn_and_nothing_is_confirmed_before() -> None:
+    running = Running(ScriptedSource([START, batch(10)]))
+    await settle()
+    applied = running.delivery.batches
+    assert [each.invalidation.tags for each, _ in applied if each.invalidation.tags] == [{b"a"}]
+    await running.clock.advance(1)
+    assert [each.invalidation.tags for each, _ in applied if each.invalidation.tags] == [{b"a"}, {b"b"}]
+
+    *others, last = running.delivery.finish
+    for finish in others:
+        finish()
+    assert running.source.confirmed == []
+    last()
+
+    assert running.source.confirmed == [Lsn(10)]
+    assert running.state.source.gaps == {"slot_missing": 1}
+    assert running.state.source.repairs_pending == 0
+    await running.stop()
+
+
+async def test_what_waits_to_be_widened_holds_the_position_of_the_next_connection_too() -> None:
+    running = Running(ScriptedSource([START, batch(10)], [batch(10)]))
+    await settle()
+    running.source.lose.set_result(None)
+    await settle()
+    await running.clock.advance(0.5)
+    for finish in list(running.delivery.finish):
+        finish()
+    assert running.source.confirmed == []
+
+    await running.clock.advance(60)
+    running.delivery.finish[-1]()
+
+    assert running.source.confirmed == [Lsn(10)]
+    await running.stop()
+
+
+async def test_a_second_gap_takes_the_place_of_what_waits_and_keeps_what_it_holds() -> None:
+    running = Running(ScriptedSource([START, batch(10)]))
+    await settle()
+    running.pipeline.repair(GAP)
+    await running.clock.advance(60)
+
+    tags = [each.invalidation.tags for each, _ in running.delivery.batches if each.invalidation.tags]
+    assert tags == [{b"a"}, {b"a"}, {b"b"}]
+    *others, last = running.delivery.finish
+    for finish in others:
+        finish()
+    assert running.source.confirmed == []
+    last()
+    assert running.source.confirmed == [Lsn(10)]
+    await running.stop()
+
+
+async def test_a_gap_at_one_target_is_widened_there_alone() -> None:
+    running = Running(ScriptedSource([batch(10)]))
+    await settle()
+    running.pipeline.repair(Gap(GapReason.TARGET_LOST_WRITES, "older", "redis"))
+    await running.clock.advance(60)
+
+    assert [only for each, only in running.delivery.batches if each.invalidation.tags] == ["redis", "redis"]
     await running.stop()
 
 

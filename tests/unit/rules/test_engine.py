@@ -183,13 +183,15 @@ def test_a_truncate_adds_the_coarse_form_of_every_rule_that_wants_it() -> None:
 
 
 def test_a_gap_adds_the_coarse_form_of_every_rule() -> None:
-    engine, _, _ = make_engine(
+    engine, states, _ = make_engine(
         make_rule("one", "article"),
         make_rule("users", "user", events=(Operation.INSERT,), coarse=Coarse(key_patterns=(parse("{meta.table}:*"),))),
     )
-    invalidation = Invalidation()
-    engine.coarse_all(invalidation)
-    assert invalidation == Invalidation(tags={b"all-one"}, key_patterns={b"user:*"})
+    assert dict(engine.coarse()) == {
+        "one": Invalidation(tags={b"all-one"}),
+        "users": Invalidation(key_patterns={b"user:*"}),
+    }
+    assert states["users"].widened == {"gap": 1}
 
 
 def test_a_gap_makes_wider_what_it_cannot_know() -> None:
@@ -201,8 +203,7 @@ def test_a_gap_makes_wider_what_it_cannot_know() -> None:
         cdn=(parse("c-{meta.op}"),),
     )
     engine, _, _ = make_engine(make_rule("r", "*", coarse=coarse))
-    invalidation = Invalidation()
-    engine.coarse_all(invalidation)
+    [(_, invalidation)] = engine.coarse()
     assert invalidation == Invalidation(
         key_patterns={b"k[[]1]:*"},
         tags={b"known:public"},

@@ -112,7 +112,7 @@ def use(loaded: Loaded) -> None:
                 assert function is not None
                 function(row_message(relation, operation, old, new), invalidation, transaction)
         engine.truncate([relation], invalidation, transaction)
-    engine.coarse_all(invalidation)
+    list(engine.coarse())
 
 
 def relation_for(rule: Rule, oid: int) -> Relation:

@@ -126,6 +126,19 @@ def _message_refused(state: State) -> None:
     state.source.messages.refused_at = NOW - 60
 
 
+def _gap(state: State) -> None:
+    state.source.gap, state.source.gap_at = "the slot was dropped", NOW - 60
+
+
+def _repairing(state: State) -> None:
+    _gap(state)
+    state.source.gap_at, state.source.repairs_pending = NOW - 10_000, 3
+
+
+def _no_record(state: State) -> None:
+    state.targets["redis"].record_error, state.targets["redis"].record_failing_since = "NOPERM", NOW - 60
+
+
 BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_standby, "standby", "info", "shop"),
     (_reconnecting, "not-streaming", "critical", "shop"),
@@ -134,6 +147,9 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_silent, "nothing-streamed", "info", "shop"),
     (_stale, "stale", "critical", "shop"),
     (_stale_in_the_source, "stale", "critical", "shop"),
+    (_gap, "gap", "warning", "shop"),
+    (_repairing, "gap", "warning", "shop"),
+    (_no_record, "record-failing", "critical", "redis"),
     (_slot_lost, "slot-lost", "critical", "shop"),
     (_slot_unreserved, "slot-at-risk", "critical", "shop"),
     (_wal_low, "slot-at-risk", "critical", "shop"),

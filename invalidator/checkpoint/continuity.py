@@ -1,0 +1,97 @@
+"""Whether a stream goes on where the one before ended: our record of what was applied, held against the server.
+
+The slot alone decides what is sent. The record only tells whether that is everything: it lies beside the cache that it
+vouches for, and lives and dies with it. It is written before the server is told, so it is never behind the slot unless
+the cache has forgotten something, somebody else has read from the slot, or the slot is another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from invalidator.model import Gap, GapReason, Lsn, StreamStart
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything up to ``applied`` was applied to the cache that this lies beside."""
+
+    slot: str
+    system: str
+    timeline: int
+    applied: Lsn
+    rules: str
+    """Hash of the rule set in force, for people."""
+    new_slots: tuple[int, ...] = ()
+    """Unix seconds at which a lost slot was made anew lately."""
+
+    def encode(self) -> bytes:
+        """One line of JSON."""
+        fields = {
+            "format": _FORMAT,
+            "slot": self.slot,
+            "system": self.system,
+            "timeline": self.timeline,
+            "applied": str(self.applied),
+            "rules": self.rules,
+            "new_slots": self.new_slots,
+        }
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, content: bytes | None) -> Self | None:
+        """What was encoded; None for anything else: nobody vouches for the cache then."""
+        try:
+            fields: Any = json.loads(content or b"")
+            return cls(
+                slot=str(fields["slot"]),
+                system=str(fields["system"]),
+                timeline=int(fields["timeline"]),
+                applied=Lsn.parse(fields["applied"]),
+                rules=str(fields["rules"]),
+                new_slots=tuple(int(each) for each in fields["new_slots"]),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+
+def judge(records: Mapping[str, Record | None], start: StreamStart) -> list[Gap]:
+    """What is missing between the records and the stream that starts.
+
+    Args:
+        records: by target; None where there is none. A cache without a record while the slot stands has lost its
+            memory with it, or is new: nothing that we know of is missing there.
+        start: where the server goes on. A gap that the source knows already is not judged again.
+
+    Returns:
+        One gap for all targets, or one for each that has lost something, or nothing.
+    """
+    known = {target: record for target, record in records.items() if record is not None}
+    if start.gap is not None or not known:
+        return []
+    best = max(known.values(), key=lambda record: record.applied)
+    if (best.system, best.timeline) != (start.system, start.timeline):
+        return [Gap(GapReason.OTHER_HISTORY, _other_history(best, start))]
+    if best.applied < start.position:
+        detail = f"the slot goes on at {start.position}, and only what came before {best.applied} was applied"
+        return [Gap(GapReason.POSITION_AHEAD, detail)]
+    return [_lost(target, record, start) for target, record in known.items() if record.applied < start.position]
+
+
+def _other_history(record: Record, start: StreamStart) -> str:
+    if record.system != start.system:
+        return f"the server is another cluster (system identifier {start.system}, was {record.system})"
+    return (
+        f"the server is on timeline {start.timeline}, was on {record.timeline}: a standby was promoted, and commits "
+        "that it had not received may live on in caches"
+    )
+
+
+def _lost(target: str, record: Record, start: StreamStart) -> Gap:
+    detail = f"{target} holds what was applied up to {record.applied}, and the slot goes on at {start.position}"
+    return Gap(GapReason.TARGET_LOST_WRITES, detail, target)

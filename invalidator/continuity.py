@@ -1,0 +1,309 @@
+"""Keeps the record of what was applied beside each cache, and tells the source only what every required one holds.
+
+    begin     a connection starts: its position is held against the records (checkpoint.continuity judges)
+    applied   every required target has come so far
+    run       writes the records, notices a Redis that is another one, and releases positions to the source
+
+What it finds it hands to ``Repairs``: drop more than was lost, or read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from pydantic import Field
+
+from invalidator.checkpoint.continuity import Record, judge
+from invalidator.checkpoint.horizon import Horizon
+from invalidator.errors import ConfigError, SlotLost, SourceDisconnected, TargetError, TargetRejected
+from invalidator.model import Gap, GapReason, Lsn, StreamStart
+from invalidator.ports import Options
+
+if TYPE_CHECKING:
+    from invalidator.ports import Clock, Kept, Recording
+    from invalidator.telemetry.events import Events
+
+_BUSY_SECONDS: Final = 0.2
+"""Between two writes of a record while positions move."""
+_IDLE_SECONDS: Final = 0.5
+"""Between two looks whether a Redis is still the same one."""
+_HOUR: Final = 3600.0
+_ACL: Final = (
+    "let the user of targets.{target}.url keep our record: "
+    "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait"
+)
+
+
+class Settings(Options):
+    """Settings of ``continuity:``."""
+
+    on_gap: Literal["widen", "stop"] = "widen"
+    """When changes are missing: drop the coarse form of every rule everywhere and go on, or stop and say so."""
+    on_first_start: Literal["nothing", "widen"] = "nothing"
+    """What to drop when there is no slot and no record: nothing is known about the age of what is cached."""
+    redo_window_seconds: float = Field(default=5, ge=0)
+    """A position is confirmed to Postgres so long after it was applied. Longer than Redis' replication lag: what a
+    fail-over of Redis has lost is then read from the WAL again."""
+    pause_seconds: float = Field(default=0.2, ge=0)
+    """Between the coarse forms of two rules after a gap, so that the database survives the misses."""
+    max_new_slots_per_hour: int = Field(default=3, ge=1)
+    """A lost slot is made anew at most so often; more often, something is wrong that a new slot does not mend."""
+
+
+class Repairs(Protocol):
+    """What can be done about a gap."""
+
+    def repair(self, gap: Gap) -> None:
+        """Drop the coarse form of every rule, at one target or at all."""
+        ...
+
+    def restart(self, why: str) -> None:
+        """Read everything again that is not confirmed."""
+        ...
+
+    def confirm(self, position: Lsn) -> None:
+        """Tell the source."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Recorder:
+    """One target that keeps our record."""
+
+    name: str
+    target: Recording
+    required: bool
+    kept: Kept | None = None
+    """What it holds, as far as we know; None: not looked at since the connection to the source began."""
+    incarnation: str | None = None
+    """As it was last, over connections to the source too."""
+    recorded: Lsn | None = None
+    """What our record there says, as far as we wrote it on this connection."""
+    is_judged: bool = False
+    """Its record was held against the start of this connection."""
+
+
+class Continuity:
+    """See the module.
+
+    Args:
+        recorders: name, target, and whether it holds positions back.
+        slot: the record's name.
+        settings: what to do about gaps.
+        events: what is told.
+        clock: its seconds count.
+    """
+
+    def __init__(
+        self,
+        recorders: Sequence[tuple[str, Recording, bool]],
+        *,
+        slot: str,
+        settings: Settings,
+        events: Events,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self._recorders = [_Recorder(*each) for each in recorders]
+        self._slot = slot
+        self._events = events
+        self._clock = clock
+        self._horizon = Horizon(settings.redo_window_seconds)
+        self._repairs: Repairs | None = None
+        self._start: StreamStart | None = None
+        self._has_begun = False
+        self._is_judged = False
+        self._applied: Lsn | None = None
+        self._new_slots: tuple[int, ...] = ()
+        self._moved = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Continuity start={self._start} applied={self._applied} {self._horizon!r}>"
+
+    def attach(self, repairs: Repairs) -> None:
+        """Name who repairs; before anything else is called."""
+        self._repairs = repairs
+
+    # ---------------------------------------------------------------- what the source asks
+
+    async def has_record(self) -> bool:
+        """Whether we have streamed from this slot before, in this life or another.
+
+        Raises:
+            SourceDisconnected: a required target that may hold a record does not answer, and no other holds one.
+            ConfigError: a required target does not let us look.
+        """
+        unknown: TargetError | None = None
+        for recorder in self._recorders:
+            try:
+                record = Record.decode((await recorder.target.load_record(self._slot)).content)
+            except TargetRejected as error:
+                if recorder.required:
+                    raise ConfigError(str(error), fix=_ACL.format(target=recorder.name)) from None
+            except TargetError as error:
+                unknown = error if recorder.required else unknown
+            else:
+                if record is not None:
+                    self._new_slots = max(self._new_slots, record.new_slots, key=len)
+                    return True
+        if unknown is not None:
+            msg = f"the slot is missing, and whether it is missed cannot be told: {unknown}"
+            raise SourceDisconnected(msg, reason="record")
+        return False
+
+    def allow_new_slot(self, gap: Gap) -> None:
+        """Let a slot be made in the place of one that is gone or lost.
+
+        Raises:
+            SlotLost: the settings say stop.
+            SourceDisconnected: that happened too often lately; ask again later.
+        """
+        if self.settings.on_gap == "stop":
+            msg = (
+                f"{gap.detail}: changes are missing. Drop what the rules can name from the caches and make the slot "
+                "anew (invalidator setup), or let the daemon do both: continuity: {on_gap: widen}"
+            )
+            raise SlotLost(msg)
+        now = self._clock.time()
+        lately = tuple(at for at in self._new_slots if at > now - _HOUR)
+        if len(lately) >= self.settings.max_new_slots_per_hour:
+            self._events.slot_lost(error=gap.detail)
+            msg = (
+                f"{gap.detail}; the slot was made anew {len(lately)} times within an hour already "
+                "(continuity.max_new_slots_per_hour)"
+            )
+            raise SourceDisconnected(msg, reason="slot_lost")
+        self._new_slots = (*lately, int(now))
+
+    # ---------------------------------------------------------------- what the pipeline tells
+
+    def begin(self, start: StreamStart) -> None:
+        """A connection to the source begins; nothing is recorded or confirmed before it was judged."""
+        self._start = start
+        self._applied = None
+        self._has_begun = True
+        self._is_judged = False
+        self._horizon.clear()
+        for recorder in self._recorders:
+            recorder.kept = recorder.recorded = None
+            recorder.is_judged = False
+        if start.gap is not None:
+            self._found([start.gap])
+        self._moved.set()
+
+    def applied(self, position: Lsn) -> None:
+        """Every required target has applied everything up to the position."""
+        if not self._has_begun or not any(recorder.required for recorder in self._recorders):
+            self._orders.confirm(position)  # nobody vouches for a cache, or the source has no history
+        elif self._start is not None:
+            self._applied = position
+            self._moved.set()
+
+    # ---------------------------------------------------------------- the work
+
+    async def run(self) -> None:
+        """Keep the records until cancelled."""
+        while True:
+            await self.tend()
+            self._moved.clear()
+            await self._clock.sleep(_BUSY_SECONDS)
+            if not self._moved.is_set():
+                await self._clock.sleep(_IDLE_SECONDS - _BUSY_SECONDS)
+
+    async def tend(self) -> None:
+        """Do what is to be done now."""
+        start = self._start
+        if start is None:
+            return
+        for recorder in self._recorders:
+            try:
+                await self._tend(recorder, start)
+            except TargetError as error:
+                recorder.kept = None  # it may have been written all the same
+                self._events.record_failed(recorder.name, error=str(error))
+            else:
+                self._events.record_kept(recorder.name)
+            if self._start is not start:
+                return  # the connection was lost meanwhile
+        self._judge(start)
+        required = [recorder.recorded for recorder in self._recorders if recorder.required]
+        held = [each for each in required if each is not None]
+        if held and len(held) == len(required):
+            self._horizon.add(min(held), self._clock.monotonic())
+        released = self._horizon.release(self._clock.monotonic())
+        if released is not None:
+            self._orders.confirm(released)
+
+    @property
+    def _orders(self) -> Repairs:
+        assert self._repairs is not None  # noqa: S101  (attached before anything runs)
+        return self._repairs
+
+    async def _tend(self, recorder: _Recorder, start: StreamStart) -> None:
+        applied = self._applied
+        if recorder.kept is None or not recorder.is_judged or applied in (None, recorder.recorded):
+            self._look(recorder, await recorder.target.load_record(self._slot))
+            return
+        record = Record(
+            self._slot, start.system, start.timeline, applied, self._events.state.rules_loaded.hash, self._new_slots
+        )
+        content = record.encode()
+        kept = await recorder.target.keep_record(self._slot, content, expected=recorder.kept.content)
+        self._look(recorder, kept, written=content)
+        if self._start is start and kept.content == content:
+            recorder.recorded = applied
+
+    def _look(self, recorder: _Recorder, kept: Kept, *, written: bytes | None = None) -> None:
+        """Compare what a target holds with what we knew of it."""
+        before, was = recorder.kept, recorder.incarnation
+        recorder.kept, recorder.incarnation = kept, kept.incarnation
+        is_another = was is not None and was != kept.incarnation
+        if is_another and kept.content is None:
+            # It came back without our record: empty, or as it was before we began. The latter keeps stale entries.
+            detail = f"{recorder.name} is another server, or was started anew, and holds no record of ours"
+            self._found([Gap(GapReason.TARGET_LOST_WRITES, detail, recorder.name)])
+        elif is_another:
+            # Everything up to its record is there, and perhaps nothing behind it: read that again, or, if it was
+            # confirmed already, the judgement at the next connection finds it out.
+            self._restart(f"{recorder.name} is another server, or was started anew")
+        elif before is not None and kept.content not in (before.content, written):
+            if kept.content is None:
+                self._events.record_forgotten(recorder.name)
+            else:
+                self._restart(f"{recorder.name} holds another record than the one that we wrote")
+
+    def _restart(self, why: str) -> None:
+        self._start = None
+        self._orders.restart(why)
+
+    def _judge(self, start: StreamStart) -> None:
+        """Once a connection, when every required target has answered; the others when they do."""
+        if any(recorder.kept is None for recorder in self._recorders if recorder.required):
+            return
+        fresh = [recorder for recorder in self._recorders if recorder.kept is not None and not recorder.is_judged]
+        if self._start is not start or not fresh:
+            return
+        records = {each.name: Record.decode(each.kept.content) for each in self._recorders if each.kept is not None}
+        for recorder in fresh:
+            recorder.is_judged = True
+        self._new_slots = max(self._new_slots, *(r.new_slots for r in records.values() if r is not None), (), key=len)
+        if not self._is_judged and start.gap is None and not any(records.values()):
+            self._first_start(start)
+        self._is_judged = True
+        names = {None, *(recorder.name for recorder in fresh)}
+        self._found([gap for gap in judge(records, start) if gap.target in names])
+
+    def _first_start(self, start: StreamStart) -> None:
+        self._events.stream_begun(position=start.position)
+        if self.settings.on_first_start == "widen":
+            self._found([Gap(GapReason.FIRST_START, "nothing is known about the age of what is cached")])
+
+    def _found(self, gaps: Sequence[Gap]) -> None:
+        for gap in gaps:
+            if gap.target is None and self.settings.on_gap == "stop" and gap.reason is not GapReason.FIRST_START:
+                msg = f"{gap.detail}: changes may be missing, and the settings say continuity.on_gap: stop"
+                raise SlotLost(msg)
+            self._orders.repair(gap)

@@ -1,0 +1,359 @@
+"""Records are written before anything is confirmed, and a Redis that is another one is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from invalidator.checkpoint.continuity import Record
+from invalidator.continuity import Continuity, Settings
+from invalidator.errors import ConfigError, SlotLost, SourceDisconnected, TargetRejected, TargetUnavailable
+from invalidator.model import Gap, GapReason, Lsn, StreamStart
+from invalidator.ports import Kept
+from invalidator.telemetry.events import Events
+from invalidator.telemetry.state import State, TargetState
+from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+START = StreamStart("7", 1, Lsn(100))
+
+
+class Cache:
+    """A target that keeps a record in memory, as a Redis would."""
+
+    def __init__(self, content: bytes | None = None) -> None:
+        self.content = content
+        self.incarnation = "one"
+        self.failure: Exception | None = None
+
+    @property
+    def applied(self) -> Lsn | None:
+        kept = Record.decode(self.content)
+        return None if kept is None else kept.applied
+
+    async def load_record(self, name: str) -> Kept:
+        if self.failure is not None:
+            raise self.failure
+        return Kept(self.content, self.incarnation)
+
+    async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
+        if self.failure is not None:
+            raise self.failure
+        if self.content == expected:
+            self.content = content
+        return Kept(self.content, self.incarnation)
+
+
+class World:
+    """A keeper between caches and somebody who repairs."""
+
+    def __init__(self, settings: Settings | None = None, **caches: Cache) -> None:
+        self.clock = ManualClock()
+        self.state = State(targets={name: TargetState(name) for name in caches})
+        self.caches = caches
+        self.gaps: list[Gap] = []
+        self.restarts: list[str] = []
+        self.confirmed: list[Lsn] = []
+        self.keeper = Continuity(
+            [(name, cache, name != "optional") for name, cache in caches.items()],
+            slot="shop",
+            settings=settings or Settings(redo_window_seconds=0),
+            events=Events(self.state, self.clock.time),
+            clock=self.clock,
+        )
+        self.keeper.attach(self)
+
+    def repair(self, gap: Gap) -> None:
+        self.gaps.append(gap)
+
+    def restart(self, why: str) -> None:
+        self.restarts.append(why)
+
+    def confirm(self, position: Lsn) -> None:
+        self.confirmed.append(position)
+
+    async def begin(self, start: StreamStart = START) -> None:
+        self.keeper.begin(start)
+        await self.keeper.tend()
+
+    async def apply(self, position: int) -> None:
+        self.keeper.applied(Lsn(position))
+        await self.keeper.tend()
+
+    @property
+    def found(self) -> list[tuple[GapReason, str | None]]:
+        return [(gap.reason, gap.target) for gap in self.gaps]
+
+
+def record(applied: int, *, timeline: int = 1, new_slots: tuple[int, ...] = ()) -> bytes:
+    return Record("shop", "7", timeline, Lsn(applied), "", new_slots).encode()
+
+
+async def test_a_position_is_confirmed_only_after_every_required_cache_holds_it() -> None:
+    world = World(a=Cache(), b=Cache())
+    await world.begin()
+    world.caches["b"].failure = TargetUnavailable("away")
+
+    await world.apply(200)
+    assert world.caches["a"].applied == Lsn(200)
+    assert world.confirmed == []
+
+    world.caches["b"].failure = None
+    await world.keeper.tend()  # it has to be looked at first
+    await world.keeper.tend()
+    assert world.confirmed == [Lsn(200)]
+
+
+async def test_an_optional_cache_holds_nothing_back() -> None:
+    world = World(a=Cache(), optional=Cache())
+    world.caches["optional"].failure = TargetUnavailable("away")
+    await world.begin()
+
+    await world.apply(200)
+
+    assert world.confirmed == [Lsn(200)]
+
+
+async def test_an_optional_cache_that_missed_something_is_repaired_alone_when_it_is_back() -> None:
+    world = World(a=Cache(record(100)), optional=Cache(record(50)))
+    world.caches["optional"].failure = TargetUnavailable("away")
+    await world.begin()
+    await world.apply(200)
+    assert world.found == []
+
+    world.caches["optional"].failure = None
+    await world.keeper.tend()
+
+    assert world.found == [(GapReason.TARGET_LOST_WRITES, "optional")]
+
+
+async def test_without_a_required_cache_positions_pass_at_once() -> None:
+    world = World(optional=Cache())
+    await world.begin()
+
+    world.keeper.applied(Lsn(5))
+
+    assert world.confirmed == [Lsn(5)]
+
+
+async def test_a_source_without_a_history_confirms_at_once() -> None:
+    world = World(a=Cache())
+
+    world.keeper.applied(Lsn(5))
+
+    assert world.confirmed == [Lsn(5)]
+
+
+async def test_positions_wait_for_the_redo_window() -> None:
+    world = World(Settings(redo_window_seconds=5), a=Cache())
+    await world.begin()
+    await world.apply(200)
+    assert world.caches["a"].applied == Lsn(200)
+    assert world.confirmed == []
+
+    await world.clock.advance(5)
+    await world.keeper.tend()
+
+    assert world.confirmed == [Lsn(200)]
+
+
+async def test_a_first_start_is_told_and_drops_nothing(quiet_logs: list[MutableMapping[str, Any]]) -> None:
+    world = World(a=Cache())
+    await world.begin()
+
+    assert world.found == []
+    assert [entry["event"] for entry in quiet_logs] == ["stream.begun"]
+
+
+async def test_a_first_start_drops_everything_if_it_is_told_to() -> None:
+    world = World(Settings(on_first_start="widen"), a=Cache())
+    await world.begin()
+    await world.keeper.tend()
+
+    assert world.found == [(GapReason.FIRST_START, None)]
+
+
+async def test_a_record_is_judged_once_a_connection() -> None:
+    world = World(a=Cache(record(50)))
+    await world.begin()
+    await world.keeper.tend()
+    assert world.found == [(GapReason.POSITION_AHEAD, None)]
+
+    await world.begin()
+    assert len(world.gaps) == 2
+
+
+async def test_a_record_behind_is_not_replaced_before_the_repair_is_applied() -> None:
+    world = World(a=Cache(record(50)))
+    await world.begin()
+    await world.keeper.tend()
+
+    assert world.caches["a"].content == record(50)
+
+
+async def test_a_gap_that_the_source_knows_is_repaired_and_not_judged() -> None:
+    world = World(a=Cache(record(50)))
+    await world.begin(replace(START, gap=Gap(GapReason.WAL_REMOVED, "lost")))
+
+    assert world.found == [(GapReason.WAL_REMOVED, None)]
+
+
+async def test_another_server_with_our_record_is_read_to_again() -> None:
+    world = World(a=Cache())
+    await world.begin()
+    await world.apply(200)
+    world.caches["a"].incarnation = "two"
+
+    await world.apply(300)
+
+    assert len(world.restarts) == 1
+    assert world.found == []
+    assert world.confirmed == [Lsn(200)]
+    world.keeper.applied(Lsn(400))  # of the old connection
+    await world.keeper.tend()
+    assert world.confirmed == [Lsn(200)]
+
+
+async def test_another_server_without_a_record_is_repaired_alone() -> None:
+    world = World(a=Cache(), b=Cache())
+    await world.begin()
+    await world.apply(200)
+    world.caches["a"].incarnation, world.caches["a"].content = "two", None
+
+    await world.keeper.tend()
+
+    assert world.found == [(GapReason.TARGET_LOST_WRITES, "a")]
+
+
+async def test_a_server_that_changes_while_nobody_streams_is_noticed_too() -> None:
+    world = World(a=Cache())
+    await world.begin()
+    await world.apply(200)
+    world.caches["a"].incarnation, world.caches["a"].content = "two", record(150)
+
+    await world.begin(replace(START, position=Lsn(200)))
+    assert len(world.restarts) == 1
+
+    await world.begin(replace(START, position=Lsn(200)))
+    assert world.found == [(GapReason.POSITION_AHEAD, None)]
+
+
+async def test_a_record_that_is_gone_on_the_same_server_is_written_again(
+    quiet_logs: list[MutableMapping[str, Any]],
+) -> None:
+    world = World(a=Cache())
+    await world.begin()
+    await world.apply(200)
+    world.caches["a"].content = None
+
+    await world.apply(300)
+    await world.apply(300)
+
+    assert world.caches["a"].applied == Lsn(300)
+    assert world.restarts == []
+    assert world.found == []
+    assert "record.forgotten" in [entry["event"] for entry in quiet_logs]
+
+
+async def test_another_record_on_the_same_server_is_not_overwritten_but_read_to_again() -> None:
+    world = World(a=Cache())
+    await world.begin()
+    await world.apply(200)
+    world.caches["a"].content = record(77)
+
+    await world.apply(300)
+
+    assert world.caches["a"].content == record(77)
+    assert len(world.restarts) == 1
+
+
+async def test_a_write_that_failed_after_it_was_carried_out_is_no_foreign_record() -> None:
+    world = World(a=Cache())
+    await world.begin()
+    await world.apply(200)
+    cache = world.caches["a"]
+    kept = Record.decode(cache.content)
+    assert kept is not None
+    cache.content = replace(kept, applied=Lsn(300)).encode()
+    cache.failure = TargetUnavailable("no answer")
+    await world.apply(300)
+    cache.failure = None
+
+    await world.keeper.tend()
+    await world.keeper.tend()
+
+    assert world.restarts == []
+    assert world.confirmed == [Lsn(200), Lsn(300)]
+
+
+async def test_with_stop_a_gap_ends_the_daemon() -> None:
+    world = World(Settings(on_gap="stop"), a=Cache(record(50)))
+
+    with pytest.raises(SlotLost, match="on_gap: stop"):
+        await world.begin()
+
+
+# A slot that is missing or lost
+
+
+LOST = Gap(GapReason.WAL_REMOVED, "the slot is lost")
+
+
+async def test_a_slot_is_missed_if_any_cache_remembers_it() -> None:
+    assert await World(a=Cache(), b=Cache(record(1))).keeper.has_record()
+    assert not await World(a=Cache(), b=Cache()).keeper.has_record()
+
+
+async def test_while_a_required_cache_is_silent_nobody_can_tell() -> None:
+    world = World(a=Cache(), b=Cache())
+    world.caches["b"].failure = TargetUnavailable("away")
+
+    with pytest.raises(SourceDisconnected, match="cannot be told: away"):
+        await world.keeper.has_record()
+
+
+async def test_a_cache_that_does_not_let_us_look_is_for_the_operator() -> None:
+    world = World(a=Cache())
+    world.caches["a"].failure = TargetRejected("NOPERM")
+
+    with pytest.raises(ConfigError, match="ACL SETUSER"):
+        await world.keeper.has_record()
+
+
+async def test_a_slot_is_made_anew_only_so_often_over_restarts_too() -> None:
+    cache = Cache()
+    first = World(Settings(max_new_slots_per_hour=2, redo_window_seconds=0), a=cache)
+    first.keeper.allow_new_slot(LOST)
+    await first.begin(replace(START, gap=LOST))
+    await first.apply(200)
+
+    world = World(Settings(max_new_slots_per_hour=2, redo_window_seconds=0), a=cache)
+    await world.keeper.has_record()
+    world.keeper.allow_new_slot(LOST)
+    with pytest.raises(SourceDisconnected, match="2 times within an hour"):
+        world.keeper.allow_new_slot(LOST)
+
+    await world.clock.advance(3601)
+    world.keeper.allow_new_slot(LOST)
+
+
+async def test_with_stop_no_slot_is_made_anew() -> None:
+    with pytest.raises(SlotLost, match="changes are missing"):
+        World(Settings(on_gap="stop")).keeper.allow_new_slot(LOST)
+
+
+async def test_it_works_by_itself_and_sooner_while_positions_move() -> None:
+    world = World(a=Cache())
+    task = asyncio.create_task(world.keeper.run())
+    await world.clock.advance(1)
+    world.keeper.begin(START)
+    await world.clock.advance(1)
+    world.keeper.applied(Lsn(200))
+    await world.clock.advance(0.6)
+    assert world.confirmed == [Lsn(200)]
+    task.cancel()
