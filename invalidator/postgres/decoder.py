@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError  # noqa: N812  (it is an exception class with a lower-case name)
+from typing import Any
 
 from invalidator.errors import ProtocolError
-from invalidator.model import Column, Relation, Transaction
+from invalidator.model import Column, Lsn, Relation, Transaction
 
 XLOG_DATA = ord("w")
 KEEPALIVE = ord("k")
@@ -31,12 +32,18 @@ MESSAGE = ord("M")
 TYPE = ord("Y")
 ORIGIN = ord("O")
 
+IDENTITIES = "dnfi"
+"""Replica identities: default, nothing, full, index."""
+
 POSTGRES_EPOCH = 946_684_800
 """2000-01-01 UTC in Unix seconds: Postgres counts its timestamps from there, in microseconds."""
 
-_KEEPALIVE = Struct(">QqB").unpack_from
-_BEGIN = Struct(">QqI").unpack_from
-_COMMIT_END = Struct(">Q").unpack_from
+_SHOWN_BYTES = 34
+"""Of a message that is not understood: header, kind and numbers, but nothing that somebody wrote."""
+
+_KEEPALIVE = Struct(">QqB")
+_BEGIN = Struct(">QqI")
+_COMMIT = Struct(">BQQq")
 _COLUMN = Struct(">Ii").unpack_from
 _U16 = Struct(">H").unpack_from
 _U32 = Struct(">I").unpack_from
@@ -71,29 +78,20 @@ class LogicalMessage:
 
 def keepalive(message: bytes) -> Keepalive:
     """Read a primary keepalive message."""
-    try:
-        wal_end, clock, reply = _KEEPALIVE(message, 1)
-    except StructError as error:
-        raise _damaged(message, "keepalive") from error
+    wal_end, clock, reply = _fields(_KEEPALIVE, message, 1, "keepalive")
     return Keepalive(wal_end, unix_seconds(clock), reply == 1)
 
 
 def begin(message: bytes) -> Transaction:
     """Read Begin: the start of the commit record, the commit's time and the xid."""
-    try:
-        final_lsn, commit_time, xid = _BEGIN(message, 26)
-    except StructError as error:
-        raise _damaged(message, "Begin") from error
+    final_lsn, commit_time, xid = _fields(_BEGIN, message, 26, "Begin")
     return Transaction(final_lsn, xid, commit_time)
 
 
-def commit_end(message: bytes) -> int:
-    """Read Commit: the end LSN of the transaction, the only position of it that may be confirmed."""
-    try:
-        end: int = _COMMIT_END(message, 35)[0]
-    except StructError as error:
-        raise _damaged(message, "Commit") from error
-    return end
+def commit(message: bytes) -> tuple[int, int]:
+    """Read Commit: start and end of the commit record; only the end may be confirmed."""
+    _flags, start, end, _time = _fields(_COMMIT, message, 26, "Commit")
+    return start, end
 
 
 def relation(message: bytes) -> Relation:
@@ -113,7 +111,9 @@ def relation(message: bytes) -> Relation:
             position += 8
             columns.append(Column(name, type_oid, is_identity=bool(flags & 1)))
     except (StructError, IndexError, ValueError) as error:
-        raise _damaged(message, "Relation") from error
+        raise damaged(message, "Relation", "it ends too early") from error
+    if position != len(message) or identity not in IDENTITIES:
+        raise damaged(message, "Relation", f"it ends at {position} with the replica identity {identity!r}")
     # The stream abbreviates pg_catalog to the empty string.
     return Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
 
@@ -123,10 +123,11 @@ def truncate(message: bytes) -> Truncate:
     try:
         count = _U32(message, 26)[0]
     except StructError as error:
-        raise _damaged(message, "Truncate") from error
-    if len(message) < 31 + 4 * count:
-        raise _damaged(message, "Truncate")
-    return Truncate(tuple(message[at : at + 4] for at in range(31, 31 + 4 * count, 4)))
+        raise damaged(message, "Truncate", "it ends too early") from error
+    end = 31 + 4 * count
+    if len(message) != end:
+        raise damaged(message, "Truncate", f"its {count} relations end at {end}")
+    return Truncate(tuple(message[at : at + 4] for at in range(31, end, 4)))
 
 
 def logical_message(message: bytes) -> LogicalMessage:
@@ -136,8 +137,10 @@ def logical_message(message: bytes) -> LogicalMessage:
         prefix, position = _name(message, 35)
         size = _U32(message, position)[0]
     except (StructError, ValueError) as error:
-        raise _damaged(message, "Message") from error
-    content = message[position + 4 : position + 4 + size]
+        raise damaged(message, "Message", "it ends too early") from error
+    content = message[position + 4 :]
+    if len(content) != size:
+        raise damaged(message, "Message", f"its content of {size} bytes has {len(content)}")
     return LogicalMessage(bool(flags & 1), prefix, content)
 
 
@@ -163,9 +166,29 @@ def unknown(message: bytes) -> ProtocolError:
     """The error for a message type that version 1 of the protocol does not have."""
     text = (
         f"the stream holds a message of type {message[PAYLOAD : PAYLOAD + 1]!r}, which pgoutput protocol version 1 "
-        f"does not have (first bytes: {message[:64].hex()}); the position was kept. Report this with the server version"
+        f"does not have ({_shown(message)}); the position was kept. Report this with the server version"
     )
     return ProtocolError(text)
+
+
+def damaged(message: bytes, kind: str, what: str) -> ProtocolError:
+    """The error for a message that is not what its kind says.
+
+    Args:
+        message: all of it.
+        kind: what it should be.
+        what: what is wrong with it.
+    """
+    text = f"a {kind} message of {len(message)} bytes is damaged: {what} ({_shown(message)}); the position was kept"
+    return ProtocolError(text)
+
+
+def _fields(shape: Struct, message: bytes, start: int, kind: str) -> tuple[Any, ...]:
+    """The fields of a message that always has the same length."""
+    end = start + shape.size
+    if len(message) != end:
+        raise damaged(message, kind, f"it should end at {end}")
+    return shape.unpack_from(message, start)
 
 
 def _name(message: bytes, position: int) -> tuple[str, int]:
@@ -173,9 +196,6 @@ def _name(message: bytes, position: int) -> tuple[str, int]:
     return message[position:end].decode("utf-8", "surrogateescape"), end + 1
 
 
-def _damaged(message: bytes, kind: str) -> ProtocolError:
-    text = (
-        f"a {kind} message of {len(message)} bytes ends too early (first bytes: {message[:64].hex()}); "
-        "the position was kept"
-    )
-    return ProtocolError(text)
+def _shown(message: bytes) -> str:
+    """Where in the WAL the server was, and how the message begins."""
+    return f"at {Lsn(int.from_bytes(message[1:9]))}, first bytes: {message[:_SHOWN_BYTES].hex()}"

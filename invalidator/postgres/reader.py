@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
-from invalidator.errors import ProtocolError
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
 from invalidator.postgres import decoder
 from invalidator.postgres.recent import HEAD_BYTES, MAX_MESSAGE_BYTES, Recent, RecentTransaction
@@ -39,8 +39,11 @@ class _Bound(dict[bytes, "RowFunction | None"]):
     """Row functions by the four raw bytes of the relation's OID; None: no rule wants its rows."""
 
     def __missing__(self, oid: bytes) -> RowFunction | None:
-        msg = f"a row came for relation {int.from_bytes(oid)} before the relation itself; the position was kept"
-        raise ProtocolError(msg)
+        raise _Unannounced
+
+
+class _Unannounced(Exception):  # noqa: N818
+    """A row came for a relation that the stream has not told."""
 
 
 class Reader:
@@ -172,28 +175,33 @@ class Reader:
         transaction = self._transaction
         keep = self._keep
         size = rows = unwanted = received = 0
-        for _ in range(CHUNK):
-            size, message = read(1)
-            if size <= 0:
-                break
-            data = bytes(message)
-            received += size
-            if data[0] == 119 and size > 25:  # XLogData with a payload
-                kind = data[25]
-                if kind == 85 or kind == 73 or kind == 68:  # noqa: PLR1714  (three compares are quicker than a tuple)
-                    row = bound[data[26:30]]
-                    rows += 1
-                    if row is not None:
-                        row(data, invalidation, transaction)
-                        if keep is not None:
-                            keep(data if size < MAX_MESSAGE_BYTES else data[:HEAD_BYTES])
-                    else:
-                        unwanted += 1
-                    continue
-            self._control(data)
-            transaction = self._transaction
-            if self.unbound is not None:
-                break
+        data = b""
+        try:
+            for _ in range(CHUNK):
+                size, message = read(1)
+                if size <= 0:
+                    break
+                data = bytes(message)
+                received += size
+                if data[0] == 119 and size > 25:  # XLogData with a payload
+                    kind = data[25]
+                    if kind == 85 or kind == 73 or kind == 68:  # noqa: PLR1714  (quicker than a tuple)
+                        row = bound[data[26:30]]
+                        rows += 1
+                        if row is not None:
+                            row(data, invalidation, transaction)
+                            if keep is not None:
+                                keep(data if size < MAX_MESSAGE_BYTES else data[:HEAD_BYTES])
+                        else:
+                            unwanted += 1
+                        continue
+                self._control(data)
+                transaction = self._transaction
+                if self.unbound is not None:
+                    break
+        except _Unannounced:
+            what = f"the stream has not told its relation {int.from_bytes(data[26:30])}"
+            raise decoder.damaged(data, "row", what) from None
         self.rows += rows
         self._bytes += received
         self._state.received_bytes += received
@@ -205,12 +213,11 @@ class Reader:
         if data[0] == decoder.KEEPALIVE:
             self._keepalive(decoder.keepalive(data))
         elif data[0] == decoder.XLOG_DATA and len(data) > decoder.PAYLOAD:
+            self._logical(data)
             if self._keep is not None and data[decoder.PAYLOAD] in _KEPT:
                 self._keep(data)
-            self._logical(data)
         else:
-            msg = f"the stream holds a message of type {data[:1]!r}, which replication does not have"
-            raise ProtocolError(msg)
+            raise decoder.damaged(data, "replication", f"its type {data[:1]!r} is unknown, or it is empty")
 
     def _logical(self, data: bytes) -> None:
         """A message of the plugin that is not a row."""
@@ -218,11 +225,7 @@ class Reader:
             case decoder.BEGIN:
                 self._begin(decoder.begin(data))
             case decoder.COMMIT:
-                self.end = decoder.commit_end(data)
-                self._in_transaction = False
-                self._state.transactions += 1
-                if self._next_rules is not None:
-                    self._take_over(self._next_rules)
+                self._commit(data)
             case decoder.RELATION:
                 # Its name may be that of a partition, which only the catalog can tell: stop until it is bound.
                 self.unbound = decoder.relation(data)
@@ -243,12 +246,24 @@ class Reader:
         if self._oldest is None or not self._invalidation:
             self._oldest = decoder.unix_seconds(transaction.commit_time)
 
+    def _commit(self, data: bytes) -> None:
+        start, end = decoder.commit(data)
+        # Postgres' own subscriber asks for the same. A wrong end, once confirmed, would skip transactions for ever.
+        if not self._in_transaction or start != self._transaction.final_lsn or end <= start:
+            begun = Lsn(self._transaction.final_lsn) if self._in_transaction else "nothing"
+            raise decoder.damaged(data, "Commit", f"it ends {Lsn(start)} at {Lsn(end)}, and {begun} is open")
+        self.end = end
+        self._in_transaction = False
+        self._state.transactions += 1
+        if self._next_rules is not None:
+            self._take_over(self._next_rules)
+
     def _message(self, message: decoder.LogicalMessage) -> None:
         if message.prefix == HEARTBEAT_PREFIX:
             name, _, sent = message.content.decode("ascii", "replace").rpartition(" ")
             if name == self._heartbeat_name:
                 with contextlib.suppress(ValueError):  # anybody may emit messages
-                    self._heartbeat = float(sent)
+                    self._heartbeat = _finite(sent)
         elif message.prefix == MESSAGE_PREFIX and self._on_message is not None:
             is_transactional = message.is_transactional
             self._on_message(message.content, is_transactional=is_transactional, invalidation=self._invalidation)
@@ -259,3 +274,11 @@ class Reader:
             # Everything before it was sent, and nothing is open: it takes the road of an empty transaction.
             self.end = max(self.end, keepalive.wal_end)
         self.is_reply_requested = self.is_reply_requested or keepalive.reply_requested
+
+
+def _finite(text: str) -> float:
+    """A moment; an infinite one would count as fresh for ever."""
+    seconds = float(text)
+    if not math.isfinite(seconds):
+        raise ValueError(text)
+    return seconds

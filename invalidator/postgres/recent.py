@@ -65,7 +65,7 @@ class Recent:
                 found.append(RecentTransaction(Transaction(0, 0, 0), [], is_whole=False))
             last = found[-1]
             if kind == decoder.COMMIT:
-                last.end = Lsn(decoder.commit_end(message))
+                last.end = Lsn(decoder.commit(message)[1])
             elif kind == decoder.TRUNCATE:
                 oids = decoder.truncate(message).relation_oids
                 last.rows += [RecentRow(relations[oid], b"") for oid in oids if oid in relations]

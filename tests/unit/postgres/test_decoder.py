@@ -41,7 +41,7 @@ def test_begin_carries_the_start_of_the_commit_record_the_time_and_the_xid() -> 
 
 
 def test_a_commit_is_confirmed_by_its_end_not_by_its_start() -> None:
-    assert decoder.commit_end(xlog(b"C" + struct.pack(">BQQq", 0, 100, 130, 0))) == 130
+    assert decoder.commit(xlog(b"C" + struct.pack(">BQQq", 0, 100, 130, 0))) == (100, 130)
 
 
 def test_a_relation_has_raw_names_and_knows_its_identity() -> None:
@@ -84,13 +84,13 @@ def test_a_status_update_never_says_that_more_is_flushed_than_was_received() -> 
     ("decode", "payload"),
     [
         (decoder.begin, b"B" + struct.pack(">QqI", 77, 5, 42)),
-        (decoder.commit_end, b"C" + struct.pack(">BQQ", 0, 100, 130)),
+        (decoder.commit, b"C" + struct.pack(">BQQq", 0, 100, 130, 0)),
         (decoder.truncate, b"T" + struct.pack(">IBII", 2, 1, 17, 18)),
         (decoder.relation, relation_message("s", "t", [(1, "id")])[25:]),
-        (decoder.logical_message, b"M" + struct.pack(">BQ", 1, 9) + b"app\0" + struct.pack(">I", 0)),
+        (decoder.logical_message, b"M" + struct.pack(">BQ", 1, 9) + b"app\0" + struct.pack(">I", 3) + b"abc"),
     ],
 )
-def test_a_message_that_ends_too_early_is_a_protocol_error_at_every_byte(
+def test_a_message_that_ends_too_early_or_too_late_is_a_protocol_error(
     decode: Callable[[bytes], object], payload: bytes
 ) -> None:
     decode(xlog(payload))
@@ -98,11 +98,34 @@ def test_a_message_that_ends_too_early_is_a_protocol_error_at_every_byte(
     for size in range(1, len(payload)):
         with pytest.raises(ProtocolError, match="position was kept"):
             decode(xlog(payload[:size]))
+    with pytest.raises(ProtocolError, match="position was kept"):
+        decode(xlog(payload + b"\0"))
+
+
+@pytest.mark.parametrize("size", [*range(1, 18), 19])
+def test_a_keepalive_has_exactly_its_length(size: int) -> None:
+    with pytest.raises(ProtocolError, match="should end at 18"):
+        decoder.keepalive((b"k" + struct.pack(">QqB", 7, 0, 1) + b"\0")[:size])
+
+
+def test_a_replica_identity_that_postgres_does_not_have_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="identity 'x'"):
+        decoder.relation(relation_message("s", "t", [(1, "id")], identity="x"))
+
+
+def test_the_error_tells_the_position_and_nothing_that_somebody_wrote() -> None:
+    content = b"app\0" + struct.pack(">I", 99) + b"secret"
+    message = b"w" + struct.pack(">QQq", 0x16B3748, 0, 0) + b"M" + struct.pack(">BQ", 1, 9) + content
+
+    with pytest.raises(ProtocolError, match="at 0/16B3748") as caught:
+        decoder.logical_message(message)
+    assert content.hex() not in str(caught.value)
+    assert b"secret".hex() not in str(caught.value)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_protocol_error(payload: bytes) -> None:
-    for decode in (decoder.begin, decoder.commit_end, decoder.truncate, decoder.relation, decoder.logical_message):
+    for decode in (decoder.begin, decoder.commit, decoder.truncate, decoder.relation, decoder.logical_message):
         try:
             decode(xlog(payload))
         except ProtocolError as error:

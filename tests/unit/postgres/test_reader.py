@@ -202,6 +202,8 @@ def test_our_heartbeat_is_carried_and_that_of_another_slot_is_not() -> None:
     others = [
         wire.message(HEARTBEAT_PREFIX, b"another 200.0"),
         wire.message(HEARTBEAT_PREFIX, b"s nonsense"),
+        wire.message(HEARTBEAT_PREFIX, b"s inf"),
+        wire.message(HEARTBEAT_PREFIX, b"s nan"),
         wire.message(HEARTBEAT_PREFIX, b"\xff\xfe"),
         wire.message("application", b"s 300.0"),
     ]
@@ -218,14 +220,31 @@ def test_our_heartbeat_is_carried_and_that_of_another_slot_is_not() -> None:
         wire.xlog_data(b"S" + bytes(5)),  # a stream start of protocol version 2
         wire.xlog_data(b""),
         b"x" + bytes(30),
+        b"w",
         wire.insert(99, [b"1"]),  # a row of a relation that was never announced
+        wire.insert(17, [b"1"])[:28],
+        wire.commit(lsn=100, end_lsn=150),  # once more: nothing is open
     ],
 )
 def test_what_is_not_understood_stops_the_stream_with_the_position_kept(message: bytes) -> None:
     reader = make_reader()
     read = script([*transaction(1, []), message, *transaction(2, [])])
 
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="position was kept"):
+        reader.drain(read)
+
+    assert reader.end == 150
+
+
+@pytest.mark.parametrize(("lsn", "end_lsn"), [(300, 350), (200, 200), (200, 150)])
+def test_a_commit_that_does_not_fit_its_begin_is_not_believed(lsn: int, end_lsn: int) -> None:
+    reader = make_reader()
+    begin, row, _ = transaction(2, [1])
+    read = script([wire.relation(ITEM), *transaction(1, []), begin, row, wire.commit(lsn=lsn, end_lsn=end_lsn)])
+    reader.drain(read)
+    reader.bind(ITEM)
+
+    with pytest.raises(ProtocolError, match=f"it ends 0/{lsn:X} at 0/{end_lsn:X}, and 0/C8 is open"):
         reader.drain(read)
 
     assert reader.end == 150
