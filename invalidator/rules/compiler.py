@@ -23,11 +23,6 @@ from invalidator.rules.source import Namespace, indented
 from invalidator.telemetry.state import RuleState, TableState
 
 _OPERATIONS: Final = {ord("I"): Operation.INSERT, ord("U"): Operation.UPDATE, ord("D"): Operation.DELETE}
-_MALFORMED: Final = "raise malformed"
-
-
-class _MalformedMessageError(Exception):
-    """A row message of a kind that the protocol does not have."""
 
 
 def compile_relation(
@@ -58,7 +53,7 @@ class _Compiler:
         self._relation = relation
         self._rows = table_state.rows
         self._keys = reading.key_columns(relation)
-        self._namespace = Namespace({**reading.READING_NAMES, "malformed": _MalformedMessageError})
+        self._namespace = Namespace(reading.READING_NAMES)
         self._full = relation.replica_identity == "f"
         self._other: RowFunction | None = None
         self._careful: dict[tuple[int, bool], RowFunction] = {}
@@ -91,7 +86,7 @@ class _Compiler:
             "    try:",
             f"        {reading.head(len(self._relation.columns), self._keys, careful=careful)}",
             *indented(branches, 2),
-            f"        else: {_MALFORMED}",
+            f"        else: {reading.MALFORMED}",
             "    except Exception:",
             f"        {on_failure}(b, inv, tx, at)",
         ]
@@ -107,13 +102,13 @@ class _Compiler:
             *form(reading.UPDATE["N"]),
             f"    elif m == {ord('I')}:",
             *form(reading.INSERT),
-            f"    else: {_MALFORMED}",
+            f"    else: {reading.MALFORMED}",
             f"elif t == {ord(old)}:",
             f"    if m == {ord('D')}:",
             *form(reading.DELETE[old]),
             f"    elif m == {ord('U')}:",
             *form(reading.UPDATE[old]),
-            f"    else: {_MALFORMED}",
+            f"    else: {reading.MALFORMED}",
         ]
 
     def _form(self, form: Form, positions: Sequence[int], *, careful: bool) -> list[str]:

@@ -7,6 +7,10 @@ NULL, or ``u`` for an unchanged TOAST value that is not sent.
 
 In the generated source ``n3`` is column 3 of the new row and ``o3`` of the old one: bytes, None for NULL, or False
 for a value that was not sent. ``p`` is the position of the next column.
+
+A slice of bytes never fails, so the value that is read last is held against the message's length: a message that ends
+early would name something else. Whatever is read behind a value that is cut off fails by itself. Where the last value
+read is the message's last, all lengths must add up to the message's.
 """
 
 from __future__ import annotations
@@ -27,7 +31,15 @@ _LENGTH_BYTES: Final = 5
 _LONG_SKIP: Final = 16
 """From so many unneeded columns in a row on, a loop skips them: the source stays short for wide tables."""
 
+MALFORMED: Final = "raise malformed"
+
+
+class MalformedMessageError(Exception):
+    """A row message is not of the form that the protocol gives it."""
+
+
 READING_NAMES: Final[Mapping[str, object]] = {
+    "malformed": MalformedMessageError,
     # One unpack is cheaper than four subscripts: message type, tuple kind, first column's kind and length.
     "head": Struct(">B4xB2xBI").unpack_from,
     "kind_length": Struct(">BI").unpack_from,
@@ -114,8 +126,16 @@ class Images:
         stop = max(needs) + 1 if final else self._count
         column = 0
         lines: list[str] = []
+        is_message_end = image == "n" or not self.form.has_new
+
+        def check(column: int) -> str | None:
+            """How the end of this value and that of the message must compare for the message to be malformed."""
+            if not final or column != stop - 1:
+                return None
+            return "!=" if is_message_end and stop == self._count else ">"
+
         if first and has_head(self._count, self.key_columns, careful=self._careful):
-            lines += _read_after_head(f"{image}0", needs.get(0))
+            lines += _read_after_head(f"{image}0", needs.get(0), check(0))
             column = 1
         elif first:
             lines.append(f"p = {_FIRST_COLUMN_AT}")
@@ -129,8 +149,8 @@ class Images:
             if skipped:
                 lines += _skip(in_one_step=in_one_step)
             else:
-                is_last = final and column == stop - 1
-                lines += _read(f"{image}{column}", whole=needs[column], in_one_step=in_one_step, is_last=is_last)
+                name = f"{image}{column}"
+                lines += _read(name, check(column), whole=needs[column], in_one_step=in_one_step)
             column += 1
         return lines
 
@@ -164,7 +184,7 @@ def head(columns: int, keys: frozenset[int], *, careful: bool) -> str:
     return f"m = b[{MESSAGE_TYPE_AT}]; t = b[{TUPLE_KIND_AT}]"
 
 
-def _read_after_head(name: str, whole: bool | None) -> list[str]:
+def _read_after_head(name: str, whole: bool | None, check: str | None) -> list[str]:
     start = _FIRST_COLUMN_AT + _LENGTH_BYTES
     skip = f"p = {start} + l if k == 116 else {_FIRST_COLUMN_AT + 1}"
     if whole is None:
@@ -174,6 +194,7 @@ def _read_after_head(name: str, whole: bool | None) -> list[str]:
     return [
         "if k == 116:",
         f"    p = {start} + l; {name} = b[{start}:p]",
+        *([] if check is None else [f"    if p {check} len(b): {MALFORMED}"]),
         f"else: p = {_FIRST_COLUMN_AT + 1}; {name} = absent[k]",
     ]
 
@@ -184,14 +205,14 @@ def _skip(*, in_one_step: bool) -> list[str]:
     return ["p += 5 + length(b, p + 1)[0] if b[p] == 116 else 1"]
 
 
-def _read(name: str, *, whole: bool, in_one_step: bool, is_last: bool) -> list[str]:
+def _read(name: str, check: str | None, *, whole: bool, in_one_step: bool) -> list[str]:
     if not whole:
         return [f"{name} = b[p] != 117", *_skip(in_one_step=in_one_step)]
-    value = f"p += 5; {name} = b[p:p + l]" if is_last else f"q = p + 5; p = q + l; {name} = b[q:p]"
     return [
         "k, l = kind_length(b, p)" if in_one_step else "k = b[p]",
         "if k == 116:",
         *([] if in_one_step else ["    l = length(b, p + 1)[0]"]),
-        f"    {value}",
+        f"    q = p + 5; p = q + l; {name} = b[q:p]",
+        *([] if check is None else [f"    if p {check} len(b): {MALFORMED}"]),
         f"else: p += 1; {name} = absent[k]",
     ]
