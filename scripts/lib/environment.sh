@@ -70,6 +70,17 @@ ensure_packages() { # FILE:PACKAGE...: installs the packages of which FILE (a pa
   install_packages "${missing[@]}"
 }
 
+ensure_debian_postgres() { # Debian's own Postgres with wal2json, which decoding is compared with; no wheel has it
+  local version folder
+  case $(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null) in
+    bookworm) version=15 ;;
+    trixie) version=17 ;;
+    *) return 0 ;;
+  esac
+  folder=/usr/lib/postgresql/$version
+  ensure_packages "$folder/bin/postgres:postgresql-$version" "$folder/lib/wal2json.so:postgresql-$version-wal2json"
+}
+
 ensure_venv_module() { # INTERPRETER: Debian ships Python without the part that makes environments
   if "$1" -c 'import venv, ensurepip' >/dev/null 2>&1; then return 0; fi
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
