@@ -114,6 +114,8 @@ def relation(message: bytes) -> Relation:
         raise damaged(message, "Relation", "it ends too early") from error
     if position != len(message) or identity not in IDENTITIES:
         raise damaged(message, "Relation", f"it ends at {position} with the replica identity {identity!r}")
+    if not table or not all(column.name for column in columns):
+        raise damaged(message, "Relation", "it has an empty name")
     # The stream abbreviates pg_catalog to the empty string.
     return Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
 

@@ -113,6 +113,12 @@ def test_a_replica_identity_that_postgres_does_not_have_is_refused() -> None:
         decoder.relation(relation_message("s", "t", [(1, "id")], identity="x"))
 
 
+@pytest.mark.parametrize(("table", "column"), [("", "id"), ("t", "")])
+def test_a_relation_without_a_name_is_refused(table: str, column: str) -> None:
+    with pytest.raises(ProtocolError, match="empty name"):
+        decoder.relation(relation_message("s", table, [(1, column)]))
+
+
 def test_the_error_tells_the_position_and_nothing_that_somebody_wrote() -> None:
     content = b"app\0" + struct.pack(">I", 99) + b"secret"
     message = b"w" + struct.pack(">QQq", 0x16B3748, 0, 0) + b"M" + struct.pack(">BQ", 1, 9) + content
