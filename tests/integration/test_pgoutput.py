@@ -14,7 +14,7 @@ import pytest
 
 from invalidator.errors import ConfigError, SlotInUse, SlotLost, SourceDisconnected
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
-from invalidator.ports import RowFunction
+from invalidator.ports import RowFunction, Rules
 from invalidator.postgres.reader import CHUNK
 from invalidator.postgres.side import SideConnection
 from invalidator.sources.pgoutput import PgoutputSource, Settings
@@ -53,7 +53,7 @@ class Recorder:
 class Reading:
     """A source that reads in the background into a list of batches."""
 
-    def __init__(self, source: PgoutputSource, rules: Recorder) -> None:
+    def __init__(self, source: PgoutputSource, rules: Rules) -> None:
         self.source = source
         self.batches: list[Batch] = []
         self.grown = asyncio.Event()
@@ -61,7 +61,7 @@ class Reading:
         self.room.set()
         self.task = asyncio.ensure_future(self._read(rules))
 
-    async def _read(self, rules: Recorder) -> None:
+    async def _read(self, rules: Rules) -> None:
         try:
             async for batch in self.source.batches(rules):
                 self.batches.append(batch)
@@ -88,7 +88,7 @@ class Reading:
 
 
 @contextlib.asynccontextmanager
-async def reading(database: Database, rules: Recorder | None = None, **options: Any) -> AsyncIterator[Reading]:
+async def reading(database: Database, rules: Rules | None = None, **options: Any) -> AsyncIterator[Reading]:
     source = PgoutputSource(settings(database, **options), Events(State()))
     reader = Reading(source, rules or Recorder())
     try:

@@ -26,7 +26,7 @@ def cut(chance: random.Random, message: bytes, _: Sequence[bytes] = ()) -> bytes
 
 def _flip(chance: random.Random, message: bytes, _: Sequence[bytes]) -> bytes:
     made = bytearray(message)
-    for _ in range(chance.choice([1, 1, 2, 8]) if made else 0):
+    for _bit in range(chance.choice([1, 1, 2, 8]) if made else 0):
         made[chance.randrange(len(made))] ^= 1 << chance.randrange(8)
     return bytes(made)
 

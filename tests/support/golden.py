@@ -78,7 +78,8 @@ def record(binaries: Path | None) -> Path:
 
 def main(folders: Iterable[str]) -> None:
     """Record from each of these servers; without any from the usual one."""
-    for folder in [Path(name) for name in folders] or [None]:
+    named: list[Path | None] = [Path(name) for name in folders]
+    for folder in named or [None]:
         print(record(folder))
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from invalidator.model import Operation
 from tests.support import golden
-from tests.support.decoded import RowChange, Truncation, by_us
+from tests.support.decoded import RowChange, Truncation, Values, by_us
 
 BIG = "big " * 550
 KEYED, WHOLE, ODD = "public.keyed", "public.whole", 'Odd Schema.Ta"ble'
-FIRST = {"id": "1", "m": "so so", "ta": '{a,NULL,""}', "raw": "\\x00ff", "big": BIG}
+FIRST: Values = {"id": "1", "m": "so so", "ta": '{a,NULL,""}', "raw": "\\x00ff", "big": BIG}
 EVENTS = [
     [RowChange(KEYED, Operation.INSERT, None, FIRST)],
     [RowChange(KEYED, Operation.UPDATE, None, {"id": "1", "m": "sad", "ta": None, "raw": "\\x00ff"})],
