@@ -95,20 +95,28 @@ def _settings(
     import os
 
     from invalidator import config
+    from invalidator.config.doubts import pooled
     from invalidator.errors import ConfigError
 
     is_given = settings_file is not None or bool(os.environ.get("INVALIDATOR_SETTINGS")) or config.DEFAULT_PATH.exists()
     if not (is_needed or is_given):
         return None
     try:
-        return config.load(settings_file, split_overrides(overrides))
+        settings = config.load(settings_file, split_overrides(overrides))
     except ConfigError as error:
         report.add_error(error)
         return None
+    report.add(pooled(settings), _text_of(settings.file))
+    return settings
+
+
+def _text_of(file: Path | None) -> dict[str, str]:
+    return {} if file is None else {str(file): file.read_text(encoding="utf-8-sig", errors="replace")}
 
 
 def _rules(report: Report, paths: list[Path], settings: Settings | None) -> Loaded | None:
     from invalidator.config.agreement import disagreements, tag_grammars
+    from invalidator.config.doubts import unserved
     from invalidator.errors import ConfigError
     from invalidator.rules import document, testing
 
@@ -123,6 +131,7 @@ def _rules(report: Report, paths: list[Path], settings: Settings | None) -> Load
     grammars: list[TagGrammar] = []
     if settings is not None:
         report.add(disagreements(settings, loaded.ruleset, loaded.sources))
+        report.add(unserved(settings, loaded.ruleset, loaded.sources))
         grammars = list(tag_grammars(settings).values())
     report.add(testing.findings(loaded, cdn_grammars=grammars))
     report.counted += [f"{len(loaded.tests)} test{'s' * (len(loaded.tests) != 1)}"] * bool(loaded.tests)

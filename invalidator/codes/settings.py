@@ -33,4 +33,22 @@ CODES: Final = (
         "A configured CDN cannot carry this tag: it holds a character that the provider does not take, or is too long.",
         "A blank or a comma separates tags: the CDN would purge two other tags instead.",
     ),
+    Code(
+        "layer-without-target",
+        "info",
+        "The rules name keys, tags, L1 patterns or CDN tags, and no target of these settings holds such. Told once for"
+        " each group.",
+        "They are dropped nowhere. That is right where there is no such cache, as on a developer's machine, and a stale"
+        " cache where there is one.",
+    ),
+    Code(
+        "pooler-dsn",
+        "warning",
+        "The host of `source.dsn` is called like a connection pooler. For a port that poolers often have it is a hint.",
+        "Most poolers let no replication through, and the daemon would not start. Lookups may go through one:"
+        " `lookups.dsn`.",
+        "source:\n  dsn: postgresql://invalidator@ep-quiet-1-pooler.eu.neon.tech/shop",
+        "source:\n  dsn: postgresql://invalidator@ep-quiet-1.eu.neon.tech/shop",
+        "settings",
+    ),
 )

@@ -90,7 +90,9 @@ def for_mapping(value: object, name: str | int | None, field: FieldInfo | None, 
     if field is not None and not isinstance(field.annotation, type) and field.annotation not in models:
         return f"{remove}give each entry a name, and below it: {', '.join(sorted(inner))}"
     made = _of_model(models[0])
-    return f"{remove}write its fields ({', '.join(sorted(inner))})" + (f", as in {made}" if made else "")
+    return f"{remove}write its fields ({', '.join(sorted(inner))})" + (
+        f", as in {made}" if made and made != "{}" else ""
+    )
 
 
 def _removal(value: object, field: FieldInfo | None) -> str:

@@ -1,0 +1,76 @@
+"""Settings and rules that can be used, and hardly do what is meant: names without a target, a DSN of a pooler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pydantic import SecretStr
+
+from invalidator import registry, yamlfile
+from invalidator.config.settings import Settings
+from invalidator.model import Layer
+from invalidator.ports import TargetOptions
+from invalidator.postgres.connection import parse_dsn
+from invalidator.rules.rule import RuleSet
+
+_LAYERS: Final = {"keys": Layer.L2, "tags": Layer.L2, "l1": Layer.L1, "cdn": Layer.L3}
+_KINDS: Final = {Layer.L1: "a redis_bus", Layer.L2: "a redis_keys", Layer.L3: "a CDN"}
+_POOLER_PORTS: Final = {"6432", "6543"}
+_POOLER_HELP: Final = "name the server itself; a pooler is fine for lookups.dsn"
+
+
+def unserved(settings: Settings, ruleset: RuleSet, sources: Mapping[str, str]) -> Iterator[yamlfile.Diagnostic]:
+    """What the rules name and no target of these settings holds, once for each group; the same rules may serve others.
+
+    Args:
+        settings: tells which targets there are.
+        ruleset: the rules.
+        sources: the text of each rule file by its name, for the places.
+    """
+    served = {group for options in settings.targets.values() for group in _groups(options)}
+    for group, layer in _LAYERS.items():
+        rules = [rule for rule in ruleset.rules if getattr(rule.exact, group) and rule.place.file in sources]
+        if group in served or not rules:
+            continue
+        document = yamlfile.parse(sources[rules[0].place.file], rules[0].place.file)
+        names = [entry["name"] for entry in document.data["rules"]]
+        span = document.key_span(("rules", names.index(rules[0].name), "invalidate", group))
+        of_rules = f" of {len(rules)} rules" if len(rules) > 1 else ""
+        message = f"no target of these settings holds what stands under {group}:{of_rules}, so it is dropped nowhere"
+        help_text = f"add {_KINDS[layer]} to the targets; if there is no such cache here, all is well"
+        at = (document.file, span.line, span.column, span.width)
+        yield yamlfile.Diagnostic(*at, "layer-without-target", message, help_text, "info")
+
+
+def _groups(options: TargetOptions) -> set[str]:
+    """What of an invalidation a target uses. Told by its class, because building it may open connections."""
+    module = registry.load("targets", options.type)
+    classes = (value for value in vars(module).values() if isinstance(value, type))
+    layers = {getattr(made, "layer", None) for made in classes if made.__module__ == module.__name__}
+    layers.add(getattr(options, "layer", None))
+    return {group for group, layer in _LAYERS.items() if layer in layers} | set(getattr(options, "include", ()))
+
+
+def pooled(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
+    """A source that is reached through a connection pooler, as far as its address tells."""
+    dsn = getattr(settings.source, "dsn", None)
+    parameters = parse_dsn(dsn.get_secret_value()) if isinstance(dsn, SecretStr) else {}
+    host, port = str(parameters.get("host", "")), str(parameters.get("port", ""))
+    is_named = "-pooler." in host or "pooler" in host.split(".")
+    if not is_named and port not in _POOLER_PORTS:
+        return
+    what = f"the host {host}" if is_named else f"port {port}"
+    message = f"{what} looks like a connection pooler, and few of them let replication through"
+    at = _place_of_dsn(settings)
+    yield yamlfile.Diagnostic(*at, "pooler-dsn", message, _POOLER_HELP, "warning" if is_named else "info")
+
+
+def _place_of_dsn(settings: Settings) -> tuple[str, int, int, int]:
+    if settings.file is not None:
+        document = yamlfile.read(settings.file)
+        path = ("source", "dsn")
+        if path in document.keys:
+            span = document.key_span(path)
+            return document.file, span.line, span.column, span.width
+    return "settings", 0, 0, 1

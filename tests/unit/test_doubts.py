@@ -1,0 +1,98 @@
+"""Settings and rules that can be used, and hardly do what is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from invalidator import config
+from invalidator.config.doubts import pooled, unserved
+from invalidator.rules import document
+from invalidator.yamlfile import Diagnostic
+
+KEYS = "  redis: {type: redis_keys, url: redis://h/0}\n"
+BUS = "  bus: {type: redis_bus, url: redis://h/0}\n"
+ALL = "  bus: {type: redis_bus, url: redis://h/0, include: [l1, keys, tags]}\n"
+CDN = "  edge: {type: varnish, url: http://h}\n"
+RULES = """\
+version: 1
+rules:
+  - {name: a, table: public.a, invalidate: {keys: ["a:{id}"]}}
+  - name: b
+    table: public.b
+    invalidate:
+      keys: ["b:{id}"]
+      l1: ["b:{id}"]
+      cdn: [b]
+  - {name: c, table: public.c, invalidate: {cdn: [c]}}
+"""
+
+
+def settings(folder: Path, targets: str, dsn: str = "postgresql://u@h/d") -> config.Settings:
+    path = folder / "settings.yaml"
+    path.write_text(f"source:\n  dsn: {dsn}\ntargets:\n{targets}", encoding="utf-8")
+    return config.load(path, environment={})
+
+
+def found(folder: Path, targets: str) -> list[Diagnostic]:
+    path = folder / "rules.yaml"
+    path.write_text(RULES, encoding="utf-8")
+    loaded = document.load_with_warnings([path])
+    return list(unserved(settings(folder, targets), loaded.ruleset, loaded.sources))
+
+
+def test_what_no_target_holds_is_told_once_at_the_first_rule(tmp_path: Path) -> None:
+    l1, cdn = found(tmp_path, KEYS)
+
+    assert (l1.line, l1.column, l1.code, l1.severity) == (8, 7, "layer-without-target", "info")
+    assert l1.message == "no target of these settings holds what stands under l1:, so it is dropped nowhere"
+    assert l1.help == "add a redis_bus to the targets; if there is no such cache here, all is well"
+    assert (cdn.line, cdn.column) == (9, 7)
+    assert "under cdn: of 2 rules, so" in cdn.message
+
+
+@pytest.mark.parametrize(
+    ("targets", "groups"),
+    [
+        (KEYS + BUS + CDN, []),
+        (BUS + CDN, ["keys"]),
+        (ALL + CDN, []),
+        (KEYS + "  nowhere: {type: blackhole, layer: L3}\n" + BUS, []),
+        (CDN, ["keys", "l1"]),
+    ],
+)
+def test_every_kind_of_target_is_known_by_what_it_holds(tmp_path: Path, targets: str, groups: list[str]) -> None:
+    assert [each.message.partition("under ")[2].split(":")[0] for each in found(tmp_path, targets)] == groups
+
+
+@pytest.mark.parametrize(
+    ("dsn", "severity"),
+    [
+        ("postgresql://u:secret@ep-x-pooler.eu.neon.tech/d", "warning"),
+        ("postgresql://u:secret@aws-0.pooler.supabase.com:5432/d", "warning"),
+        ("host=pgbouncer port=6432 dbname=d", "info"),
+        ("postgresql://u:secret@h:6543/d", "info"),
+    ],
+)
+def test_a_dsn_that_looks_like_a_pooler_is_told_without_its_secret(tmp_path: Path, dsn: str, severity: str) -> None:
+    [told] = pooled(settings(tmp_path, KEYS, dsn))
+
+    assert (told.line, told.column, told.width) == (2, 3, 3)
+    assert (told.code, told.severity) == ("pooler-dsn", severity)
+    assert told.help == "name the server itself; a pooler is fine for lookups.dsn"
+    assert "secret" not in told.message
+
+
+def test_a_dsn_of_a_variable_has_no_place_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"targets:\n{KEYS}", encoding="utf-8")
+    loaded = config.load(path, environment={"INVALIDATOR_SOURCE__DSN": "postgresql://h:6432/d"})
+    [told] = pooled(loaded)
+
+    assert (told.file, told.line) == ("settings", 0)
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://u@h:5432/d", "postgresql://u@carpooler-db/d", "host=h dbname=d", "''"])
+def test_any_other_dsn_is_right(tmp_path: Path, dsn: str) -> None:
+    assert list(pooled(settings(tmp_path, KEYS, dsn))) == []
