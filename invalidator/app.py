@@ -22,12 +22,13 @@ from invalidator.pipeline import Pipeline
 from invalidator.ports import Background, Recording
 from invalidator.postgres import provision
 from invalidator.postgres.lookups import Lookups
+from invalidator.postgres.options import DatabaseOptions
 from invalidator.preflight.watch import Preflight, watch_targets
 from invalidator.reloading import Reloader
 from invalidator.rules import document, testing
 from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
-from invalidator.sources import pgoutput
+from invalidator.sources import outbox, pgoutput
 from invalidator.telemetry import logs
 from invalidator.telemetry.admin import AdminServer
 from invalidator.telemetry.events import Events
@@ -249,22 +250,25 @@ class Daemon:
     def _build_source(self) -> Source:
         options = self._settings.source
         module = registry.load("sources", options.type)
-        if isinstance(options, pgoutput.Settings):
-            lookups_dsn = self._settings.lookups.dsn.get_secret_value()
-            preflight = Preflight(self._settings.preflight, options, lookups_dsn, self._loaded, self.events)
-            self._preflight = preflight
-            admin = self._settings.admin
-            return pgoutput.build(
-                options,
-                self.events,
-                prepare=self._preparation(options, preflight),
-                inspection=preflight,
-                keeper=self._continuity,
-                on_message=self._on_message(options),
-                recent_rows=admin.recent_rows if admin.socket else 0,
-            )
-        source: Source = module.build(options, self.events)
-        return source
+        if not isinstance(options, DatabaseOptions):
+            source: Source = module.build(options, self.events)
+            return source
+        lookups_dsn = self._settings.lookups.dsn.get_secret_value()
+        preflight = Preflight(self._settings.preflight, options, lookups_dsn, self._loaded, self.events)
+        self._preflight = preflight
+        if isinstance(options, outbox.Settings):
+            return outbox.build(options, self.events, inspection=preflight)
+        assert isinstance(options, pgoutput.Settings)  # noqa: S101  (the only other one in a database)
+        admin = self._settings.admin
+        return pgoutput.build(
+            options,
+            self.events,
+            prepare=self._preparation(options, preflight),
+            inspection=preflight,
+            keeper=self._continuity,
+            on_message=self._on_message(options),
+            recent_rows=admin.recent_rows if admin.socket else 0,
+        )
 
     def _build_continuity(self) -> Continuity:
         settings = self._settings
@@ -314,7 +318,7 @@ class Daemon:
         """None: the source is no database, and no other one is given."""
         settings = self._settings.lookups
         source = self._settings.source
-        if isinstance(source, pgoutput.Settings):
+        if isinstance(source, DatabaseOptions):
             return Lookups(settings, dsn=source.dsn.get_secret_value(), events=self.events)
         return Lookups(settings, dsn="", events=self.events) if settings.dsn.get_secret_value() else None
 

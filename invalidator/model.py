@@ -75,6 +75,7 @@ class WidenReason(StrEnum):
     LOOKUP_OVERFLOW = "lookup_overflow"  # more related rows than the lookup's limit
     LOOKUP_TIMEOUT = "lookup_timeout"
     LOOKUP_ERROR = "lookup_error"
+    CAPTURE_FAILED = "capture_failed"  # a trigger could not write down what changed
 
 
 AFTER_GAP: Final = "gap"

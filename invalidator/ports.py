@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from invalidator.model import Applied, Batch, Invalidation, Layer, Lsn, Relation, Transaction
+from invalidator.model import Applied, Batch, Invalidation, Layer, Lsn, Relation, Transaction, WidenReason
 
 RowFunction = Callable[[bytes, Invalidation, Transaction], None]
 """One XLogData message (Insert, Update or Delete, its 25 header bytes included) of the relation that it was
@@ -64,6 +64,12 @@ class Rules(Protocol):
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
         """Add the coarse form of every rule that wants the TRUNCATE of one of these relations."""
+        ...
+
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
+        """Add the coarse form of every rule of this relation: it changed, and nobody knows how."""
         ...
 
 

@@ -19,7 +19,7 @@ def online(settings: Settings) -> Answer:
 
     from invalidator.errors import ConfigError
     from invalidator.postgres.lookups import Lookups
-    from invalidator.sources import pgoutput
+    from invalidator.postgres.options import DatabaseOptions
     from invalidator.telemetry.events import Events
     from invalidator.telemetry.state import State
 
@@ -35,7 +35,7 @@ def online(settings: Settings) -> Answer:
             """Nothing to tell."""
 
     source = settings.source
-    dsn = source.dsn.get_secret_value() if isinstance(source, pgoutput.Settings) else ""
+    dsn = source.dsn.get_secret_value() if isinstance(source, DatabaseOptions) else ""
 
     async def ask(invalidation: Invalidation) -> None:
         lookups = Lookups(settings.lookups, dsn=dsn, events=Heard(State()))

@@ -13,14 +13,25 @@ from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from psycopg import AsyncConnection
 
     from invalidator.config import Settings
-    from invalidator.postgres.provision import Facts, Finding, Mark, Need, Plan, Request, Step
+    from invalidator.postgres.catalog import Server
+    from invalidator.postgres.provision import Finding, Mark, Need, Plan, Request, Step
+
+    Look = Callable[[AsyncConnection[Any]], Awaitable[tuple[Server, Plan]]]
 
 
 @click.command("setup", short_help="Print or run the SQL that your database needs for your rules.")
 @settings_options
+@click.option(
+    "--source",
+    "kind",
+    type=click.Choice(["pgoutput", "outbox"]),
+    help="What reads the changes: logical replication, or triggers that write an outbox.  [default: source.type]",
+)
 @click.option("--apply", "is_applied", is_flag=True, help="Run the SQL. What is there already is left or altered.")
 @click.option("--drop", "is_removed", is_flag=True, help="The SQL that takes it away again; with --apply, run it.")
 @click.option("--diff", "is_compared", is_flag=True, help="What is there against what is wanted: + - ~ = per object.")
@@ -44,6 +55,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     settings_file: Path | None,
     overrides: tuple[str, ...],
     *,
+    kind: str | None,
     is_applied: bool,
     is_removed: bool,
     is_compared: bool,
@@ -58,6 +70,8 @@ def command(  # noqa: PLR0913  (one parameter per option)
 ) -> int:
     """Print the exact SQL for role, grants, publication, replica identity and slot, or run it with --apply.
 
+    With --source outbox: for the outbox table and the triggers that write into it.
+
     It is worked out from your rules and from what the database holds already, and it never contains a statement that
     could make an UPDATE or DELETE of your application fail: a table for which that cannot be ruled out is left out,
     with the reason and the fix. The output is valid SQL for psql. Exit code 1 means that something is left for you,
@@ -69,7 +83,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     from invalidator.rules import document
 
     settings = load_settings(settings_file, overrides)
-    source = _Source.of(settings, dsn=dsn, role=role)
+    source = _Source.of(settings, kind=kind, dsn=dsn, role=role)
     wanted = needs(document.load(settings.rules).rules)
     request = Request(
         source.slot,
@@ -83,11 +97,14 @@ def command(  # noqa: PLR0913  (one parameter per option)
     if offline:
         from invalidator.postgres.provision import offline_plan
 
+        source.refuse_offline()
         return _show(_Outcome(offline_plan(wanted, request)), as_json=as_json)
     import asyncio
 
-    coroutine = _online(source.dsn, wanted, request, is_applied=is_applied, is_removed=is_removed)
+    look = _look_at_outbox if source.kind == "outbox" else _look_at_slot
+    coroutine = _online(source, look(source, wanted, request, is_removed=is_removed), is_applied=is_applied)
     outcome = asyncio.run(coroutine)
+    outcome.is_removed = is_removed
     return _show_difference(outcome, as_json=as_json) if is_compared else _show(outcome, as_json=as_json)
 
 
@@ -107,26 +124,30 @@ def _refuse_contradictions(*, is_applied: bool, is_removed: bool, is_compared: b
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What the settings of a Postgres source say, as far as set-up needs it."""
+    """What the settings of a source in Postgres say, as far as set-up needs it."""
 
+    kind: str
     dsn: str
-    slot: str
-    publication: str
     role: str
+    slot: str = "invalidator"
+    publication: str = "invalidator"
+    wakes: bool = False
+    fires_always: bool = False
 
     @classmethod
-    def of(cls, settings: Settings, *, dsn: str | None, role: str | None) -> _Source:
+    def of(cls, settings: Settings, *, kind: str | None, dsn: str | None, role: str | None) -> _Source:
         import os
 
         from psycopg import ProgrammingError
         from psycopg.conninfo import conninfo_to_dict
 
         from invalidator.errors import ConfigError
-        from invalidator.sources import pgoutput
+        from invalidator.postgres.options import DatabaseOptions, StreamOptions
+        from invalidator.postgres.outbox.options import OutboxOptions
 
         options = settings.source
-        if not isinstance(options, pgoutput.Settings):
-            msg = f"setup prepares Postgres for source type 'pgoutput'; the settings say '{options.type}'"
+        if not isinstance(options, DatabaseOptions) or (kind or options.type) not in ("pgoutput", "outbox"):
+            msg = f"setup prepares Postgres for source types 'pgoutput' and 'outbox'; the settings say '{options.type}'"
             raise ConfigError(msg)
         written = options.dsn.get_secret_value()
         try:
@@ -134,12 +155,22 @@ class _Source:
         except ProgrammingError:
             msg = "source.dsn cannot be read: it must look like postgresql://user@host:5432/database"
             raise ConfigError(msg) from None  # the driver's text quotes the DSN
+        more: dict[str, Any] = {}
+        if isinstance(options, StreamOptions):
+            more = {"slot": options.slot, "publication": options.publication}
+        elif isinstance(options, OutboxOptions):
+            more = {"wakes": options.wake == "notify", "fires_always": options.fire_always}
         return cls(
+            kind=kind or options.type,
             dsn=written if dsn is None else dsn,
-            slot=options.slot,
-            publication=options.publication,
             role=role or (str(user) if user else "invalidator"),
+            **more,
         )
+
+    def refuse_offline(self) -> None:
+        if self.kind == "outbox":
+            msg = "--offline cannot make an outbox: what triggers write depends on the columns of your tables"
+            raise click.UsageError(msg)
 
 
 @dataclass(slots=True)
@@ -147,7 +178,7 @@ class _Outcome:
     """A plan, and what was done of it."""
 
     plan: Plan
-    facts: Facts | None = None
+    server: Server | None = None
     applied: tuple[Step, ...] = ()
     is_applied: bool = False
     is_removed: bool = False
@@ -162,34 +193,50 @@ class _Outcome:
         return Exit.PROBLEMS if self.plan.problems or (self.is_applied and self.plan.to_run) else Exit.FINE
 
 
-async def _online(
-    dsn: str, wanted: tuple[Need, ...], request: Request, *, is_applied: bool, is_removed: bool
-) -> _Outcome:
+def _look_at_slot(source: _Source, wanted: tuple[Need, ...], request: Request, *, is_removed: bool) -> Look:
     from invalidator.postgres import provision
 
-    async with await _connected(dsn, request) as connection:
+    async def look(connection: AsyncConnection[Any]) -> tuple[Server, Plan]:
+        if is_removed:
+            found = await provision.removal_facts(connection, wanted, request)
+            return found.server, provision.removal(wanted, found, request)
+        found = await provision.facts(connection, wanted, request)
+        return found.server, provision.plan(wanted, found, request)
 
-        async def look() -> tuple[Facts, Plan]:
-            if is_removed:
-                found = await provision.removal_facts(connection, wanted, request)
-                return found, provision.removal(wanted, found, request)
-            found = await provision.facts(connection, wanted, request)
-            return found, provision.plan(wanted, found, request)
+    return look
 
-        found, plan = await look()
+
+def _look_at_outbox(source: _Source, wanted: tuple[Need, ...], request: Request, *, is_removed: bool) -> Look:
+    from invalidator.postgres import provision
+
+    own = provision.OutboxRequest(request.role, fires_always=source.fires_always, wakes=source.wakes)
+
+    async def look(connection: AsyncConnection[Any]) -> tuple[Server, Plan]:
+        found = await provision.outbox_facts(connection, wanted, own)
+        plan = provision.outbox_removal(found) if is_removed else provision.outbox_plan(wanted, found, own)
+        return found.server, plan
+
+    return look
+
+
+async def _online(source: _Source, look: Look, *, is_applied: bool) -> _Outcome:
+    from invalidator.postgres import provision
+
+    async with await _connected(source.dsn, source.role) as connection:
+        server, plan = await look(connection)
         if not is_applied:
-            return _Outcome(plan, found, is_removed=is_removed)
+            return _Outcome(plan, server)
         applied: list[Step] = []
         await provision.apply(connection, plan, report=applied.append)
-        found, plan = await look()
-        return _Outcome(plan, found, tuple(applied), is_applied=True, is_removed=is_removed)
+        server, plan = await look(connection)
+        return _Outcome(plan, server, tuple(applied), is_applied=True)
 
 
-async def _connected(dsn: str, request: Request) -> AsyncConnection[Any]:
+async def _connected(dsn: str, role: str) -> AsyncConnection[Any]:
     from invalidator.errors import ConfigError, SourceDisconnected
     from invalidator.postgres.connection import connect
 
-    own = f"before the role '{request.role}' exists, connect as an owner of the tables: setup --dsn OWNER_DSN"
+    own = f"before the role '{role}' exists, connect as an owner of the tables: setup --dsn OWNER_DSN"
     try:
         return await connect(dsn, application_name="invalidator/setup")
     except SourceDisconnected as error:
@@ -254,8 +301,8 @@ def _severity(finding: Finding) -> str:
 def _text(outcome: _Outcome) -> str:
     """SQL with everything else as comments, so that it can be piped into psql."""
     lines: list[str] = []
-    if outcome.facts is not None:
-        server = outcome.facts.server
+    if outcome.server is not None:
+        server = outcome.server
         version = f"{server.version // 10000}.{server.version % 10000}"
         lines += _comment(f"Postgres {version}, database {server.database}, as {server.user}")
     for step in outcome.applied:

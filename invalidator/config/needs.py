@@ -42,6 +42,7 @@ def _need(rule: Rule) -> Need:
         old_columns=frozenset(r.name for r in references if sees_old and r.scope in {"row", "old"}),
         compared=compared if Operation.UPDATE in rule.events else frozenset(),
         operations=frozenset(operation.value for operation in rule.events),
+        changed=rule.changed,
         rows=_rows(rule),
         lookups=tuple(_lookup(lookup) for lookup in rule.lookups),
     )

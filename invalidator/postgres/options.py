@@ -38,8 +38,8 @@ class MessageOptions(Options):
     """What they may name."""
 
 
-class StreamOptions(SourceOptions):
-    """What a stream can be told."""
+class DatabaseOptions(SourceOptions):
+    """What every source in a Postgres can be told."""
 
     dsn: SecretStr = SecretStr("")
     """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables."""
@@ -53,6 +53,10 @@ class StreamOptions(SourceOptions):
             code, message = "bad-value", "{text}"
             raise PydanticCustomError(code, message, {"text": str(error)}) from None
         return dsn
+
+
+class StreamOptions(DatabaseOptions):
+    """What a stream can be told."""
 
     slot: str = Field(default="invalidator", pattern=r"^[a-z0-9_]{1,63}$")
     """Name of the logical replication slot. The slot is the leader lock: one daemon streams, others stand by."""

@@ -48,7 +48,7 @@ class Case:
             (subject, table)
             for subject in self.subjects
             for table in self.facts.wanted(subject.need)
-            if why_not_publishable(table) is None
+            if why_not_publishable(table, needs_log=self.facts.needs_log) is None
         )
 
     @cached_property
@@ -84,13 +84,18 @@ def case(ruleset: RuleSet, places: Places, facts: Facts, settings_at: Mapping[st
     return Case(subjects, places, facts, settings_at or {})
 
 
-def why_not_publishable(table: Table) -> tuple[str, str | None] | None:
-    """Why no change of a relation can be seen, and what to do; None when changes can be."""
+def why_not_publishable(table: Table, *, needs_log: bool = True) -> tuple[str, str | None] | None:
+    """Why no change of a relation can be seen, and what to do; None when changes can be.
+
+    Args:
+        table: the relation.
+        needs_log: changes are read from the WAL, not written down by triggers.
+    """
     if table.root_oid is not None:
         return "is a partition: its rows come under the partitioned table's name", None
     if table.kind not in {ORDINARY, PARTITIONED}:
         return f"is a {KINDS.get(table.kind, 'relation')}: it writes no changes", "name the tables behind it"
-    if not table.is_permanent:
+    if needs_log and not table.is_permanent:
         return "is unlogged or temporary: it writes no WAL", None
     return None
 

@@ -37,7 +37,7 @@ def unknown_tables(case: Case) -> Iterator[Finding]:
         elif subject.need.is_exact:
             (table,) = found
             yield from _not_publishable(case, subject, table)
-        elif not any(why_not_publishable(table) is None for table in found):
+        elif not any(why_not_publishable(table, needs_log=case.facts.needs_log) is None for table in found):
             message = f"nothing that {subject.need.full_name} matches writes changes: {listed(_names(found))}"
             yield finding(subject.rule.name, subject.at_table, "not-publishable", message, why=_silent(subject))
 
@@ -61,7 +61,7 @@ def _unknown_table(case: Case, subject: Subject) -> Finding:
 
 
 def _not_publishable(case: Case, subject: Subject, table: Table) -> Iterator[Finding]:
-    reason = why_not_publishable(table)
+    reason = why_not_publishable(table, needs_log=case.facts.needs_log)
     if reason is None:
         return
     text, help_text = reason

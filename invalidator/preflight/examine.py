@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from invalidator.preflight import columns, identity, publication, server
+from invalidator.preflight import columns, identity, outbox, publication, server
 from invalidator.preflight.case import Case, case
 from invalidator.preflight.facts import Facts
 from invalidator.preflight.finding import At, Finding
@@ -38,6 +38,17 @@ OF_A_SCHEMA: Final[tuple[Check, ...]] = (
     columns.long_values,
     columns.session_dependent,
 )
+OF_AN_OUTBOX: Final[tuple[Check, ...]] = (
+    server.wrong_server,
+    outbox.missing_outbox,
+    columns.unknown_tables,
+    columns.unknown_columns,
+    columns.unfit_conditions,
+    outbox.unseen_columns,
+    outbox.wrong_triggers,
+    columns.session_dependent,
+)
+"""Those for changes that triggers write down."""
 MADE_AT_START: Final = frozenset({"publication-missing", "slot-missing", "not-published"})
 """What the daemon makes at its first start when ``source.create`` asks for it."""
 
@@ -61,13 +72,19 @@ def examine(
     """
     checked = case(ruleset, Places(sources), facts, settings_at)
     found: dict[tuple[object, ...], Finding] = {}
-    for check in (*(OF_A_SERVER if facts.is_live else ()), *OF_A_SCHEMA):
+    for check in _checks(facts):
         for each in check(checked):
             said = each.diagnostic
             found.setdefault((each.subject, said.code, said.file, said.line, said.column, said.message), each)
     if is_made_at_start:
         return [_announced(each) if each.code in MADE_AT_START else each for each in found.values()]
     return list(found.values())
+
+
+def _checks(facts: Facts) -> tuple[Check, ...]:
+    if facts.outbox is not None:
+        return OF_AN_OUTBOX
+    return (*(OF_A_SERVER if facts.is_live else ()), *OF_A_SCHEMA)
 
 
 def _announced(each: Finding) -> Finding:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from invalidator.errors import ConfigError
 from invalidator.postgres import catalog, provision
 from invalidator.postgres.catalog import PARTITIONED, Publication, Table
-from invalidator.postgres.provision import Need, Purpose, Request
+from invalidator.postgres.options import DatabaseOptions, StreamOptions
+from invalidator.postgres.outbox.options import OutboxOptions
+from invalidator.postgres.provision import Need, OutboxFacts, OutboxRequest, Purpose, Request
 from invalidator.postgres.provision.words import COLUMN_LISTS
 
 if TYPE_CHECKING:
@@ -27,6 +30,14 @@ class Facts:
     """Whoever connected; None when that is not known."""
     is_live: bool = True
     """Read from a server. Else from a schema file: then nothing is known of server, slot and role."""
+    outbox: OutboxFacts | None = None
+    """Changes come from an outbox; None: from a slot."""
+    outbox_request: OutboxRequest | None = None
+
+    @property
+    def needs_log(self) -> bool:
+        """Whether changes are read from the WAL."""
+        return self.outbox is None
 
     @property
     def publication(self) -> Publication | None:
@@ -96,6 +107,28 @@ async def gather(connection: AsyncConnection[Any], needs: Sequence[Need], *, slo
     request = Request(slot, publication, role=None)
     database = await provision.facts(connection, needs, request)
     return Facts(database, request, role=await catalog.role(connection, database.server.user))
+
+
+async def gather_for(connection: AsyncConnection[Any], needs: Sequence[Need], options: DatabaseOptions) -> Facts:
+    """Read what these options of a source are about.
+
+    Raises:
+        ConfigError, SourceDisconnected: the catalog cannot be read.
+    """
+    if isinstance(options, OutboxOptions):
+        return await _gather_outbox(connection, needs, options)
+    if isinstance(options, StreamOptions):
+        return await gather(connection, needs, slot=options.slot, publication=options.publication)
+    msg = f"a source of type '{options.type}' has nothing to look at"
+    raise ConfigError(msg)
+
+
+async def _gather_outbox(connection: AsyncConnection[Any], needs: Sequence[Need], options: OutboxOptions) -> Facts:
+    request = OutboxRequest(None, fires_always=options.fire_always, wakes=options.wake == "notify")
+    found = await provision.outbox_facts(connection, needs, request)
+    role = await catalog.role(connection, found.server.user)
+    database = provision.Facts(found.server, role, found.tables, {}, None, table_names=found.table_names)
+    return Facts(database, Request("", "", role=None), role=role, outbox=found, outbox_request=request)
 
 
 def _as_one(statements: Sequence[str]) -> str:

@@ -89,7 +89,9 @@ def _all(ruleset: RuleSet, facts: Facts) -> Iterator[_Asked]:
 
 
 def _table(facts: Facts, need: Need) -> Table | None:
-    return next((table for table in facts.wanted(need) if why_not_publishable(table) is None), None)
+    return next(
+        (table for table in facts.wanted(need) if why_not_publishable(table, needs_log=facts.needs_log) is None), None
+    )
 
 
 async def _one(connection: psycopg.AsyncConnection[Any], asked: _Asked, places: Places) -> list[Finding]:

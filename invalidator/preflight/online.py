@@ -15,15 +15,17 @@ from invalidator import registry, yamlfile
 from invalidator.config.needs import needs
 from invalidator.errors import ConfigError, SourceError
 from invalidator.postgres.connection import connect, connect_pooled
+from invalidator.postgres.options import DatabaseOptions
 from invalidator.preflight import targets
 from invalidator.preflight.examine import examine
-from invalidator.preflight.facts import Facts, gather
+from invalidator.preflight.facts import Facts, gather_for
 from invalidator.preflight.finding import At, Finding, finding
 from invalidator.preflight.lookups import examine_lookups
 from invalidator.sources import pgoutput
 
 if TYPE_CHECKING:
     from invalidator.config import Settings
+    from invalidator.postgres.provision import OutboxFacts
     from invalidator.rules.rule import RuleSet
 
 UNREACHABLE: Final = frozenset({"database-unreachable", "target-unreachable"})
@@ -79,7 +81,7 @@ def settings_places(settings: Settings) -> dict[str, At]:
 
 async def _database(settings: Settings, ruleset: RuleSet, sources: Mapping[str, str], places: Mapping[str, At]) -> Seen:
     options = settings.source
-    if not isinstance(options, pgoutput.Settings):
+    if not isinstance(options, DatabaseOptions):
         return Seen(notes=[f"source  {options.type}: nothing to ask"])
     at = places.get("dsn") or At("source.dsn")
     try:
@@ -91,7 +93,7 @@ async def _database(settings: Settings, ruleset: RuleSet, sources: Mapping[str, 
 
 
 async def _ask(
-    options: pgoutput.Settings,
+    options: DatabaseOptions,
     lookups_dsn: str,
     ruleset: RuleSet,
     sources: Mapping[str, str],
@@ -99,9 +101,9 @@ async def _ask(
 ) -> Seen:
     connection = await connect(options.dsn.get_secret_value(), application_name="invalidator/check")
     async with connection:
-        names = {"slot": options.slot, "publication": options.publication}
-        facts = await gather(connection, needs(ruleset.rules), **names)
-        found = examine(ruleset, sources, facts, settings_at=places, is_made_at_start=options.create)
+        facts = await gather_for(connection, needs(ruleset.rules), options)
+        is_made = isinstance(options, pgoutput.Settings) and options.create
+        found = examine(ruleset, sources, facts, settings_at=places, is_made_at_start=is_made)
         if not lookups_dsn:
             found += await examine_lookups(connection, ruleset, sources, facts)
     if lookups_dsn:
@@ -121,6 +123,8 @@ async def _targets(settings: Settings, ruleset: RuleSet, places: Mapping[str, At
 
 def _summary(facts: Facts) -> str:
     """The database in one line; what is not well has a finding that says more."""
+    if facts.outbox is not None:
+        return _outbox_summary(facts.outbox)
     server, slot, publication = facts.database.server, facts.database.slot, facts.publication
     parts = [
         f"Postgres {server.version // 10000}.{server.version % 10000}",
@@ -141,6 +145,12 @@ def _summary(facts: Facts) -> str:
     if facts.role is not None:
         parts.append(f"REPLICATION privilege {_mark(facts.role.can_replicate or facts.role.is_superuser)}")
     return "   ".join(parts)
+
+
+def _outbox_summary(facts: OutboxFacts) -> str:
+    version = f"Postgres {facts.server.version // 10000}.{facts.server.version % 10000}"
+    number = len(facts.outbox.triggers)
+    return f"{version}   invalidator.outbox {_mark(bool(facts.outbox.columns))}   {number} triggers"
 
 
 def _mark(is_well: bool) -> str:

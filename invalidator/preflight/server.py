@@ -25,7 +25,7 @@ def wrong_server(case: Case) -> Iterator[Finding]:
         message = "this server is a standby"
         help_text = "let source.dsn name the primary: a slot on a standby ends when the standby is promoted"
         yield finding(subject, at, "server-is-standby", message, help=help_text)
-    if server.wal_level != "logical":
+    if case.facts.needs_log and server.wal_level != "logical":
         message = f"wal_level is '{server.wal_level}': this server decodes no changes"
         fix = "ALTER SYSTEM SET wal_level = 'logical';   -- then restart Postgres"
         yield finding(subject, at, "wal-level", message, fix=fix)

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from invalidator import yamlfile
-from invalidator.codes import database, servers
+from invalidator.codes import database, outbox, servers
 from invalidator.config.needs import needs
 from invalidator.postgres.connection import connect, connect_pooled
 from invalidator.preflight import targets as probing
 from invalidator.preflight.examine import examine
-from invalidator.preflight.facts import Facts, gather
+from invalidator.preflight.facts import Facts, gather_for
 from invalidator.preflight.lookups import examine_lookups
 from invalidator.telemetry.redaction import redact
 from invalidator.telemetry.state import FindingState
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from invalidator.config import PreflightSettings
     from invalidator.ports import Clock, Target
-    from invalidator.postgres.options import StreamOptions
+    from invalidator.postgres.options import DatabaseOptions
     from invalidator.postgres.side import SideConnection
     from invalidator.preflight.finding import Finding
     from invalidator.rules.document import Loaded
@@ -42,6 +42,8 @@ _WIDENS: Final = frozenset(
         "unknown-lookup-column",
         "no-select-privilege",
         "condition-type",
+        "column-not-captured",
+        "trigger-outdated",
     }
 )
 """Errors that the coarse form makes up for; what the others are about goes stale in silence, or stands still."""
@@ -52,21 +54,21 @@ class Preflight:
 
     Args:
         settings: how often.
-        options: of the stream.
-        lookups_dsn: where lookups are asked; empty: where the stream comes from.
+        options: of the source.
+        lookups_dsn: where lookups are asked; empty: where the changes come from.
         loaded: the rules in force.
         events: where findings go.
     """
 
     def __init__(
-        self, settings: PreflightSettings, options: StreamOptions, lookups_dsn: str, loaded: Loaded, events: Events
+        self, settings: PreflightSettings, options: DatabaseOptions, lookups_dsn: str, loaded: Loaded, events: Events
     ) -> None:
         self.interval_seconds = settings.interval_seconds
         self._options = options
         self._lookups_dsn = lookups_dsn
         self._loaded = loaded
         self._events = events
-        known = (*database.CODES, *servers.CODES)
+        known = (*database.CODES, *servers.CODES, *outbox.CODES)
         events.state.findings_seen.update((code.name, code.severity) for code in known)
         self._seen: Facts | None = None
         self._found: list[Finding] = []
@@ -139,9 +141,7 @@ class Preflight:
         return await self._facts(connection, self._loaded)
 
     async def _facts(self, connection: AsyncConnection[Any], loaded: Loaded) -> Facts:
-        options = self._options
-        wanted = needs(loaded.ruleset.rules)
-        return await gather(connection, wanted, slot=options.slot, publication=options.publication)
+        return await gather_for(connection, needs(loaded.ruleset.rules), self._options)
 
     async def _lookups(self, connection: AsyncConnection[Any]) -> list[Finding]:
         loaded, facts = self._loaded, self._seen

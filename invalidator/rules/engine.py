@@ -96,6 +96,15 @@ class Engine:
                 facts = relation_facts(relation, Operation.TRUNCATE)
                 CoarseForm(rule, facts, self._grammars).add(invalidation, transaction)
 
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
+        """Add the coarse form of every rule of this relation: it changed, and nobody knows how."""
+        facts = {"schema": encode(relation.schema), "table": encode(relation.table)}
+        for _, rule in self._matching(relation):
+            self._states[rule.name].widened[reason] += 1
+            CoarseForm(rule, facts, self._grammars).add(invalidation, transaction)
+
     def coarse(self) -> Iterator[tuple[str, Invalidation]]:
         """The coarse form of every rule by its name, for when nobody knows which rows of which tables changed."""
         for rule in self.ruleset.rules:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from invalidator.errors import ConfigError, SlotInUse, SlotLost, SourceDisconnected
-from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
+from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, Rules
 from invalidator.postgres.reader import CHUNK
 from invalidator.postgres.side import SideConnection
@@ -48,6 +48,11 @@ class Recorder:
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
         invalidation.keys |= {f"{relation.name} T".encode() for relation in relations}
+
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
+        invalidation.key_patterns.add(f"{relation.name} {reason}".encode())
 
 
 class Reading:

@@ -49,9 +49,10 @@ class Stack:
     def write(self) -> Path:
         """Write rules and settings; the path of the settings."""
         (self.folder / "rules.yaml").write_text(json.dumps({"version": 1, "rules": self.rules}))
+        slot = {} if "type" in self.source else {"type": "pgoutput", "slot": self.database.name}
         settings = {
             "rules": "rules.yaml",
-            "source": {"type": "pgoutput", "dsn": self.database.dsn, "slot": self.database.name, **self.source},
+            "source": {"dsn": self.database.dsn, **slot, **self.source},
             "targets": self.targets,
             "http": {"listen": "127.0.0.1:0"},
             "log": {"format": "json"},

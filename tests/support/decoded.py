@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from invalidator.model import Invalidation, Operation, Relation, Transaction
+from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.postgres.reader import Reader
 from invalidator.rules.rows import read_message
 from invalidator.telemetry.state import SourceState
@@ -92,6 +92,11 @@ class Collector:
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
         self._at(transaction).append(Truncation(frozenset(relation.name for relation in relations)))
+
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
+        """The stream never asks for it."""
 
     def message(self, content: bytes, *, is_transactional: bool, invalidation: Invalidation) -> None:
         self.decoded.messages.append((is_transactional, content.decode()))

@@ -348,6 +348,13 @@ def test_the_examples_load(example: Path) -> None:
     assert load(example).targets
 
 
+def test_the_example_of_an_outbox_names_every_setting_of_it_with_its_default() -> None:
+    example = Path("config/invalidator.outbox.yaml")
+    source = load(example).source
+    assert source == type(source)(type="outbox")
+    assert {name for name in type(source).model_fields if f"{name}:" not in example.read_text()} == {"dsn"}
+
+
 def test_the_full_example_shows_the_defaults() -> None:
     shown = load(EXAMPLES[0])
     assert shown.source == load(EXAMPLES[1]).source

@@ -10,7 +10,17 @@ import pytest
 
 from invalidator.continuity import Continuity, Settings
 from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
-from invalidator.model import Batch, Gap, GapReason, Invalidation, Lsn, Relation, StreamStart, Transaction
+from invalidator.model import (
+    Batch,
+    Gap,
+    GapReason,
+    Invalidation,
+    Lsn,
+    Relation,
+    StreamStart,
+    Transaction,
+    WidenReason,
+)
 from invalidator.pipeline import Pipeline
 from invalidator.ports import Recording, RowFunction, Rules
 from invalidator.telemetry.events import Events
@@ -25,6 +35,11 @@ class NoRules:
         return None
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        pass
+
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
         pass
 
     def coarse(self) -> list[tuple[str, Invalidation]]:

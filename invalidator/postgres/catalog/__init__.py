@@ -20,7 +20,7 @@ from invalidator.postgres.catalog.facts import (
     Table,
 )
 from invalidator.postgres.catalog.queries import partition_root, publications, role, server, slot, table_names, tables
-from invalidator.postgres.catalog.types import BaseType, base_types, completed
+from invalidator.postgres.catalog.types import BaseType, base_types, completed, described
 
 __all__ = [
     "KINDS",
@@ -37,6 +37,7 @@ __all__ = [
     "Table",
     "base_types",
     "completed",
+    "described",
     "partition_root",
     "publications",
     "role",

@@ -12,8 +12,10 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from invalidator.model import Relation
+from invalidator.model import Column, Relation
 from invalidator.postgres.failures import ours
+
+_TEXT_OID = 25
 
 _BASES: LiteralString = """
     WITH RECURSIVE found (relation, name, declared, type, collation_oid) AS (
@@ -60,6 +62,42 @@ async def base_types(
         oids,
     )
     return {(oid, name): BaseType(base, tuple(labels)) for oid, name, base, labels in rows}
+
+
+async def described(
+    connection: psycopg.AsyncConnection[Any], oid: int, *, schema: str, table: str, names: Sequence[str]
+) -> Relation:
+    """The relation with this OID as if the stream had announced just these columns of it, with full identity.
+
+    A column that is not there (any more) is a text. A relation that is not there has the names that are given.
+    """
+    rows = await _fetch(
+        connection,
+        _BASES  # noqa: S608  (constants)
+        + """
+        SELECT n.nspname, top.relname, b.name, b.declared, b.base
+          FROM pg_class c
+          JOIN pg_class top ON top.oid = CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END
+          JOIN pg_namespace n ON n.oid = top.relnamespace
+          LEFT JOIN bases b ON true
+         WHERE c.oid = ANY (%(oids)s::oid[])
+        """,
+        [oid],
+    )
+    if rows:
+        schema, table = rows[0][0], rows[0][1]
+    types = {name: (declared, base) for _, _, name, declared, base in rows}
+    columns = (types.get(name, (_TEXT_OID, None)) for name in names)
+    return Relation(
+        oid,
+        schema,
+        table,
+        "f",
+        tuple(
+            Column(name, declared, is_identity=True, base_oid=base)
+            for name, (declared, base) in zip(names, columns, strict=True)
+        ),
+    )
 
 
 async def completed(connection: psycopg.AsyncConnection[Any], relation: Relation) -> Relation:

@@ -6,6 +6,7 @@
     removal            what of it can be taken away again
     offline_plan       the same without a database: generic and guarded
     apply              runs the steps
+    outbox_…           the same for databases without logical replication
 
 One rule stands above all: no statement may make the application's own UPDATE or DELETE fail. Postgres refuses both on a
 table that a publication of updates names but that has no replica identity, or whose column list or row filter does not
@@ -15,6 +16,13 @@ fit that identity (https://www.postgresql.org/docs/current/logical-replication-p
 from __future__ import annotations
 
 from invalidator.postgres.provision.offline import offline_plan
+from invalidator.postgres.provision.outbox import (
+    OutboxFacts,
+    OutboxRequest,
+    outbox_facts,
+    outbox_plan,
+    outbox_removal,
+)
 from invalidator.postgres.provision.plan import plan
 from invalidator.postgres.provision.providers import Provider
 from invalidator.postgres.provision.removal import removal
@@ -38,6 +46,8 @@ __all__ = [
     "Lookup",
     "Mark",
     "Need",
+    "OutboxFacts",
+    "OutboxRequest",
     "Plan",
     "Provider",
     "Purpose",
@@ -47,6 +57,9 @@ __all__ = [
     "apply",
     "facts",
     "offline_plan",
+    "outbox_facts",
+    "outbox_plan",
+    "outbox_removal",
     "plan",
     "removal",
     "removal_facts",

@@ -37,7 +37,7 @@ async def facts(connection: psycopg.AsyncConnection[Any], needs: Sequence[Need],
         await catalog.publications(connection),
         await catalog.slot(connection, request.slot),
         table_names=await catalog.table_names(connection) if is_missing else (),
-        reads=await _reads(connection, needs, tables, request.role) if request.role is not None else (),
+        reads=await reads(connection, needs, tables, request.role) if request.role is not None else (),
     )
 
 
@@ -54,9 +54,10 @@ async def removal_facts(connection: psycopg.AsyncConnection[Any], needs: Sequenc
     return replace(found, holdings=holdings, ties=await privileges.ties(connection, request.role))
 
 
-async def _reads(
+async def reads(
     connection: psycopg.AsyncConnection[Any], needs: Sequence[Need], tables: Sequence[Table], role: str
 ) -> tuple[LookupReads, ...]:
+    """What the rules' lookups read, and whether the role may."""
     found: list[LookupReads] = []
     for need in needs:
         wanted = next((table for table in tables if need.wants(table)), None)

@@ -74,6 +74,8 @@ class Need:
     meant."""
     operations: frozenset[str] = OPERATIONS
     """What the rule looks at: insert, update, delete, truncate."""
+    changed: frozenset[str] | None = None
+    """An UPDATE that changes none of these columns is nothing to the rule; None: every UPDATE is."""
     rows: Rows | None = None
     """None: it may fire for every row."""
     lookups: tuple[Lookup, ...] = ()
@@ -156,6 +158,8 @@ class Purpose(StrEnum):
     PUBLICATION = "publication"
     SLOT = "slot"
     SERVER = "server"
+    OUTBOX = "outbox"
+    TRIGGER = "triggers"
 
 
 @dataclass(frozen=True, slots=True)

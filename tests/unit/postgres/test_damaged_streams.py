@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from invalidator.errors import ProtocolError
-from invalidator.model import Invalidation, Relation, Transaction
+from invalidator.model import Invalidation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction
 from invalidator.postgres import decoder
 from invalidator.postgres.reader import Reader
@@ -50,6 +50,11 @@ class ColumnRules:
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
         invalidation.tags |= {COARSE for _ in relations}
+
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
+        invalidation.key_patterns.add(relation.table.encode())
 
 
 RULES = ColumnRules()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invalidator.errors import ProtocolError
-from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
+from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
 from invalidator.telemetry.state import SourceState
@@ -37,6 +37,11 @@ class FirstColumn:
 
     def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
         invalidation.key_patterns |= {self.prefix + relation.table.encode() for relation in relations}
+
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
+        invalidation.key_patterns.add(self.prefix + relation.table.encode())
 
 
 def make_reader(max_items: int = 1000, max_bytes: int = 1 << 20, **options: Any) -> Reader:

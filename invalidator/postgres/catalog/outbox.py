@@ -1,0 +1,137 @@
+"""What the catalog says of the outbox: its table, the functions that write into it, the triggers that call them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+
+import psycopg
+
+from invalidator.postgres.failures import ours
+
+SCHEMA = "invalidator"
+TABLE = "outbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function in the outbox' schema."""
+
+    source: str
+    settings: tuple[str, ...]
+    """``name=value``, those that it sets while it runs."""
+    is_definer: bool
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A trigger that calls such a function."""
+
+    relation_oid: int
+    schema: str
+    table: str
+    name: str
+    function: str
+    firing: str
+    """``O`` as usual, ``A`` always, ``R`` only while replicating, ``D`` disabled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """All of it."""
+
+    has_schema: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
+    """Name and type of each column of the table; empty: there is no table."""
+    functions: Mapping[str, Function] = field(default_factory=dict)
+    triggers: tuple[Trigger, ...] = ()
+    privileges: frozenset[str] = frozenset()
+    """What the role in question may do: ``USAGE`` of the schema; ``SELECT``, ``INSERT``, ``DELETE`` of the table."""
+
+    def trigger(self, relation_oid: int, name: str) -> Trigger | None:
+        """The trigger of that name on that relation."""
+        wanted = relation_oid, name
+        return next((each for each in self.triggers if (each.relation_oid, each.name) == wanted), None)
+
+
+async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> Outbox:
+    """Read it.
+
+    Args:
+        connection: an open connection.
+        role: whose privileges are asked for; None: of whoever is connected.
+
+    Raises:
+        ConfigError, SourceDisconnected: the catalog cannot be read.
+    """
+    schemas = await _fetch(connection, "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [SCHEMA])
+    if not schemas:
+        return Outbox()
+    columns = await _fetch(
+        connection,
+        """
+        SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+         WHERE c.relnamespace = %s::oid AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum
+        """,
+        [schemas[0][0], TABLE],
+    )
+    functions = await _fetch(
+        connection,
+        """
+        SELECT proname, prosrc, coalesce(proconfig, '{}'), prosecdef, coalesce(obj_description(oid, 'pg_proc'), '')
+          FROM pg_proc WHERE pronamespace = %s::oid AND prorettype = 'trigger'::regtype
+        """,
+        [schemas[0][0]],
+    )
+    triggers = await _fetch(
+        connection,
+        """
+        SELECT t.tgrelid::bigint, n.nspname, c.relname, t.tgname, p.proname, t.tgenabled::text
+          FROM pg_trigger t
+          JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = %s::oid
+          JOIN pg_class c ON c.oid = t.tgrelid
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE NOT t.tgisinternal
+         ORDER BY 2, 3, 4
+        """,
+        [schemas[0][0]],
+    )
+    return Outbox(
+        has_schema=True,
+        columns=tuple((name, type_name) for name, type_name in columns),
+        functions={name: Function(source, tuple(config), *rest) for name, source, config, *rest in functions},
+        triggers=tuple(Trigger(*row) for row in triggers),
+        privileges=await _privileges(connection, role, has_table=bool(columns)),
+    )
+
+
+async def _privileges(connection: psycopg.AsyncConnection[Any], role: str | None, *, has_table: bool) -> frozenset[str]:
+    rows = await _fetch(
+        connection,
+        """
+        SELECT 'USAGE' FROM pg_roles r
+         WHERE r.rolname = coalesce(%(role)s, current_user) AND has_schema_privilege(r.oid, %(schema)s, 'USAGE')
+        UNION ALL
+        SELECT p.name FROM pg_roles r, unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS p (name)
+         WHERE r.rolname = coalesce(%(role)s, current_user) AND %(has_table)s
+           AND has_table_privilege(r.oid, to_regclass(%(table)s), p.name)
+        """,
+        {"role": role, "schema": SCHEMA, "table": f"{SCHEMA}.{TABLE}", "has_table": has_table},
+    )
+    return frozenset(name for (name,) in rows)
+
+
+async def _fetch(
+    connection: psycopg.AsyncConnection[Any],
+    statement: LiteralString,
+    parameters: Sequence[object] | Mapping[str, object],
+) -> list[tuple[Any, ...]]:
+    try:
+        cursor = await connection.execute(statement, parameters)
+        return await cursor.fetchall()
+    except psycopg.Error as error:
+        raise ours(error, doing="reading the catalog") from error

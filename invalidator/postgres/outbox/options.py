@@ -1,0 +1,35 @@
+"""What an outbox can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from invalidator.postgres.options import DatabaseOptions
+
+
+class OutboxOptions(DatabaseOptions):
+    """What an outbox can be told."""
+
+    wake: Literal["never", "notify"] = "never"
+    """Whether each statement of the application wakes the daemon with an empty NOTIFY. It shortens the wait for the
+    next poll, and makes commits of all writers wait for each other: for databases with few writes only."""
+    fire_always: bool = False
+    """Triggers fire also for what replication applies (`session_replication_role = replica`): ENABLE ALWAYS."""
+    poll_min_seconds: float = Field(default=0.005, ge=0.001)
+    """Wait between two looks while changes come."""
+    poll_max_seconds: float = Field(default=0.1, le=10)
+    """What the wait grows to while none come."""
+    heartbeat_seconds: float = Field(default=10, gt=0)
+    """How often a row goes through the outbox and every target to measure freshness end to end."""
+    max_batch_items: int = Field(default=5000, ge=1)
+    """Distinct names at which a batch is handed over."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> OutboxOptions:
+        if self.poll_max_seconds < self.poll_min_seconds:
+            code, message = "bad-value", "poll_max_seconds is less than poll_min_seconds"
+            raise PydanticCustomError(code, message)
+        return self

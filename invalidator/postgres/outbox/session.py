@@ -1,0 +1,364 @@
+"""One connection to the outbox: it holds the leader lock, looks for new rows, and deletes what is confirmed.
+
+Rows are asked for when the consumer wants a batch. While it works, more of them gather in the table: there is nothing
+to be read ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, LiteralString
+
+import psycopg
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+
+from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SourceDisconnected, SourceError
+from invalidator.model import Lsn
+from invalidator.postgres import catalog
+from invalidator.postgres.connection import connect
+from invalidator.postgres.failures import ours
+from invalidator.postgres.outbox.images import texts
+from invalidator.postgres.outbox.reader import HEARTBEAT, Layout, Reader, Row
+from invalidator.postgres.outbox.window import DELETE_SQL, NOTHING, PAGE_SQL, Window
+from invalidator.postgres.provision.capture import CHANNEL
+from invalidator.postgres.side import SideConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+
+    from psycopg.abc import Buffer
+
+    from invalidator.model import Batch
+    from invalidator.ports import Rules
+    from invalidator.postgres.companions import Inspection
+    from invalidator.postgres.outbox.options import OutboxOptions
+    from invalidator.telemetry.events import Events
+
+NAME: Final = "outbox"
+"""What stands for a slot's name in logs and metrics."""
+LOCK_KEY: Final = int.from_bytes(b"invaldtr")
+"""Advisory lock of the one daemon that reads this database's outbox."""
+_TEXT_ARRAY_OID: Final = 1009
+_FIRST_ROWS: Final = 64
+_MOST_ROWS: Final = 4096
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+"""A page that was larger makes the next one have half as many rows."""
+_DELETE_INTERVAL_SECONDS: Final = 0.05
+_FORGET_SECONDS: Final = 10.0
+"""Names and types of relations are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
+_CLOSE_SECONDS: Final = 2.0
+
+_SESSION: Final[LiteralString] = """
+    SELECT set_config('synchronous_commit', 'off', false),  -- a deletion that is lost is made again
+           set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '3', false),
+           set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)
+"""
+_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_lock(%(key)s)"
+_HOLDER: Final[LiteralString] = """
+    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
+"""
+_FOREIGN: Final[LiteralString] = """
+    SELECT count(*) FROM invalidator.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
+"""
+_HEARTBEAT: Final[LiteralString] = """
+    INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation)
+    VALUES (0, 'invalidator', %s, %s) RETURNING extract(epoch FROM clock_timestamp())::float8
+"""
+
+
+class _Raw(Loader):
+    """Gives arrays as they came: ``images`` reads them without making a text of each value."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+class OutboxSession:
+    """One connection; see ``ports.Source`` for what it guarantees.
+
+    Args:
+        options: what it is told.
+        rules: make the function for each relation.
+        events: what it reports to.
+    """
+
+    def __init__(self, options: OutboxOptions, rules: Rules, events: Events) -> None:
+        self._options = options
+        self._events = events
+        self._state = events.state.source
+        self._loop = asyncio.get_running_loop()
+        self._heartbeat_name = f"{NAME}/{secrets.token_hex(8)}"
+        self._reader = Reader(
+            rules, heartbeat_name=self._heartbeat_name, max_items=options.max_batch_items, state=self._state
+        )
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._side: SideConnection | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: Exception | None = None
+        self._stirred = asyncio.Event()
+        self._window = Window()
+        self._limit = _FIRST_ROWS
+        self._pause = options.poll_min_seconds
+        self._ready: deque[Batch] = deque()
+        self._last_end = Lsn(0)
+        self._has_rows_without_end = False
+        self._ends: deque[tuple[Lsn, str]] = deque()
+        """Position of each window that was handed over and is not confirmed, with its snapshot."""
+        self._confirmed: str | None = None
+        self._deleted = NOTHING
+        self._deleted_at = self._forgot_at = time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<OutboxSession {self._window} open={len(self._ends)} failure={self._failure!r}>"
+
+    # ---------------------------------------------------------------- life
+
+    async def open(self, inspection: Inspection | None = None) -> None:
+        """Connect, take the lock, and see that the outbox is there.
+
+        Raises:
+            SlotInUse: another daemon holds the lock.
+            ConfigError: something is missing or cannot work; says what to run.
+        """
+        dsn = self._options.dsn.get_secret_value()
+        self._connection = connection = await connect(dsn, application_name=f"invalidator/{NAME}")
+        connection.adapters.register_loader(_TEXT_ARRAY_OID, _Raw)
+        connection.add_notify_handler(lambda _: self._stirred.set())
+        await self._rows(_SESSION)
+        await _verify(connection)
+        if not (await self._rows(_LOCK, {"key": LOCK_KEY}))[0][0]:
+            holders = await self._rows(_HOLDER, {"key": LOCK_KEY})
+            msg = "another daemon reads this outbox: it holds the advisory lock"
+            raise SlotInUse(msg, holder_pid=holders[0][0] if holders else None)
+        await self._refuse_rows_of_another_cluster()
+        if self._options.wake == "notify":
+            await connection.execute(f"LISTEN {CHANNEL}")  # a constant
+        self._side = side = await SideConnection.open(dsn, slot=NAME)
+        side.watch(self._fail)
+        position = Lsn.parse((await self._rows("SELECT pg_current_wal_insert_lsn()::text"))[0][0])
+        version = side.server_version
+        self._events.stream_connected(position=position, server_version=f"{version // 10000}.{version % 10000}")
+        self._start(self._keep_heartbeat(side), "heartbeat")
+        if inspection is not None:
+            self._start(self._keep_looking(inspection, side), "preflight")
+
+    async def close(self) -> None:
+        """Delete what was confirmed last, and end the connections, which frees the lock."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._connection is not None:
+            if self._failure is None:
+                with contextlib.suppress(SourceError, ConfigError, TimeoutError):
+                    async with asyncio.timeout(_CLOSE_SECONDS):
+                        await self._delete()
+            await self._connection.close()
+        if self._side is not None:
+            await self._side.close()
+
+    async def next(self) -> Batch:
+        """Wait for something to hand over."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._ready:
+                return self._ready.popleft()
+            if time.monotonic() - self._deleted_at > _DELETE_INTERVAL_SECONDS:
+                await self._delete()
+            self._stirred.clear()
+            if not await self._read_page():
+                await self._wait()
+
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force between two transactions."""
+        self._reader.swap(rules)
+
+    def restart(self, why: str) -> None:
+        """End this connection, so that the next one reads again what is not confirmed."""
+        self._fail(SourceDisconnected(why, reason="redo"))
+
+    def confirm(self, position: Lsn) -> None:
+        """Let everything up to the position be deleted soon."""
+        if position > self._last_end:
+            msg = f"refused to confirm {position}: nothing beyond {self._last_end} was handed over"
+            raise ProtocolError(msg)
+        while self._ends and self._ends[0][0] <= position:
+            _, self._confirmed = self._ends.popleft()
+        self._state.confirmed_position = self._state.applied_position = position.value
+
+    # ---------------------------------------------------------------- reading
+
+    async def _read_page(self) -> bool:
+        """Read one page into batches; whether there was anything."""
+        window = self._window
+        parameters = {
+            "xid": str(window.xid),
+            "id": str(window.id),
+            "seen": window.seen,
+            "until": window.until,
+            "limit": str(self._limit),
+        }
+        found = await self._rows(PAGE_SQL, parameters)
+        snapshot, position = str(found[0][0]), Lsn.parse(found[0][1])
+        rows = [_row(values) for _, _, *values in found if values[0] is not None]
+        self._state.received_position = self._state.server_position = position.value
+        is_full = len(rows) == self._limit
+        self._window = window.after(snapshot, (rows[-1].xid, rows[-1].id) if rows else None, is_full=is_full)
+        await self._bind(rows)
+        for row in rows:
+            if self._reader.is_full:
+                self._ready.append(self._reader.take(None))
+            self._reader.read(row, position)
+        self._adapt(rows, is_full=is_full)
+        self._has_rows_without_end = self._has_rows_without_end or bool(rows)
+        end = None if is_full else self._end(position, self._window.seen)
+        if end is not None or self._reader.has_something:
+            self._ready.append(self._reader.take(end))
+        return bool(rows) or bool(self._ready)
+
+    def _end(self, position: Lsn, snapshot: str) -> Lsn | None:
+        """What confirms everything read so far; None: nothing was read, or its position is no new one yet.
+
+        The log may not have moved since the last window: then the next position that it moves to stands for both.
+        """
+        if not self._has_rows_without_end or position <= self._last_end:
+            return None
+        self._has_rows_without_end = False
+        self._last_end = position
+        self._ends.append((position, snapshot))
+        return position
+
+    def _adapt(self, rows: Sequence[Row], *, is_full: bool) -> None:
+        """Pages of many small rows or of few large ones; the next wait."""
+        size = sum(row.size for row in rows)
+        if size > _PAGE_BYTES:
+            self._limit = max(1, self._limit // 2)
+        elif is_full and size < _PAGE_BYTES // 4:
+            self._limit = min(_MOST_ROWS, self._limit * 2)
+        options = self._options
+        self._pause = options.poll_min_seconds if rows else min(options.poll_max_seconds, self._pause * 2)
+
+    async def _bind(self, rows: Sequence[Row]) -> None:
+        if time.monotonic() - self._forgot_at > _FORGET_SECONDS:
+            self._forgot_at = time.monotonic()
+            self._reader.forget()
+        for layout in self._reader.unknown(rows):
+            names = tuple(name or "" for name in texts(layout.columns)) if layout.columns else ()
+            assert self._connection is not None  # noqa: S101  (open() made it)
+            relation = await catalog.described(
+                self._connection, layout.relation, schema=layout.schema, table=layout.table, names=names
+            )
+            self._reader.bind(layout, relation)
+
+    async def _wait(self) -> None:
+        """Until the next look is due, or the server says something: a notification, or farewell."""
+        assert self._connection is not None  # noqa: S101  (open() made it)
+        descriptor = self._connection.fileno()
+        self._loop.add_reader(descriptor, self._stirred.set)
+        try:
+            async with asyncio.timeout(self._pause):
+                await self._stirred.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._loop.remove_reader(descriptor)
+
+    async def _delete(self) -> None:
+        self._deleted_at = time.monotonic()
+        if self._confirmed is not None:
+            until, self._confirmed = self._confirmed, None
+            await self._rows(DELETE_SQL, {"from": self._deleted, "until": until})
+            self._deleted = until
+
+    async def _rows(
+        self, statement: LiteralString, parameters: Mapping[str, object] | None = None
+    ) -> list[tuple[Any, ...]]:
+        assert self._connection is not None  # noqa: S101  (open() made it)
+        try:
+            async with self._connection.cursor(binary=True) as cursor:
+                await cursor.execute(statement, parameters, prepare=True)
+                return await cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise ours(error, doing="asking the outbox") from error
+
+    async def _refuse_rows_of_another_cluster(self) -> None:
+        """A restored dump: the numbers of their transactions mean nothing here, so they would never be new or old."""
+        if (await self._rows(_FOREIGN))[0][0]:
+            msg = (
+                "the outbox holds rows of another cluster (a restored dump?): whatever caches hold is not of this "
+                "database. Empty the caches, then the outbox"
+            )
+            raise ConfigError(msg, fix="TRUNCATE invalidator.outbox;")
+
+    # ---------------------------------------------------------------- beside reading
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._loop.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    async def _keep_heartbeat(self, side: SideConnection) -> None:
+        """Send a row through the outbox again and again."""
+        while self._failure is None:
+            sent = time.time()
+            rows = await side.fetch(_HEARTBEAT, [f"{self._heartbeat_name} {sent!r}", HEARTBEAT])
+            self._state.heartbeat_sent = sent
+            self._state.clock_offset_seconds = float(rows[0][0]) - (sent + time.time()) / 2
+            await asyncio.sleep(self._options.heartbeat_seconds)
+
+    async def _keep_looking(self, inspection: Inspection, side: SideConnection) -> None:
+        """Hold the database against the rules. A question that fails is no reason to stop reading."""
+        while self._failure is None:
+            try:
+                await inspection.look_again(side)
+            except (SourceError, ConfigError) as error:
+                if side.connection.closed:
+                    raise
+                self._events.preflight_failed(error)
+            await asyncio.sleep(inspection.interval_seconds)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._stirred.set()
+
+
+def _row(values: Sequence[Any]) -> Row:
+    xid, number, written_at, relation, schema, table, operation, columns, old, new = values
+    return Row(int(xid), number, written_at, Layout(relation, schema, table, columns or b""), operation, old, new)
+
+
+async def _verify(connection: psycopg.AsyncConnection[Any]) -> None:
+    from invalidator.postgres.catalog.outbox import outbox
+    from invalidator.postgres.provision.outbox import COLUMNS, OLDEST_SERVER, PRIVILEGES
+
+    version = connection.info.server_version
+    if version < OLDEST_SERVER:
+        msg = f"Postgres {version // 10000} is too old: 14 or newer is needed"
+        raise ConfigError(msg)
+    if (await catalog.server(connection)).is_standby:
+        msg = "this server is a standby: the outbox is read, and emptied, on the primary"
+        raise SourceDisconnected(msg, reason="configuration")
+    found = await outbox(connection, None)
+    fix = "invalidator setup --source outbox   (prints the SQL that makes what is missing)"
+    if found.columns != COLUMNS:
+        what = "has other columns than this version reads" if found.columns else "is not there"
+        msg = f"the table invalidator.outbox {what}"
+        raise ConfigError(msg, fix=fix)
+    if missing := {"USAGE", *PRIVILEGES} - found.privileges:
+        msg = f"the role '{connection.info.user}' lacks {', '.join(sorted(missing))} on invalidator.outbox"
+        raise ConfigError(msg, fix=fix)

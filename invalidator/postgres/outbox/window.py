@@ -1,0 +1,71 @@
+"""Which rows of the outbox are new. No I/O.
+
+Numbers do not tell: they are given when a row is written, and rows appear when their transaction commits, so a row with
+a lower number may appear after one with a higher number was read. Snapshots tell: what is new is what the snapshot
+of now sees and that of the last time did not. Each row carries the number of its transaction for that.
+
+A window is what came between two snapshots. It is read page by page, each in a statement of its own, so that no
+transaction stays open: the newer snapshot, named by the first page, keeps out what commits meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, LiteralString
+
+PAGE_SQL: Final[LiteralString] = """
+    SELECT seen.snapshot::text, pg_current_wal_insert_lsn()::text,
+           page.xid::text, page.id, extract(epoch FROM page.at)::float8, page.relation::bigint, page.schema_name,
+           page.table_name, page.operation::text, page.columns, page.old_rows, page.new_rows
+      FROM (SELECT pg_current_snapshot() AS snapshot) AS seen
+      LEFT JOIN LATERAL (
+           SELECT * FROM invalidator.outbox AS o
+            WHERE (o.xid, o.id) > (%(xid)s::xid8, %(id)s::bigint)
+              AND NOT pg_visible_in_snapshot(o.xid, %(seen)s::pg_snapshot)
+              AND (%(until)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(o.xid, %(until)s::pg_snapshot))
+            ORDER BY o.xid, o.id
+            LIMIT %(limit)s::int
+           ) AS page ON true
+"""
+"""One page. ``pg_current_snapshot`` is the snapshot of this very statement: it sees just what the page could hold."""
+
+DELETE_SQL: Final[LiteralString] = """
+    DELETE FROM invalidator.outbox
+     WHERE xid >= pg_snapshot_xmin(%(from)s::pg_snapshot) AND xid < pg_snapshot_xmax(%(until)s::pg_snapshot)
+       AND pg_visible_in_snapshot(xid, %(until)s::pg_snapshot)
+"""
+"""Everything up to a window whose snapshot this is, from the one that was deleted last on."""
+
+NOTHING: Final = "1:1:"
+"""The snapshot that has seen no transaction (their numbers begin at 3)."""
+
+
+def xmin(snapshot: str) -> int:
+    """Every transaction below this number had ended."""
+    return int(snapshot.partition(":")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What came between two snapshots, and how far it was read."""
+
+    seen: str = NOTHING
+    """What was read before."""
+    until: str | None = None
+    """What it ends with; None: the first page says."""
+    xid: int = 0
+    id: int = -1
+    """Where the next page begins: behind this row."""
+
+    def after(self, snapshot: str, last: tuple[int, int] | None, *, is_full: bool) -> Window:
+        """The window to read next: the rest of this one, or the one that begins where this ends.
+
+        Args:
+            snapshot: that of the page.
+            last: the last row of the page.
+            is_full: as many rows came as were asked for.
+        """
+        until = self.until or snapshot
+        if is_full and last is not None:
+            return replace(self, until=until, xid=last[0], id=last[1])
+        return Window(seen=until, xid=xmin(until) - 1, id=2**63 - 1)

@@ -1,0 +1,93 @@
+"""Committed row changes from a table that triggers write into: for databases without logical replication."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
+from invalidator.postgres.outbox.options import OutboxOptions
+from invalidator.postgres.outbox.session import NAME, OutboxSession
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from invalidator.model import Batch, Lsn
+    from invalidator.ports import Rules
+    from invalidator.postgres.companions import Inspection
+    from invalidator.telemetry.events import Events
+
+
+class Settings(OutboxOptions):
+    """Options of ``type: outbox``."""
+
+    type: Literal["outbox"]
+
+
+def build(settings: Settings, events: Events, *, inspection: Inspection | None = None) -> OutboxSource:
+    """Make the source.
+
+    Args:
+        settings: its options.
+        events: what it reports to.
+        inspection: looks at the database again and again while it is read.
+    """
+    return OutboxSource(settings, events, inspection=inspection)
+
+
+class OutboxSource:
+    """A source over the outbox of one database; see ``ports.Source`` for what it guarantees.
+
+    Batches come in the order in which their transactions became visible, as far as one look tells them apart.
+    """
+
+    def __init__(self, settings: Settings, events: Events, *, inspection: Inspection | None = None) -> None:
+        self._settings = settings
+        self._events = events
+        self._inspection = inspection
+        self._session: OutboxSession | None = None
+        self._has_streamed = False
+        events.state.source.slot = NAME
+        events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
+
+    def __repr__(self) -> str:
+        return f"<OutboxSource session={self._session}>"
+
+    async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
+        """Yield batches for one connection; see ``ports.Source``."""
+        await self.close()
+        self._session = session = OutboxSession(self._settings, rules, self._events)
+        try:
+            await session.open(self._inspection)
+            self._has_streamed = True
+            while True:
+                yield await session.next()
+        except ConfigError as error:
+            await self.close()
+            if not self._has_streamed:
+                raise
+            # It worked before: the outbox is being made anew. The daemon waits for the operator.
+            raise SourceDisconnected(str(error), reason="configuration") from error
+        except InvalidatorError:
+            await self.close()
+            raise
+
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force between two transactions; see ``ports.Source``."""
+        if self._session is not None:
+            self._session.swap(rules)
+
+    def restart(self, why: str) -> None:
+        """End the connection that there is; see ``ports.Source``."""
+        if self._session is not None:
+            self._session.restart(why)
+
+    def confirm(self, position: Lsn) -> None:
+        """Let everything up to the position be deleted."""
+        if self._session is not None:
+            self._session.confirm(position)
+
+    async def close(self) -> None:
+        """End the connections so that the lock is free at once."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()

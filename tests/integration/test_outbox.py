@@ -1,0 +1,379 @@
+"""The outbox against a real server: what triggers write down, what the source makes of it, what it deletes when."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+
+from invalidator.demo.servers import PostgresServer
+from invalidator.errors import ConfigError, SlotInUse
+from invalidator.model import WidenReason
+from invalidator.sources.outbox import OutboxSource, Settings
+from invalidator.telemetry.events import Events
+from invalidator.telemetry.state import State
+from tests.support.outbox import emptied, engine_of, reading, rule, setup
+from tests.support.postgres import Database, Server
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+ITEM = rule("item", "item:{id}", "slug:{slug}")
+
+
+@pytest.fixture
+async def shop(database: Database) -> Database:
+    """A table with an outbox."""
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, slug text, price int)")
+    await setup(database.dsn, [ITEM])
+    return database
+
+
+def rows(database: Database) -> list[tuple[Any, ...]]:
+    return database.execute(
+        "SELECT operation::text, old_rows, new_rows FROM invalidator.outbox WHERE operation <> 'H' ORDER BY xid, id"
+    )
+
+
+async def test_inserts_updates_and_deletes_name_old_and_new_values(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 1)")
+        await reader.until("item:1", "item:2", "slug:a", "slug:b")
+        reader.forget()
+        shop.execute("UPDATE item SET id = id + 10, slug = slug || slug")
+        await reader.until("item:1", "item:2", "item:11", "item:12", "slug:a", "slug:aa", "slug:b", "slug:bb")
+        reader.forget()
+        shop.execute("DELETE FROM item WHERE id = 11")
+        await reader.until("item:11", "slug:aa")
+        assert reader.keys == {b"item:11", b"slug:aa"}
+
+
+async def test_what_was_written_before_the_daemon_came_is_read(shop: Database) -> None:
+    shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    async with reading(shop.dsn, [ITEM]) as reader:
+        await reader.until("item:1")
+
+
+async def test_what_is_confirmed_is_deleted_and_nothing_else(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        await emptied(shop)
+        reader.may_confirm = False
+        shop.execute("INSERT INTO item VALUES (2, 'b', 1)")
+        await reader.until("item:2")
+        shop.execute("INSERT INTO item VALUES (3, 'c', 1)")
+        await reader.until("item:3")
+    assert [new for _, _, new in rows(shop)] == [[["2", "b"]], [["3", "c"]]]
+    async with reading(shop.dsn, [ITEM]) as reader:
+        await reader.until("item:2", "item:3")
+        await emptied(shop)
+
+
+async def test_a_transaction_that_commits_late_is_not_passed_over(shop: Database) -> None:
+    """Its rows have lower numbers than those of transactions that began later and were read, and deleted, before."""
+    async with reading(shop.dsn, [ITEM]) as reader:
+        with shop.connect() as late:
+            late.execute("INSERT INTO item VALUES (1, 'late', 1)")
+            for number in range(2, 30):
+                shop.execute("INSERT INTO item VALUES (%s, 'early', 1)", number)
+            await reader.until(*(f"item:{number}" for number in range(2, 30)))
+            await emptied(shop)
+            late.execute("UPDATE item SET slug = 'later' WHERE id = 1")
+            assert b"item:1" not in reader.keys
+            late.commit()
+        await reader.until("item:1", "slug:late", "slug:later")
+        await emptied(shop)
+
+
+async def test_a_transaction_that_commits_while_a_window_is_read_is_neither_lost_nor_deleted_unread(
+    shop: Database,
+) -> None:
+    """The window has several pages, and the other transaction's number lies before all of them."""
+    with shop.connect() as late:
+        late.execute("INSERT INTO item VALUES (1000, 'late', 1)")
+        for number in range(300):
+            shop.execute("INSERT INTO item VALUES (%s, 'x', 1)", number)
+        async with reading(shop.dsn, [ITEM], max_batch_items=1) as reader:
+            await reader.until("item:0")
+            late.commit()
+            await reader.until("item:1000", "item:299")
+            await emptied(shop)
+
+
+async def test_a_prepared_transaction_comes_when_it_is_committed() -> None:
+    with PostgresServer(settings={"max_prepared_transactions": "2"}) as server:
+        database = Database(Server(server.dsn()), "postgres")
+        database.execute("CREATE TABLE item (id int PRIMARY KEY, slug text)")
+        await setup(database.dsn, [ITEM])
+        async with reading(database.dsn, [ITEM]) as reader:
+            with psycopg.connect(database.dsn, autocommit=True) as other:
+                other.execute("BEGIN; INSERT INTO item VALUES (1, 'a'); PREPARE TRANSACTION 'late'")
+            database.execute("INSERT INTO item VALUES (2, 'b')")
+            await reader.until("item:2")
+            await emptied(database)
+            database.execute("COMMIT PREPARED 'late'")
+            await reader.until("item:1")
+        database.close()
+
+
+async def test_what_is_rolled_back_is_never_seen(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        with shop.connect() as other:
+            other.execute("INSERT INTO item VALUES (1, 'a', 1)")
+            other.rollback()
+            other.execute("INSERT INTO item VALUES (2, 'b', 1)")
+            other.execute("SAVEPOINT s")
+            other.execute("INSERT INTO item VALUES (3, 'c', 1)")
+            other.execute("ROLLBACK TO s")
+            other.commit()
+        await reader.until("item:2")
+        assert reader.keys == {b"item:2", b"slug:b"}
+
+
+async def test_truncate_is_the_coarse_form(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("TRUNCATE item")
+        await reader.until("item:*", "slug:*")
+        assert reader.state.rules["item"].widened[WidenReason.TRUNCATE] == 1
+
+
+async def test_a_statement_of_many_rows_is_written_in_parts_that_keep_old_and_new_together(shop: Database) -> None:
+    pairs = rule("item", "pair:{old.id}-{new.id}", events=["update"])
+    await setup(shop.dsn, [pairs])
+    shop.execute("INSERT INTO item SELECT n, 'x', 1 FROM generate_series(1, 2345) n")
+    shop.execute("UPDATE item SET id = id + 100000")
+    assert [len(new) for _, _, new in rows(shop)] == [500, 500, 500, 500, 345]
+    async with reading(shop.dsn, [pairs]) as reader:
+        await reader.until(*(f"pair:{n}-{n + 100000}" for n in range(1, 2346)))
+        assert len(reader.keys) == 2345
+
+
+async def test_copy_is_seen(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        with shop.connect() as other, other.cursor() as cursor:
+            with cursor.copy("COPY item FROM STDIN") as copy:
+                copy.write("1\ta\t1\n2\tb\t1\n")
+            other.commit()
+        await reader.until("item:1", "item:2")
+
+
+async def test_only_the_columns_that_rules_read_are_written(shop: Database) -> None:
+    shop.execute("INSERT INTO item VALUES (1, 'a', 4711)")
+    assert rows(shop) == [("I", None, [["1", "a"]])]
+
+
+async def test_an_update_that_changes_nothing_mapped_is_not_written_when_no_rule_asks_for_it(shop: Database) -> None:
+    picky = rule("item", "item:{id}", changed=["slug"])
+    await setup(shop.dsn, [picky])
+    shop.execute("INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 1)")
+    shop.execute("DELETE FROM invalidator.outbox")
+    shop.execute("UPDATE item SET price = 2")
+    assert rows(shop) == []
+    shop.execute("UPDATE item SET slug = 'c' WHERE id = 2")
+    assert rows(shop) == [("U", [["2", "b"]], [["2", "c"]])]
+
+
+async def test_an_update_of_a_column_that_no_template_names_is_written_when_a_rule_fires_for_every_one(
+    shop: Database,
+) -> None:
+    shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    async with reading(shop.dsn, [ITEM]) as reader:
+        await reader.until("item:1")
+        reader.forget()
+        shop.execute("UPDATE item SET price = 2")
+        await reader.until("item:1", "slug:a")
+
+
+async def test_values_have_the_text_that_logical_replication_sends_whatever_the_writer_has_set(
+    database: Database,
+) -> None:
+    types = {
+        "b": ("bool", "true"),
+        "c": ("char(5)", "'ab'"),
+        "i": ("inet", "'10.0.0.1'::inet"),
+        "t": ("timestamptz", "'2026-01-02 03:04:05+03'::timestamptz"),
+        "d": ("date", "'2026-01-02'::date"),
+        "f": ("float8", "0.1::float8 + 0.2"),
+        "n": ("numeric(10,4)", "1.5"),
+        "v": ("interval", "'1 day 2 hours'::interval"),
+        "y": ("bytea", "'\\xdeadbeef'::bytea"),
+        "a": ("int[]", "'{1,2}'::int[]"),
+        "j": ("jsonb", """'{"a": 1}'::jsonb"""),
+        "e": ("mood", "'well'::mood"),
+        "r": ("pair", "'(1,)'::pair"),
+        "m": ("posint", "7"),
+        "u": ("uuid", "'00000000-0000-0000-0000-000000000001'::uuid"),
+    }
+    database.execute("CREATE TYPE mood AS ENUM ('well')")
+    database.execute("CREATE TYPE pair AS (x int, y text)")
+    database.execute("CREATE DOMAIN posint AS int CHECK (VALUE > 0)")
+    database.execute(f"CREATE TABLE wide (id int PRIMARY KEY, {', '.join(f'{n} {t}' for n, (t, _) in types.items())})")
+    wide = rule("wide", *(f"{name}:{{{name}}}" for name in types))
+    await setup(database.dsn, [wide])
+    database.execute("SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; SET IntervalStyle = 'iso_8601'")
+    database.execute("SET bytea_output = 'escape'; SET extra_float_digits = 0")
+    values = ", ".join(value for _, value in types.values())
+    database.execute(f"INSERT INTO wide SELECT 1, {values}")
+    database.execute("INSERT INTO wide (id, r) VALUES (2, NULL)")
+    database.execute("RESET ALL")
+    expected = {
+        "b": "t", "c": "ab   ", "i": "10.0.0.1", "t": "2026-01-02 00:04:05+00", "d": "2026-01-02",
+        "f": "0.30000000000000004", "n": "1.5000", "v": "1 day 02:00:00", "y": "\\xdeadbeef", "a": "{1,2}",
+        "j": '{"a": 1}', "e": "well", "r": "(1,)", "m": "7", "u": "00000000-0000-0000-0000-000000000001",
+    }  # fmt: skip
+    ((_, _, first), (_, _, second)) = rows(database)
+    ((order,), _) = database.execute("SELECT columns FROM invalidator.outbox")
+    assert dict(zip(order, first[0], strict=True)) == expected
+    assert second == [[None] * len(types)]
+
+
+async def test_a_failure_in_a_trigger_never_reaches_the_application_and_widens(shop: Database) -> None:
+    shop.execute("ALTER TABLE item RENAME COLUMN slug TO name")
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:*", "slug:*")
+        assert reader.state.rules["item"].widened[WidenReason.CAPTURE_FAILED] == 1
+    assert shop.execute("SELECT count(*) FROM item") == [(1,)]
+
+
+async def test_writers_go_on_when_the_outbox_is_gone(shop: Database) -> None:
+    shop.execute("DROP TABLE invalidator.outbox")
+    shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    shop.execute("UPDATE item SET slug = 'b'")
+    shop.execute("TRUNCATE item")
+
+
+async def test_rows_that_cannot_be_paired_widen(database: Database) -> None:
+    """A trigger on the new partition swallows the row that an UPDATE moves there."""
+    database.execute("CREATE TABLE part (id int, region text) PARTITION BY LIST (region)")
+    database.execute("CREATE TABLE part_a PARTITION OF part FOR VALUES IN ('a')")
+    database.execute("CREATE TABLE part_b PARTITION OF part FOR VALUES IN ('b')")
+    part = rule("part", "part:{id}")
+    await setup(database.dsn, [part])
+    database.execute("INSERT INTO part VALUES (1, 'a'), (2, 'a')")
+    database.execute("CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    database.execute(
+        "CREATE TRIGGER swallow BEFORE INSERT ON part_b FOR EACH ROW WHEN (NEW.id = 1) EXECUTE FUNCTION swallow()"
+    )
+    database.execute("UPDATE part SET region = 'b'")
+    async with reading(database.dsn, [part]) as reader:
+        await reader.until("part:1", "part:2", "part:*")
+        assert reader.state.rules["part"].widened[WidenReason.CAPTURE_FAILED] == 1
+
+
+async def test_statements_on_a_partitioned_table_and_on_its_partitions_come_under_its_name(database: Database) -> None:
+    database.execute("CREATE TABLE part (id int, region text) PARTITION BY LIST (region)")
+    database.execute("CREATE TABLE part_a PARTITION OF part FOR VALUES IN ('a')")
+    database.execute("CREATE TABLE part_b PARTITION OF part FOR VALUES IN ('b') PARTITION BY RANGE (id)")
+    database.execute("CREATE TABLE part_b1 (region text, id int)")  # its columns are in another order
+    database.execute("ALTER TABLE part_b ATTACH PARTITION part_b1 FOR VALUES FROM (0) TO (1000)")
+    part = rule("part", "part:{id}:{region}")
+    await setup(database.dsn, [part])
+    async with reading(database.dsn, [part]) as reader:
+        database.execute("INSERT INTO part VALUES (1, 'a')")
+        database.execute("INSERT INTO part_b VALUES (2, 'b')")
+        database.execute("INSERT INTO part_b1 (id, region) VALUES (3, 'b')")
+        await reader.until("part:1:a", "part:2:b", "part:3:b")
+        reader.forget()
+        database.execute("UPDATE part SET region = 'b' WHERE id = 1")
+        await reader.until("part:1:a", "part:1:b")
+        assert list(reader.state.tables) == ["public.part"]
+
+
+async def test_tables_without_a_key_with_a_composite_key_and_with_generated_columns_are_captured(
+    database: Database,
+) -> None:
+    database.execute("CREATE UNLOGGED TABLE bare (a int, b int GENERATED ALWAYS AS (a * 2) STORED)")
+    database.execute('CREATE TABLE "Odd_One" ("from" int, "to" text, PRIMARY KEY ("from", "to"))')
+    bare = rule("bare", "bare:{a}:{b}")
+    odd = {"name": "odd", "table": "public.Odd_One", "invalidate": {"keys": ["odd:{from}:{to}"]}}
+    await setup(database.dsn, [bare, odd])
+    async with reading(database.dsn, [bare, odd]) as reader:
+        database.execute("INSERT INTO bare VALUES (1), (1)")
+        database.execute("UPDATE bare SET a = 5")
+        database.execute("""INSERT INTO "Odd_One" VALUES (1, '{"x",\\ null}')""")
+        await reader.until("bare:1:2", "bare:5:10", 'odd:1:{"x",\\ null}')
+
+
+async def test_cascading_deletes_and_upserts_are_seen(database: Database) -> None:
+    database.execute("CREATE TABLE parent (id int PRIMARY KEY)")
+    database.execute("CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE)")
+    child = rule("child", "child:{id}:{parent}")
+    await setup(database.dsn, [child])
+    async with reading(database.dsn, [child]) as reader:
+        database.execute("INSERT INTO parent VALUES (1), (2)")
+        database.execute("INSERT INTO child VALUES (1, 1), (2, 1)")
+        await reader.until("child:1:1", "child:2:1")
+        reader.forget()
+        upsert = "INSERT INTO child VALUES (1, 2), (3, 2) ON CONFLICT (id) DO UPDATE SET parent = EXCLUDED.parent"
+        database.execute(upsert)
+        await reader.until("child:1:1", "child:1:2", "child:3:2")
+        reader.forget()
+        database.execute("DELETE FROM parent")
+        await reader.until("child:1:2", "child:2:1", "child:3:2")
+
+
+async def test_a_second_daemon_stands_by_until_the_first_is_gone(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as first:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await first.until("item:1")
+        second = OutboxSource(Settings(type="outbox", dsn=shop.dsn), Events(State()))
+        with pytest.raises(SlotInUse) as caught:
+            await anext(second.batches(first.engine))
+        pids = shop.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'invalidator/outbox'")
+        assert (caught.value.holder_pid,) in pids
+    async with reading(shop.dsn, [ITEM]) as third:
+        shop.execute("INSERT INTO item VALUES (2, 'b', 1)")
+        await third.until("item:2")
+
+
+async def test_a_missing_outbox_says_what_to_run(database: Database) -> None:
+    source = OutboxSource(Settings(type="outbox", dsn=database.dsn), Events(State()))
+    with pytest.raises(ConfigError, match=r"setup --source outbox"):
+        await anext(source.batches(engine_of([ITEM], State())))
+
+
+async def test_rows_of_another_cluster_are_refused(shop: Database) -> None:
+    shop.execute(
+        "INSERT INTO invalidator.outbox (xid, relation, schema_name, table_name, operation)"
+        " VALUES ('999999999', 0, 'public', 'item', 'T')"
+    )
+    source = OutboxSource(Settings(type="outbox", dsn=shop.dsn), Events(State()))
+    with pytest.raises(ConfigError, match="another cluster"):
+        await anext(source.batches(engine_of([ITEM], State())))
+
+
+async def test_writers_that_replication_applies_are_seen_only_with_fire_always(shop: Database) -> None:
+    with psycopg.connect(shop.dsn, autocommit=True) as replica:
+        replica.execute("SET session_replication_role = replica")
+        replica.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        assert rows(shop) == []
+        await setup(shop.dsn, [ITEM], fires_always=True)
+        replica.execute("INSERT INTO item VALUES (2, 'b', 1)")
+        assert len(rows(shop)) == 1
+
+
+async def test_an_application_needs_no_privilege_on_the_outbox(shop: Database) -> None:
+    role = f"app_{shop.name}"
+    shop.execute(f"CREATE ROLE {role}; GRANT INSERT ON item TO {role}")
+    try:
+        shop.execute(f"SET ROLE {role}")
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            shop.execute("SELECT * FROM invalidator.outbox")
+        shop.execute("RESET ROLE")
+        assert len(rows(shop)) == 1
+    finally:
+        shop.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_a_wake_up_ends_the_wait(shop: Database) -> None:
+    await setup(shop.dsn, [ITEM], wakes=True)
+    options = {"wake": "notify", "poll_min_seconds": 10, "poll_max_seconds": 10}
+    async with reading(shop.dsn, [ITEM], **options) as reader, asyncio.timeout(9):
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        shop.execute("INSERT INTO item VALUES (2, 'b', 1)")
+        await reader.until("item:2")

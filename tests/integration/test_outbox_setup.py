@@ -1,0 +1,144 @@
+"""``setup --source outbox``: idempotent, with the least privileges, and taken away again; ``check --online`` beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.support.checked import Project
+from tests.support.outbox import emptied, reading, rule, setup
+from tests.support.postgres import Database
+
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
+ITEM = rule("item", "item:{id}", "slug:{slug}")
+POSTS = """\
+  - name: post
+    table: public.posts
+    invalidate: {keys: ["post:{id}"]}
+"""
+
+
+@pytest.fixture
+def shop(database: Database) -> Database:
+    database.execute("CREATE TABLE item (id int PRIMARY KEY, slug text, price int)")
+    return database
+
+
+@pytest.fixture
+def role(database: Database) -> Iterator[str]:
+    """A role's name; the role is dropped with what it holds."""
+    name = f"daemon_{database.name}"
+    yield name
+    if database.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", name):
+        database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def test_a_second_run_finds_nothing_to_do(shop: Database) -> None:
+    left = await setup(shop.dsn, [ITEM])
+    assert left.to_run == ()
+    assert left.findings == ()
+    assert {mark.sign for mark in left.marks} == {"="}
+
+
+async def test_other_rules_replace_the_functions_and_unneeded_triggers_go(shop: Database) -> None:
+    await setup(shop.dsn, [ITEM])
+    left = await setup(shop.dsn, [rule("item", "item:{id}", events=["insert"])])
+    assert left.to_run == ()
+    shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    shop.execute("UPDATE item SET slug = 'b'")
+    assert shop.execute("SELECT operation::text, columns FROM invalidator.outbox") == [("I", ["id"])]
+    assert shop.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == [(1,)]
+
+
+async def test_what_somebody_changed_is_shown_and_mended(shop: Database) -> None:
+    await setup(shop.dsn, [ITEM])
+    shop.execute("ALTER TABLE item DISABLE TRIGGER invalidator_insert; DROP TRIGGER invalidator_delete ON item")
+    plan = await setup(shop.dsn, [ITEM], apply=False)
+    assert {(mark.sign, mark.what, mark.detail) for mark in plan.marks if mark.sign != "="} == {
+        ("~", "insert trigger on public.item", "disabled"),
+        ("+", "delete trigger on public.item", ""),
+    }
+    assert (await setup(shop.dsn, [ITEM])).to_run == ()
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        shop.execute("DELETE FROM item")
+        await reader.until("item:1")
+        await emptied(shop)
+
+
+async def test_a_partition_that_is_made_later_gets_its_triggers_by_the_next_run(database: Database) -> None:
+    database.execute("CREATE TABLE part (id int) PARTITION BY RANGE (id)")
+    part = rule("part", "part:{id}")
+    await setup(database.dsn, [part])
+    database.execute("CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10)")
+    plan = await setup(database.dsn, [part], apply=False)
+    assert {mark.what for mark in plan.marks if mark.sign == "+"} == {
+        f"{operation} trigger on public.part_1" for operation in ("insert", "update", "delete", "truncate")
+    }
+    await setup(database.dsn, [part])
+    async with reading(database.dsn, [part]) as reader:
+        database.execute("INSERT INTO part_1 VALUES (1)")
+        await reader.until("part:1")
+
+
+async def test_dropping_leaves_nothing_behind(shop: Database) -> None:
+    await setup(shop.dsn, [ITEM])
+    left = await setup(shop.dsn, [ITEM], remove=True)
+    assert left.to_run == ()
+    assert shop.execute("SELECT to_regnamespace('invalidator')::text") == [(None,)]
+    assert shop.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == [(0,)]
+    shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+
+
+async def test_the_daemons_role_reads_and_empties_the_outbox_and_nothing_else(shop: Database, role: str) -> None:
+    assert (await setup(shop.dsn, [ITEM], role=role)).to_run == ()
+    shop.execute(f"ALTER ROLE {role} PASSWORD 'x'")
+    granted = shop.execute(
+        "SELECT has_table_privilege(rolname, 'public.item', 'SELECT'),"
+        " has_table_privilege(rolname, 'invalidator.outbox', 'UPDATE'), rolreplication, rolsuper"
+        " FROM pg_roles WHERE rolname = %s",
+        role,
+    )
+    assert granted == [(False, False, False, False)]
+    async with reading(make_conninfo(shop.dsn, user=role, password="x"), [ITEM]) as reader:  # noqa: S106
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        await emptied(shop)
+
+
+def test_the_command_prints_sql_applies_compares_and_drops(checked: Project) -> None:
+    checked.database.execute("CREATE TABLE posts (id int PRIMARY KEY)")
+    checked.source = {"type": "outbox", "dsn": checked.database.dsn}
+    checked.write(POSTS)
+
+    missing = checked.run("check", "--online", "--json")
+    assert missing.codes() == ["outbox-missing"]
+    printed = checked.run("setup")
+    assert (printed.code, "CREATE TABLE" in printed.output) == (0, True), printed.output
+    checked.database.execute(printed.output)
+    assert checked.run("setup", "--diff").code == 0
+    well = checked.run("check", "--online")
+    assert well.code == 0, well.output
+    assert "invalidator.outbox ✓   4 triggers" in well.output
+    checked.database.execute("ALTER TABLE posts DISABLE TRIGGER invalidator_update")
+    checked.database.execute("DROP TRIGGER invalidator_delete ON posts")
+    assert sorted(checked.run("check", "--online", "--json").codes()) == ["trigger-disabled", "trigger-missing"]
+    assert checked.run("setup", "--diff").code == 1
+    assert checked.run("setup", "--apply").code == 0
+    assert checked.run("check", "--online").code == 0
+    checked.run("setup", "--drop", "--apply")
+    assert checked.database.execute("SELECT to_regnamespace('invalidator')::text") == [(None,)]
+
+
+def test_source_outbox_prepares_a_switch_while_the_settings_name_a_slot(checked: Project) -> None:
+    checked.database.execute("CREATE TABLE posts (id int PRIMARY KEY)")
+    checked.write(POSTS)
+    assert checked.run("setup", "--source", "outbox", "--apply").code == 0
+    checked.database.execute("INSERT INTO posts VALUES (1)")
+    assert checked.database.execute("SELECT count(*) FROM invalidator.outbox") == [(1,)]
+    assert checked.database.execute("SELECT count(*) FROM pg_publication") == [(0,)]
+    refused = checked.run("setup", "--source", "outbox", "--offline")
+    assert "--offline cannot make an outbox" in refused.errors

@@ -1,0 +1,206 @@
+"""The deciding parts of the outbox: which rows are new, what an array says, what goes into a batch."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invalidator.errors import ProtocolError
+from invalidator.model import Column, Invalidation, Lsn, Operation, Relation, Transaction, WidenReason
+from invalidator.ports import RowFunction
+from invalidator.postgres.outbox.images import messages, texts, tuples
+from invalidator.postgres.outbox.reader import Layout, Reader, Row
+from invalidator.postgres.outbox.window import NOTHING, Window
+from invalidator.postgres.visibility import Snapshot
+from invalidator.rules.rows import read_message, row_message
+from invalidator.telemetry.state import SourceState
+
+ITEM = Relation(7, "public", "item", "f", (Column("id", 23, is_identity=True), Column("slug", 25, is_identity=True)))
+LAYOUT = Layout(7, "public", "item", b"names")
+
+
+def array(*lines: Sequence[str | None]) -> bytes:
+    """What ``array_send`` makes of a ``text[]`` of one or more lines."""
+    dimensions = [len(lines), len(lines[0])]
+    head = struct.pack(">iiI", 2, 1, 25) + b"".join(struct.pack(">ii", size, 1) for size in dimensions)
+    texts = (None if text is None else text.encode() for line in lines for text in line)
+    return head + b"".join(
+        struct.pack(">i", -1) if text is None else struct.pack(">i", len(text)) + text for text in texts
+    )
+
+
+def line(*values: str) -> bytes:
+    return struct.pack(">iiIii", 1, 0, 25, len(values), 1) + b"".join(
+        struct.pack(">i", len(value.encode())) + value.encode() for value in values
+    )
+
+
+VALUES = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=5))
+def test_images_become_the_messages_that_logical_replication_would_send(
+    rows: list[tuple[str | None, str | None]],
+) -> None:
+    images = tuples(array(*rows))
+    shown = [dict(zip(("id", "slug"), row, strict=True)) for row in rows]
+    inserted = list(messages("I", 7, [], images))
+    assert inserted == [row_message(ITEM, Operation.INSERT, None, row) for row in shown]
+    deleted = list(messages("D", 7, images, []))
+    assert deleted == [row_message(ITEM, Operation.DELETE, row, None) for row in shown]
+    updated = list(messages("U", 7, images, images[::-1]))
+    assert [read_message(ITEM, message)[1:] for message in updated] == list(zip(shown, shown[::-1], strict=True))
+
+
+def test_names_are_read_from_a_line() -> None:
+    assert texts(line("id", "näme")) == ("id", "näme")
+
+
+@pytest.mark.parametrize("cut", range(1, 20))
+def test_an_array_that_ends_early_or_late_is_an_error_of_ours(cut: int) -> None:
+    whole = array(["1", None], ["2", "b"])
+    with pytest.raises(ProtocolError):
+        tuples(whole[:-cut])
+    with pytest.raises(ProtocolError):
+        tuples(whole + bytes(cut))
+
+
+class Table:
+    """A simulated outbox: transactions begin, write, and end in any order."""
+
+    def __init__(self) -> None:
+        self.begun = 3
+        self.running: set[int] = set()
+        self.committed: set[int] = set()
+        self.rows: list[tuple[int, int]] = []
+
+    def begin(self) -> None:
+        self.running.add(self.begun)
+        self.begun += 1
+
+    def snapshot(self) -> str:
+        return f"{min(self.running, default=self.begun)}:{self.begun}:{','.join(map(str, sorted(self.running)))}"
+
+    def page(self, window: Window, limit: int) -> list[tuple[int, int]]:
+        """What ``PAGE_SQL`` finds."""
+        seen, until = Snapshot.parse(window.seen), None if window.until is None else Snapshot.parse(window.until)
+        found = [
+            row
+            for row in sorted(self.rows)
+            if row[0] in self.committed and row > (window.xid, window.id) and not seen.sees(row[0])
+        ]
+        return [row for row in found if until is None or until.sees(row[0])][:limit]
+
+
+@given(st.data(), st.integers(1, 3))
+def test_windows_hand_over_every_row_once_whatever_commits_when(data: st.DataObject, limit: int) -> None:
+    table, window, read = Table(), Window(), list[tuple[int, int]]()
+
+    def page() -> Window:
+        snapshot, found = table.snapshot(), table.page(window, limit)
+        read.extend(found)
+        return window.after(snapshot, found[-1] if found else None, is_full=len(found) == limit)
+
+    for step in data.draw(st.lists(st.sampled_from(["begin", "write", "commit", "abort", "page"]), max_size=60)):
+        if step == "page":
+            window = page()
+        elif step == "begin":
+            table.begin()
+        elif table.running:
+            xid = data.draw(st.sampled_from(sorted(table.running)))
+            if step == "write":
+                table.rows.append((xid, len(table.rows)))
+            else:
+                table.running.discard(xid)
+                table.committed |= {xid} if step == "commit" else set()
+    for _ in range(2 * len(table.rows) + 4):
+        window = page()
+    assert sorted(read) == sorted(row for row in table.rows if row[0] in table.committed)
+
+
+def test_nothing_is_seen_by_the_first_snapshot() -> None:
+    assert not Snapshot.parse(NOTHING).sees(3)
+
+
+@dataclass
+class Recorder:
+    """Rules that name rows by their operation."""
+
+    name: str = "row"
+    bound: list[Relation] = field(default_factory=list)
+
+    def bind(self, relation: Relation) -> RowFunction | None:
+        self.bound.append(relation)
+
+        def row(data: bytes, invalidation: Invalidation, transaction: Transaction) -> None:
+            invalidation.keys.add(f"{self.name} {transaction.xid} ".encode() + data[25:26])
+
+        return row
+
+    def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        invalidation.key_patterns.add(b"truncated")
+
+    def widen(
+        self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
+    ) -> None:
+        invalidation.key_patterns.add(reason.encode())
+
+
+def row(
+    xid: int, operation: str = "I", old: bytes | None = None, new: bytes | None = None, layout: Layout = LAYOUT
+) -> Row:
+    return Row(xid, 1, 1000.0 + xid, layout, operation, old, new)
+
+
+@pytest.fixture
+def reader() -> Reader:
+    made = Reader(Recorder(), heartbeat_name="me", max_items=100, state=SourceState())
+    made.bind(LAYOUT, ITEM)
+    return made
+
+
+def test_a_batch_knows_its_oldest_row(reader: Reader) -> None:
+    image = array(["1", "a"])
+    reader.read(row(5, "I", new=image), Lsn(9))
+    reader.read(row(6, "D", old=image), Lsn(9))
+    batch = reader.take(Lsn(9))
+    assert batch.invalidation.keys == {b"row 5 I", b"row 6 D"}
+    assert (batch.end, batch.oldest_commit_time) == (Lsn(9), 1005.0)
+    assert not reader.has_something
+
+
+@pytest.mark.parametrize(
+    ("operation", "old", "new", "expected"),
+    [
+        ("T", None, None, b"truncated"),
+        ("C", None, None, b"capture_failed"),
+        ("U", array(["1", "a"], ["2", "b"]), array(["1", "a"]), b"capture_failed"),
+        ("?", None, None, b"capture_failed"),
+    ],
+)
+def test_what_is_not_known_exactly_widens(
+    reader: Reader, operation: str, old: bytes | None, new: bytes | None, expected: bytes
+) -> None:
+    reader.read(row(5, operation, old, new), Lsn(9))
+    assert reader.take(None).invalidation.key_patterns == {expected}
+
+
+def test_other_rules_come_into_force_between_two_transactions(reader: Reader) -> None:
+    image = array(["1", "a"])
+    reader.read(row(5, "I", new=image), Lsn(9))
+    reader.swap(Recorder("other"))
+    reader.read(row(5, "D", old=image), Lsn(9))
+    reader.read(row(6, "D", old=image), Lsn(9))
+    assert reader.take(None).invalidation.keys == {b"row 5 I", b"row 5 D", b"other 6 D"}
+
+
+def test_only_own_heartbeats_count(reader: Reader) -> None:
+    reader.read(row(5, "H", layout=Layout(0, "invalidator", "somebody 12.5", b"")), Lsn(9))
+    assert not reader.has_something
+    reader.read(row(5, "H", layout=Layout(0, "invalidator", "me 12.5", b"")), Lsn(9))
+    assert reader.take(None).heartbeat == 12.5
