@@ -68,6 +68,12 @@ def relation_facts(relation: Relation, operation: Operation) -> dict[str, bytes]
     }
 
 
+def rule_facts(rule: Rule) -> dict[str, bytes]:
+    """The ``{meta.…}`` facts that are known of every row of a rule."""
+    names = {"schema": rule.schema, "table": rule.table}
+    return {fact: encode(name) for fact, name in names.items() if "*" not in name}
+
+
 class CoarseForm:
     """The coarse form of one rule for known facts: rendered once, added often.
 
