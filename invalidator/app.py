@@ -15,8 +15,10 @@ from invalidator.config.agreement import check_agreement, tag_grammars
 from invalidator.config.needs import needs
 from invalidator.continuity import Continuity
 from invalidator.delivery import Delivery
+from invalidator.delivery.journal import Journal
+from invalidator.delivery.journaled import JournaledTarget
 from invalidator.errors import ConfigError, InvalidatorError, SlotLost
-from invalidator.model import Lsn
+from invalidator.model import Layer, Lsn
 from invalidator.net.clock import SystemClock
 from invalidator.pipeline import Pipeline
 from invalidator.ports import Background, Recording
@@ -26,6 +28,7 @@ from invalidator.postgres.options import DatabaseOptions
 from invalidator.preflight.watch import Preflight, watch_targets
 from invalidator.reloading import Reloader
 from invalidator.rules import document, testing
+from invalidator.rules.covering import CdnCover
 from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import outbox, pgoutput
@@ -105,8 +108,10 @@ class Daemon:
         self._targets = self._build_targets()
         self._continuity = self._build_continuity()
         self._source = self._build_source()
+        self._journal = self._build_journal()
+        self._appliers = [self._applier(target) for target in self._targets]
         self._delivery = Delivery(
-            [(t, settings.targets[t.name].required, settings.targets[t.name].retry) for t in self._targets],
+            [(t, settings.targets[t.name].required, settings.targets[t.name].retry) for t in self._appliers],
             settings=settings.delivery,
             events=self.events,
             states=state.targets,
@@ -144,12 +149,14 @@ class Daemon:
         await self._server.start()
         await self._admin.start()
         self._announce()
+        if self._journal is not None:
+            await self._journal.open()
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the collector need not look at it again
         try:
             async with asyncio.TaskGroup() as group:
                 work = [*self._delivery.tasks(), *self._pipeline.tasks()]
-                work += [target.run for target in self._targets if isinstance(target, Background)]
+                work += [target.run for target in self._appliers if isinstance(target, Background)]
                 background = [group.create_task(each()) for each in work]
                 background.append(group.create_task(watch(self.events, self._clock.time)))
                 background.append(group.create_task(self._watch_targets()))
@@ -174,9 +181,14 @@ class Daemon:
             await self._source.close()
             if self._lookups is not None:
                 await self._lookups.close()
-            await self._delivery.close()
+            await self._close_targets()
             await self._server.stop()
             await self._admin.stop()
+
+    async def _close_targets(self) -> None:
+        await self._delivery.close()
+        if self._journal is not None:
+            await self._journal.close()
 
     async def _finish(self, pipeline: asyncio.Task[None]) -> bool:
         """Stop reading, then apply and confirm what was accepted, within the grace."""
@@ -187,6 +199,9 @@ class Daemon:
             async with asyncio.timeout(self._settings.shutdown.grace_seconds):
                 await self._delivery.drain()
                 await self._continuity.tend()
+                await self._source.close()
+                if self._journal is not None:  # what does not go out now waits in the file
+                    await self._journal.drain()
         except TimeoutError:
             return False  # what is not applied is not confirmed, and comes again
         finally:
@@ -327,6 +342,19 @@ class Daemon:
         recent = source.recent if isinstance(source, pgoutput.PgoutputSource) else list
         admin = Admin(self._reloader, recent, self._ruleset, self._grammars, self.state, self._clock.time)
         return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets)
+
+    def _build_journal(self) -> Journal | None:
+        state = self._settings.state
+        if not state.path:
+            return None
+        return Journal(state, lambda: CdnCover(self._ruleset(), self._grammars), self.events, self._clock)
+
+    def _applier(self, target: Target) -> Target:
+        """What batches are handed to: a CDN stands behind the journal, if there is one."""
+        if self._journal is None or target.layer is not Layer.L3:
+            return target
+        options = self._settings.targets[target.name]
+        return JournaledTarget(target, self._journal, required=options.required, retry=options.retry)
 
     def _build_targets(self) -> list[Target]:
         targets: list[Target] = []

@@ -8,6 +8,7 @@
     │   ├── SlotLost             the stream has a hole: the operator decides
     │   └── ProtocolError        a bug, or a newer server: stop with the position kept
     ├── LookupFailed             nobody at once: the rule widens, and the operator is told
+    ├── JournalUnusable          nobody at once: CDN work is confirmed late, and the operator is told
     └── TargetError
         ├── TargetUnavailable    the same call again, with backoff
         ├── TargetThrottled      the same call again, not before ``retry_after_seconds``
@@ -89,6 +90,19 @@ class LookupFailed(InvalidatorError):  # noqa: N818
     """
 
     def __init__(self, message: str, *, reason: WidenReason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class JournalUnusable(InvalidatorError):  # noqa: N818
+    """The journal did not take or give work; its targets are applied as if there was none.
+
+    Args:
+        message: what was seen.
+        reason: a word from a fixed set: full, disk_full, read_only, locked, failed, foreign, newer.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -248,3 +248,5 @@ class Applied:
     """Subscribers that a publication reached (L1)."""
     widened: int = 0
     """Names for which more was dropped than they say, because the target could not express them."""
+    is_deferred: bool = False
+    """A journal has taken it durably, and works it off by itself: nothing was dropped yet."""

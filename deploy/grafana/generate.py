@@ -350,6 +350,33 @@ ROWS = (
                 {total('invalidator_widened_items_total{target=~"$target"}', "target"): "{{target}}"},
                 "ops",
             ),
+            Panel(
+                "Journal: tags that wait, share of the limit",
+                {
+                    'max by (target) (invalidator_journal_items{target=~"$target"} / '
+                    'invalidator_journal_limit_items{target=~"$target"})': "{{target}}",
+                },
+                "percentunit",
+            ),
+            Panel(
+                "Journal: files that cannot be used",
+                {'min by (target) (invalidator_journal_usable{target=~"$target"}) == 0': "{{target}}"},
+            ),
+            Panel(
+                "Journal: age of the oldest tag",
+                {'max by (target) (invalidator_journal_oldest_age_seconds{target=~"$target"})': "{{target}}"},
+                "s",
+            ),
+            Panel(
+                "Journal: taken, to be repeated, widened",
+                {
+                    total('invalidator_journal_taken_items_total{target=~"$target"}', "target"): "{{target}} taken/s",
+                    'sum by (target) (invalidator_journal_repeats{target=~"$target"})': "{{target}} repeats",
+                    'sum by (target, step) (increase(invalidator_journal_escalations_total{target=~"$target"}[1h]))': (
+                        "{{target}} {{step}} in an hour"
+                    ),
+                },
+            ),
             Panel("L1 subscribers", {'max by (target) (invalidator_l1_receivers{target=~"$target"})': "{{target}}"}),
         ),
     ),

@@ -24,6 +24,7 @@ from invalidator.config.settings import (
 from invalidator.config.variables import Names, Override, Shape
 from invalidator.continuity import Settings as ContinuitySettings
 from invalidator.delivery import Settings as DeliverySettings
+from invalidator.delivery.journal import Settings as StateSettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
 from invalidator.postgres.lookups import Settings as LookupSettings
@@ -79,6 +80,8 @@ class File(Options):
     """Looking at database and targets while the daemon runs."""
     shutdown: ShutdownSettings = ShutdownSettings()
     """What happens on SIGTERM."""
+    state: StateSettings = StateSettings()
+    """A file for what CDNs that fail have not purged yet."""
     source: dict[str, Any] = Field(default_factory=dict)
     """Where committed changes come from."""
     targets: dict[str, dict[str, Any] | None]
@@ -301,6 +304,7 @@ class _Loading:
             admin=sections.admin,
             reload=sections.reload,
             shutdown=sections.shutdown,
+            state=sections.state,
         )
 
     def _rules(self, written: str | list[str]) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from invalidator.continuity import Settings as ContinuitySettings
 from invalidator.delivery import Settings as DeliverySettings
+from invalidator.delivery.journal import Settings as StateSettings
 from invalidator.errors import ConfigError
 from invalidator.ports import Options, SourceOptions, TargetOptions
 from invalidator.postgres.lookups import Settings as LookupSettings
@@ -93,3 +94,4 @@ class Settings:
     admin: AdminSettings
     reload: ReloadSettings
     shutdown: ShutdownSettings
+    state: StateSettings

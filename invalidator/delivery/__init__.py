@@ -2,6 +2,7 @@
 
     lane       one target: its inbox, its retries, and the number up to which it has applied everything
     delivery   all lanes: the order of the layers, repeats, and when a batch is finished
+    journaled  a CDN target whose work waits in a file, so that its outage holds nothing (optional)
 
 The order of the layers holds for each batch, and yet no target waits for another one of its own layer.
 """

@@ -13,6 +13,7 @@ from pydantic import Field
 from invalidator.batching import coalesce
 from invalidator.batching.schedule import Schedule
 from invalidator.delivery.lane import Entry, Item, Lane
+from invalidator.delivery.waiting import wait
 from invalidator.model import Batch, Invalidation, Layer
 from invalidator.ports import Options, RetryOptions
 
@@ -224,17 +225,7 @@ class Delivery:
             self.progress.set()
             self._repeat_added.clear()
             due = self._repeats.next_due
-            await self._sleep_until_added(None if due is None else due - now)
-
-    async def _sleep_until_added(self, seconds: float | None) -> None:
-        added = asyncio.ensure_future(self._repeat_added.wait())
-        sleep = asyncio.ensure_future(self.clock.sleep(seconds)) if seconds is not None else None
-        try:
-            await asyncio.wait([added] if sleep is None else [added, sleep], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            added.cancel()
-            if sleep is not None:
-                sleep.cancel()
+            await wait(self._repeat_added, self.clock, None if due is None else due - now)
 
     def _count_repeats(self) -> None:
         for lane in self._lanes:

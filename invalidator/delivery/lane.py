@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from invalidator.batching import coalesce
+from invalidator.delivery.waiting import retry_seconds
 from invalidator.errors import TargetError, TargetThrottled
 from invalidator.model import Applied, Batch
 
@@ -146,7 +146,10 @@ class Lane:
         return items
 
     async def _apply(self, batch: Batch) -> bool:
-        """Apply, and again, until done (True) or, best effort only, given up at the deadline (False)."""
+        """Apply, and again, until done or, best effort only, given up at the deadline.
+
+        True: this lane has applied it. A journal that has taken it sees to repeats by itself.
+        """
         clock = self._delivery.clock
         started = clock.monotonic()
         for attempt in itertools.count(1):
@@ -161,15 +164,12 @@ class Lane:
                 await self._pause(error, attempt)
             else:
                 self._report(batch, applied, clock.monotonic() - started)
-                return True
+                return not applied.is_deferred
         raise AssertionError  # pragma: no cover  (count() does not end)
 
     async def _pause(self, error: TargetError, attempt: int) -> None:
-        """Full jitter: a random wait under a bound that doubles, so that many daemons do not knock together."""
-        bound = min(self._retry.max_delay_seconds, self._retry.initial_delay_seconds * 2 ** min(attempt - 1, 30))
-        wait = random.uniform(0, bound)  # noqa: S311  (jitter, not a secret)
+        wait = retry_seconds(error, attempt, self._retry)
         if isinstance(error, TargetThrottled):
-            wait += error.retry_after_seconds
             self._throttled_seconds += wait
         self._delivery.events.delivery_failed(
             self.target.name,
@@ -185,6 +185,8 @@ class Lane:
     def _report(self, batch: Batch, applied: Applied, seconds: float) -> None:
         if not batch.invalidation and batch.heartbeat is None:
             return  # nobody was asked: that says nothing about the target
+        if applied.is_deferred:
+            return  # the journal tells what becomes of it
         if applied == Applied() and batch.heartbeat is None:
             return  # the batch named nothing for this target: no call was made
         age = None

@@ -58,6 +58,7 @@ RESULTS: Final = ("ok", "timeout", "connection", "unavailable", "rate_limited", 
 ITEM_KINDS: Final = ("key", "tag", "pattern", "cdn_tag")
 WAL_POINTS: Final = ("server", "received", "applied", "confirmed")
 WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
+JOURNAL_STEPS: Final = ("coarse", "everything")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
@@ -68,6 +69,7 @@ FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
     "point": WAL_POINTS,
     "status": WAL_STATUSES,
     "level": LOG_LEVELS,
+    "step": JOURNAL_STEPS,
     "code": tuple(CODES),
     "severity": ("error", "warning", "info"),
 }
@@ -328,6 +330,38 @@ GROUPS: Final = (
             ),
             Family("invalidator_inflight_deliveries", "gauge", ("target",), "Applications under way."),
             Family("invalidator_repeats_pending", "gauge", ("target",), "Repeats that are not due yet."),
+            Family(
+                "invalidator_journal_usable",
+                "gauge",
+                ("target",),
+                "1 if the journal took the work of this target at the newest try.",
+                "0: the position waits for the target instead. Only CDN targets, and only with `state.path`.",
+            ),
+            Family("invalidator_journal_items", "gauge", ("target",), "CDN tags that wait in the journal."),
+            Family(
+                "invalidator_journal_limit_items",
+                "gauge",
+                ("target",),
+                "CDN tags at which the journal asks for coarser purges instead.",
+            ),
+            Family(
+                "invalidator_journal_oldest_age_seconds",
+                "gauge",
+                ("target",),
+                "How long the oldest tag in the journal has waited; 0 when none does.",
+                "`invalidator_staleness_seconds` does not count what the journal has taken.",
+            ),
+            Family(
+                "invalidator_journal_repeats", "gauge", ("target",), "CDN tags that wait in there for their repeat."
+            ),
+            Family("invalidator_journal_taken_items_total", "counter", ("target",), "CDN tags that the journal took."),
+            Family(
+                "invalidator_journal_escalations_total",
+                "counter",
+                ("target", "step"),
+                "Times that coarser purges took the place of tags, because of the bound or of a damaged file.",
+                "`step`: coarse (tags of a rule became its coarse tag), everything.",
+            ),
             Family(
                 "invalidator_l1_receivers",
                 "gauge",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from invalidator.telemetry.state import Role, State
+from invalidator.telemetry.state import JournalState, Role, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -274,6 +274,48 @@ class Events:
         state.abandoned_at = self._clock()
         self._log.error("delivery.abandoned", target=target, items=items)
 
+    def journal_opened(self, *, path: str, items: Mapping[str, int], strangers: Mapping[str, int]) -> None:
+        """The journal file is ours; ``items`` wait in it from before, ``strangers`` for targets that are no more."""
+        self._log.info("journal.opened", path=path, items=dict(items))
+        if strangers:
+            self._log.warning("journal.orphaned", path=path, items=dict(strangers))
+
+    def journal_escalated(self, target: str, *, steps: Sequence[str], left: int) -> None:
+        """More waited for a target than the journal may hold, and coarser purges take their place."""
+        journal = self._journal(target)
+        journal.escalations.update(steps)
+        journal.escalated_at = self._clock()
+        self._log.error("journal.escalated", target=target, steps=list(steps), left=left)
+
+    def journal_lost(self, target: str, *, set_aside: str, steps: Sequence[str]) -> None:
+        """The file was damaged; what was only in there is lost, and coarse purges take its place."""
+        journal = self._journal(target)
+        journal.escalations.update(steps)
+        journal.lost_at, journal.set_aside = self._clock(), set_aside
+        self._log.error("journal.lost", target=target, set_aside=set_aside, steps=list(steps))
+
+    def journal_failed(self, target: str, *, error: str, reason: str) -> None:
+        """The journal took nothing: the target is applied as if there was none."""
+        journal = self._journal(target)
+        journal.unusable, journal.unusable_reason = error, reason
+        if journal.unusable_since is None:
+            journal.unusable_since = self._clock()
+        self._log.warning("journal.failed", target=target, error=error, reason=reason)
+
+    def journal_recovered(self, target: str) -> None:
+        """The journal takes work again."""
+        journal = self._journal(target)
+        if journal.unusable_since is not None:
+            failed_for = round(self._clock() - journal.unusable_since, 3)
+            self._log.info("journal.recovered", target=target, failed_for_seconds=failed_for)
+        journal.unusable = journal.unusable_reason = journal.unusable_since = None
+
+    def delivery_resumed(self, target: str, *, error: str, result: str, since: float) -> None:
+        """A target failed before the restart, as the journal remembers: its pauses go on where they were."""
+        state = self.state.targets[target]
+        state.failing_since, state.last_error, state.last_result = since, error, result
+        self._log.warning("delivery.resumed", target=target, error=error, result=result)
+
     def problem_raised(self, problem: Problem) -> None:
         """Something needs an operator's eye: the same words as in /status."""
         self._log.log(
@@ -288,6 +330,12 @@ class Events:
     def problem_cleared(self, code: str, *, subject: str, seconds: float) -> None:
         """A problem that was raised is gone."""
         self._log.info("problem.cleared", code=code, subject=subject, lasted_seconds=round(seconds, 3))
+
+    def _journal(self, target: str) -> JournalState:
+        state = self.state.targets[target]
+        if state.journal is None:
+            state.journal = JournalState()
+        return state.journal
 
     def _enter(self, role: Role) -> None:
         source = self.state.source

@@ -27,7 +27,7 @@ from invalidator.telemetry.problems import CODES, Limits, problems
 from invalidator.telemetry.state import Histogram, Role
 
 if TYPE_CHECKING:
-    from invalidator.telemetry.state import RuleState, SourceState, State, TargetState
+    from invalidator.telemetry.state import JournalState, RuleState, SourceState, State, TargetState
 
 Format = Literal["text", "openmetrics"]
 
@@ -62,6 +62,8 @@ class StateCollector(Collector):
             _rule(sheet, rule)
         for target in self._state.targets.values():
             _target(sheet, target)
+            if target.journal is not None:
+                _journal(sheet, target.name, target.journal, now)
         _process(sheet, self._state)
         return sheet.families()
 
@@ -234,6 +236,18 @@ def _target(sheet: _Sheet, target: TargetState) -> None:
     sheet.put("invalidator_repeats_pending", target.repeats_pending, name)
     if target.receivers is not None:
         sheet.put("invalidator_l1_receivers", target.receivers, name)
+
+
+def _journal(sheet: _Sheet, target: str, journal: JournalState, now: float) -> None:
+    sheet.put("invalidator_journal_usable", journal.unusable is None, target)
+    sheet.put("invalidator_journal_items", journal.items, target)
+    sheet.put("invalidator_journal_limit_items", journal.limit, target)
+    age = 0.0 if journal.oldest is None else max(0.0, now - journal.oldest)
+    sheet.put("invalidator_journal_oldest_age_seconds", age, target)
+    sheet.put("invalidator_journal_repeats", journal.repeats, target)
+    sheet.put("invalidator_journal_taken_items_total", journal.taken_items, target)
+    for step in _known(catalogue.JOURNAL_STEPS, journal.escalations):
+        sheet.put("invalidator_journal_escalations_total", journal.escalations[step], target, step)
 
 
 def _process(sheet: _Sheet, state: State) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from invalidator.telemetry import journal_problems
 from invalidator.telemetry.ages import staleness_seconds
 from invalidator.telemetry.redaction import redact
 from invalidator.telemetry.state import Role
@@ -25,6 +26,10 @@ CODES: Final[dict[str, Severity]] = {
     "gap": "warning",
     "heartbeat-late": "critical",
     "items-abandoned": "warning",
+    "journal-escalated": "warning",
+    "journal-late": "warning",
+    "journal-lost": "critical",
+    "journal-unusable": "warning",
     "message-refused": "warning",
     "lookup-failing": "warning",
     "missing-column": "warning",
@@ -62,6 +67,10 @@ class Limits:
     """A refused message is shown for so long."""
     gap_seconds: float = 3600.0
     """A gap is shown for so long."""
+    journal_late_seconds: float = 300.0
+    """Age of the oldest CDN tag in the journal."""
+    journal_told_seconds: float = 3600.0
+    """What the journal gave up being exact about is shown for so long."""
     abandoned_seconds: float = 3600.0
     """Abandoned items are shown for so long."""
     silent_seconds: float = 600.0
@@ -264,6 +273,9 @@ def _targets(state: State, now: float, limits: Limits) -> Iterator[Problem]:
             )
         if target.record_failing_since is not None and now - target.record_failing_since > limits.failing_seconds:
             yield _record_failing(target)
+        if target.journal is not None:
+            for code, text, fix, since in journal_problems.found(target, target.journal, now, limits):
+                yield _problem(code, target.name, text, fix, since)
         if target.layer == "L1" and target.receivers == 0:
             yield _problem(
                 "no-subscribers",
@@ -299,6 +311,9 @@ def _failing(target: TargetState, now: float, limits: Limits) -> Iterator[Proble
         )
     elif now - since > limits.failing_seconds:
         waits = "everything after it waits" if target.required else "it is best effort: nothing waits for it"
+        is_journaled = target.journal is not None and target.journal.unusable is None
+        if target.journal is not None and is_journaled:
+            waits = f"{target.journal.items} tags wait for it in the journal, and nothing waits for it"
         problem = _problem(
             "target-failing",
             target.name,
@@ -306,7 +321,7 @@ def _failing(target: TargetState, now: float, limits: Limits) -> Iterator[Proble
             _reach(target),
             since,
         )
-        yield replace(problem, severity="critical") if target.required else problem
+        yield replace(problem, severity="critical") if target.required and not is_journaled else problem
 
 
 def _reach(target: TargetState) -> str:

@@ -163,6 +163,24 @@ class RuleState:
 
 
 @dataclass(slots=True)
+class JournalState:
+    """What the journal holds for one target."""
+
+    limit: int = 0  # names; beyond it the journal escalates
+    items: int = 0  # names that wait for their purge
+    repeats: int = 0  # names that wait for their repeat
+    oldest: float | None = None  # unix seconds of the oldest request
+    taken_items: int = 0
+    escalations: Counter[str] = field(default_factory=Counter)  # by what was asked for instead: coarse, everything
+    escalated_at: float | None = None  # unix seconds of the newest escalation
+    lost_at: float | None = None  # unix seconds: when a damaged file was set aside
+    set_aside: str | None = None  # its name since then
+    unusable: str | None = None  # why it took nothing at the newest try
+    unusable_reason: str | None = None
+    unusable_since: float | None = None  # unix seconds of the first failure in a row
+
+
+@dataclass(slots=True)
 class TargetState:
     """What one target did."""
 
@@ -189,6 +207,7 @@ class TargetState:
     failing_since: float | None = None  # unix seconds of the first failure in a row
     last_error: str | None = None
     last_result: str | None = None  # of the newest failure in a row
+    journal: JournalState | None = None  # CDN work waits in a file, and nothing waits for the target
     duration: Histogram = field(default_factory=lambda: Histogram(DURATION_BUCKETS))
     delivery_duration: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
 

@@ -14,7 +14,7 @@ from invalidator.telemetry.problems import Limits, Problem, problems
 from invalidator.telemetry.redaction import redact
 
 if TYPE_CHECKING:
-    from invalidator.telemetry.state import Histogram, RuleState, State, TargetState
+    from invalidator.telemetry.state import Histogram, JournalState, RuleState, State, TargetState
 
 Json = dict[str, Any]
 
@@ -36,7 +36,7 @@ def status(state: State, now: float, limits: Limits | None = None) -> Json:
         },
         "source": _source(state, now),
         "tables": {table.name: dict(table.rows) for table in list(state.tables.values())[:MAX_TABLES]},
-        "targets": {target.name: _target(target) for target in state.targets.values()},
+        "targets": {target.name: _target(target, now) for target in state.targets.values()},
         "problems": [problem_json(problem) for problem in problems(state, now, limits)],
     }
 
@@ -92,7 +92,7 @@ def _rule(rule: RuleState) -> Json:
     }
 
 
-def _target(target: TargetState) -> Json:
+def _target(target: TargetState, now: float) -> Json:
     return {
         "ok": target.failing_since is None,
         "type": target.type,
@@ -110,8 +110,22 @@ def _target(target: TargetState) -> Json:
         "abandoned": target.abandoned_items,
         "repeats_pending": target.repeats_pending,
         "receivers": target.receivers,
+        "journal": None if target.journal is None else _journal(target.journal, now),
         "failing_since": iso(target.failing_since),
         "last_error": None if target.last_error is None else redact(target.last_error),
+    }
+
+
+def _journal(journal: JournalState, now: float) -> Json:
+    return {
+        "usable": journal.unusable is None,
+        "items": journal.items,
+        "limit": journal.limit,
+        "oldest_s": None if journal.oldest is None else round(max(0.0, now - journal.oldest), 1),
+        "repeats": journal.repeats,
+        "taken": journal.taken_items,
+        "escalations": dict(journal.escalations),
+        "last_error": journal.unusable,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invalidator.model import Applied, Lsn, Operation
 from invalidator.telemetry.events import Events
-from invalidator.telemetry.state import FindingState, RuleState, State, TableState, TargetState
+from invalidator.telemetry.state import FindingState, JournalState, RuleState, State, TableState, TargetState
 
 NOW = 1_700_003_600.0
 STARTED = NOW - 3600
@@ -22,6 +22,7 @@ def busy_state(now: float = NOW) -> State:
     for name in ("user", "post"):
         state.rules[name] = RuleState(name)
     state.tables["public.users"] = TableState("public.users")
+    state.targets["edge"].journal = JournalState(100_000, items=3, taken_items=15)
     events = Events(state, lambda: now - 3600)
     state.source.slot = "shop"
     events.daemon_started(version="0.1.0", facts={})

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from invalidator.telemetry.events import Events
 from invalidator.telemetry.problems import CODES, Limits, Problem, problems
-from invalidator.telemetry.state import FindingState, Role, State
+from invalidator.telemetry.state import FindingState, JournalState, Role, State
 from tests.support.telemetry_state import NOW, busy_state
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -29,6 +30,28 @@ def test_a_daemon_that_starts_has_no_problems_yet() -> None:
     state = State(started_at=NOW)
     state.source.role_since = NOW
     assert problems(state, NOW + 1) == []
+
+
+def _journal(state: State) -> JournalState:
+    journal = state.targets["edge"].journal
+    assert journal is not None
+    return journal
+
+
+def _journal_late(state: State) -> None:
+    _journal(state).oldest = NOW - LIMITS.journal_late_seconds - 1
+
+
+def _journal_escalated(state: State) -> None:
+    Events(state, lambda: NOW - 1).journal_escalated("edge", steps=["coarse"], left=5)
+
+
+def _journal_lost(state: State) -> None:
+    Events(state, lambda: NOW - 1).journal_lost("edge", set_aside="state.db.damaged-1", steps=["coarse"])
+
+
+def _journal_full(state: State) -> None:
+    Events(state, lambda: NOW - 1).journal_failed("edge", error="too much waits", reason="full")
 
 
 def _standby(state: State) -> None:
@@ -158,6 +181,10 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_best_effort_failing, "target-failing", "warning", "edge"),
     (_rejected, "target-rejected", "critical", "edge"),
     (_abandoned, "items-abandoned", "warning", "edge"),
+    (_journal_late, "journal-late", "warning", "edge"),
+    (_journal_escalated, "journal-escalated", "warning", "edge"),
+    (_journal_lost, "journal-lost", "critical", "edge"),
+    (_journal_full, "journal-unusable", "warning", "edge"),
     (_nobody_listens, "no-subscribers", "info", "bus"),
     (_reload_refused, "reload-refused", "warning", "rules"),
     (_message_refused, "message-refused", "warning", "shop"),

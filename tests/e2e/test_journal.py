@@ -1,0 +1,217 @@
+"""A CDN that is down for long holds no WAL, whatever happens to the daemon, and gets everything afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import sqlite3
+from typing import Any
+
+import pytest
+
+from tests.support.daemon import ITEM_RULE, Stack
+from tests.support.http import Received, Reply, ScriptedServer, accepted
+from tests.support.processes import Program
+from tests.support.watched import Watched
+
+pytestmark = pytest.mark.timeout(240)
+START_SECONDS = 60
+
+RULE: dict[str, Any] = ITEM_RULE | {
+    "invalidate": {"keys": ["item:{id}"], "cdn": ["item-{id}"]},
+    "coarse": {"cdn": ["items"]},
+}
+
+
+class Cdn:
+    """The stand-in: remembers which tags it has purged."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self.server = server
+        self.is_down = False
+        self.purged: set[str] = set()
+        server.otherwise = self._answer
+
+    def _answer(self, request: Received) -> Reply:
+        if self.is_down:
+            return Reply(503)
+        self.purged.update(request.tags())
+        return accepted()
+
+    async def has_purged(self, *tags: str) -> None:
+        count = 0
+        while not self.purged.issuperset(tags):
+            count = max(count, len(self.server.requests)) + 1
+            await self.server.received(count, within_seconds=60)
+
+
+@pytest.fixture
+def cdn(http_server: ScriptedServer) -> Cdn:
+    return Cdn(http_server)
+
+
+@pytest.fixture
+def journaled(stack: Stack, cdn: Cdn) -> Stack:
+    """A stack with a CDN, and a journal for it."""
+    stack.rules = [RULE]
+    stack.targets = {
+        "redis": stack.targets["redis"],
+        "edge": {
+            "type": "varnish",
+            "url": cdn.server.url,
+            "health_path": None,
+            "rate_per_second": 1e6,
+            "rate_burst": 1e6,
+            "repeat_after_seconds": [0.2],
+            "retry": {"max_delay_seconds": 0.3},
+        },
+    }
+    stack.settings |= {"state": {"path": str(stack.folder / "state.db")}}
+    return stack
+
+
+async def start(stack: Stack) -> Program:
+    program = stack.run()
+    await program.event("stream.connected", deadline_seconds=START_SECONDS)
+    return program
+
+
+def tags(first: int, last: int) -> set[str]:
+    return {f"item-{number}" for number in range(first, last + 1)}
+
+
+async def test_an_outage_under_load_with_kills_holds_no_wal_and_every_tag_is_purged_afterwards(
+    journaled: Stack, cdn: Cdn
+) -> None:
+    written = 0
+    enough = asyncio.Event()
+
+    async def write() -> None:
+        nonlocal written
+        while not enough.is_set():
+            first, written = written + 1, written + 5
+            await journaled.sql("INSERT INTO item SELECT generate_series(%s::int, %s::int)", first, written)
+            await asyncio.sleep(0.02)  # a load, not a flood: it must stay below the journal's bound
+
+    program = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (-1)")
+    await cdn.has_purged("item--1")
+    cdn.is_down = True
+    writing = asyncio.ensure_future(write())
+    chance = random.Random(20261128)  # noqa: S311  (moments, not secrets)
+    for _ in range(3):
+        wanted = written + chance.randrange(50, 400)
+        await journaled.until(lambda: written >= wanted, "rows are written")  # noqa: B023
+        position = await journaled.position()
+        await journaled.until(lambda: journaled.has_confirmed(position), "the position moves on", 30)  # noqa: B023
+        program.kill()
+        program = await start(journaled)
+    enough.set()
+    await writing
+    position = await journaled.position()
+    await journaled.until(lambda: journaled.has_confirmed(position), "the position is at the end", START_SECONDS)
+    watched = Watched(program)
+    # The first may wait once more: it was purged, but nobody may have written that down before a kill.
+    assert written <= await watched.value("invalidator_journal_items", target="edge") <= written + 1
+    assert cdn.purged.isdisjoint(tags(1, written))
+
+    cdn.is_down = False
+
+    await cdn.has_purged(*tags(1, written))
+    await watched.until_value(0, "invalidator_journal_items", target="edge")
+    program.terminate()
+    assert await asyncio.to_thread(program.wait) == 0
+
+
+async def test_a_kill_between_a_purge_and_its_answer_purges_again(journaled: Stack, cdn: Cdn) -> None:
+    cdn.server.script(Reply(hold=asyncio.Event()))
+    program = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (1)")
+    await cdn.server.received(1, within_seconds=30)
+    await journaled.confirmed_everything()
+
+    program.kill()
+    await start(journaled)
+
+    await cdn.has_purged("item-1")
+
+
+async def test_a_repeat_that_was_due_while_no_daemon_ran_comes_after_the_start(journaled: Stack, cdn: Cdn) -> None:
+    journaled.targets["edge"]["repeat_after_seconds"] = [3600]
+    program = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (1)")
+    await Watched(program).until_value(1, "invalidator_journal_repeats", target="edge")
+    program.kill()
+    cdn.purged.clear()
+    db = sqlite3.connect(journaled.folder / "state.db")  # an hour passes
+    db.execute("UPDATE purge SET due = due - 3600")
+    db.commit()
+    db.close()
+
+    await start(journaled)
+
+    await cdn.has_purged("item-1")
+
+
+async def test_a_disk_that_takes_no_more_means_late_confirm_until_it_does(journaled: Stack, cdn: Cdn) -> None:
+    program = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (0)")
+    await cdn.has_purged("item-0")
+    watched = Watched(program)
+    cdn.is_down = True
+    size = (journaled.folder / "state.db-wal").stat().st_size
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    await journaled.sql("INSERT INTO item SELECT generate_series(1, 5000)")
+    position = await journaled.position()
+    await program.event("journal.failed")
+    await watched.until_value(0, "invalidator_journal_usable", target="edge")
+    await program.event("delivery.failed")
+    assert not journaled.has_confirmed(position)
+
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    await journaled.until(lambda: journaled.has_confirmed(position), "the position moves on", 30)
+    await watched.until_value(1, "invalidator_journal_usable", target="edge")
+    assert not cdn.purged & tags(1, 5000)
+    cdn.is_down = False
+    await cdn.has_purged(*tags(1, 5000))
+
+
+async def test_a_damaged_file_is_set_aside_and_the_coarse_tags_of_all_rules_are_purged(
+    journaled: Stack, cdn: Cdn
+) -> None:
+    cdn.is_down = True
+    program = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (1)")
+    await journaled.confirmed_everything()
+    program.kill()
+    (journaled.folder / "state.db").write_bytes(b"\xff" * 8192)
+    (journaled.folder / "state.db-wal").unlink()  # it holds every page of so small a file
+    cdn.is_down = False
+
+    program = await start(journaled)
+
+    await cdn.has_purged("items")
+    lost = await program.event("journal.lost")
+    assert (journaled.folder / lost["set_aside"]).read_bytes() == b"\xff" * 8192
+
+
+async def test_a_second_daemon_with_the_same_file_says_so_and_takes_it_over(journaled: Stack, cdn: Cdn) -> None:
+    first = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (1)")
+    await cdn.has_purged("item-1")
+    second = journaled.run()
+    await second.event("stream.standby", deadline_seconds=START_SECONDS)
+    failed = await second.event("journal.failed")
+    assert failed["reason"] == "locked"
+    cdn.is_down = True
+    await journaled.sql("INSERT INTO item VALUES (2)")
+    await journaled.confirmed_everything()
+
+    first.kill()
+    await second.event("stream.connected", deadline_seconds=START_SECONDS)
+    cdn.is_down = False
+
+    await cdn.has_purged("item-2")
