@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from invalidator.yamlfile.diagnostic import shown
 
 _MAX_EXAMPLE: Final = 160
+_MAX_NUMBER: Final = 40
 _YAML_1_1_BOOL: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _PLAIN: Final = re.compile(r"[A-Za-z_][\w.-]*")
 _NUMBER: Final = re.compile(r"(?P<digits>-?\d[\d_, ]*(?:\.\d+)?) *(?P<unit>[A-Za-z]*)")
@@ -117,7 +118,8 @@ def for_boolean(value: object) -> str | None:
 
 def for_number(value: object, name: str | int | None) -> str | None:
     """What to write where a number belongs: without quotes, groups of digits and units."""
-    found = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
+    is_short = isinstance(value, str) and len(value) <= _MAX_NUMBER
+    found = _NUMBER.fullmatch(str(value).strip()) if is_short else None
     if found is None:
         return None
     factors = _SECONDS if str(name).endswith("_seconds") else _FACTORS
@@ -133,7 +135,7 @@ def for_number(value: object, name: str | int | None) -> str | None:
 def near(name: str, known: Iterable[str]) -> str | None:
     """What a name was probably meant to be."""
     names = list(known)
-    swapped = [each for each in names if sorted(each) == sorted(name)]
+    swapped = [each for each in names if len(each) == len(name) and sorted(each) == sorted(name)]
     return next(iter(swapped or difflib.get_close_matches(name, names, 1, 0.7)), None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,11 @@ def test_a_variable_with_a_unit_is_told_the_number(tmp_path: Path) -> None:
     [found] = found_in(tmp_path, GOOD, {"INVALIDATOR_PREFLIGHT__INTERVAL_SECONDS": "1m"})
 
     assert (found.file, found.help) == ("INVALIDATOR_PREFLIGHT__INTERVAL_SECONDS", "write 60")
+
+
+@pytest.mark.parametrize("value", [f"'1{' ' * 100_000}!'", f"'{'1,' * 50_000}x y'", f"'{'a' * 100_000}'"])
+def test_advice_about_a_long_value_is_given_at_once(tmp_path: Path, value: str) -> None:
+    start = time.process_time()
+    found_in(tmp_path, more(f"shutdown: {{grace_seconds: {value}}}\n{'n' * 100_000}: 1"))
+
+    assert time.process_time() - start < 2
