@@ -118,6 +118,8 @@ class Scene:
 
     def _explained(self, rule: Rule) -> RuleExplanation:
         state = RuleState(rule.name)
+        if self.operation in rule.events:  # compiling takes most of the time: only what is done with this event
+            rule = replace(rule, events=frozenset({self.operation}))
         engine = Engine(RuleSet((rule,), ""), states={rule.name: state}, tables={}, cdn_grammars=self.grammars)
         invalidation = Invalidation()
         # A transaction of its own: rows of it that are counted for `bulk_over` belong to no other rule.
