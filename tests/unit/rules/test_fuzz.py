@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from hypothesis import HealthCheck, example, given, settings
@@ -73,28 +72,23 @@ def check(folder: Path, raw: bytes) -> None:
 
 
 def timed(path: Path) -> tuple[float, list[Diagnostic]]:
+    """How long it takes to check the file, tests included, and what is said about it; what was taken is used."""
     begun = time.process_time()
-    found = list(findings(path))
-    return time.process_time() - begun, found
-
-
-def findings(path: Path) -> Iterator[Diagnostic]:
-    """What is said about the file; if its rules can be used, they are."""
     try:
         loaded = document.load_with_warnings([path])
     except Invalid as invalid:
-        yield from refusals(invalid)
-        return
+        return time.process_time() - begun, refusals(invalid)
+    found = [*loaded.warnings, *testing.findings(loaded, cdn_grammars=GRAMMARS)]
+    seconds = time.process_time() - begun
     assert len(loaded.rendered_warnings()) == len(loaded.warnings)
-    yield from loaded.warnings
-    yield from testing.findings(loaded, cdn_grammars=GRAMMARS)
     use(loaded)
+    return seconds, found
 
 
-def refusals(invalid: Invalid) -> tuple[Diagnostic, ...]:
+def refusals(invalid: Invalid) -> list[Diagnostic]:
     assert invalid.diagnostics
     assert str(invalid)
-    return invalid.diagnostics
+    return list(invalid.diagnostics)
 
 
 def use(loaded: Loaded) -> None:
