@@ -153,7 +153,7 @@ class Daemon:
 
     def wait_until_streaming(self) -> None:
         """Return when the slot streams."""
-        if not self._streams.wait(30):
+        if not self._streams.wait(120):
             msg = "the daemon does not stream:\n" + "".join(self._log[-20:])
             raise RuntimeError(msg)
 
