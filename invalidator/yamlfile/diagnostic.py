@@ -27,6 +27,9 @@ _SECRET_VALUE: Final = re.compile(  # bounded repetitions: a line may be megabyt
     r"(?i)(?:password|passwd|secret|token|api_?key|credential|private_?key)\w{0,60}"
     r"(?:[\"']?\s{0,9}:\s{1,99}(?P<value>\S.*)|=(?P<parameter>[^\s\"']{1,999}))"
     r"|://[^/@\s:]{0,200}:(?P<password>[^@\s]{1,999})@"
+    # a field whose colon, or the blank behind it, was forgotten
+    r"|^[ ]{0,99}(?:- {1,9})?\w{0,60}(?:password|passwd|secret|token|api_?key|credential|private_?key)\w{0,60}"
+    r"(?::| {1,9})(?P<unmarked>\S.*)"
 )
 
 

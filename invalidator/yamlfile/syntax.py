@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 import yaml
 
+from invalidator.yamlfile.diagnostic import mask_secrets
+
 QUOTE_HELP: Final = (
     "a template inside [ ... ], one that starts with '{', or one that holds ': ' or ' #' needs quotes, "
     'as in "user:{id}"'
@@ -63,7 +65,8 @@ def mistake(error: yaml.MarkedYAMLError, lines: list[str], line: int, column: in
         or _indentation(error, lines, at)
         or _partly_quoted(error, lines, at, message)
     )
-    return found or Mistake(line, column, message, _general_help({lines[line - 1], lines[context.line - 1]}, lines, at))
+    around = {lines[line - 1], lines[context.line - 1]}
+    return found or Mistake(line, column, message, _general_help(around, lines, at))
 
 
 def _tab(lines: list[str], at: _Spot, context: _Spot, message: str) -> Mistake | None:
@@ -113,7 +116,8 @@ def _key_alone(lines: list[str], line: int) -> Mistake | None:
     ):
         found = pattern.fullmatch(text.rstrip(), start)
         if found is not None:
-            return Mistake(line, start + 1, message.format(found["key"]), f"write '{found['key']}: {found['value']}'")
+            written = mask_secrets(f"{found['key']}: {found['value']}")
+            return Mistake(line, start + 1, message.format(found["key"]), f"write '{written}'")
     return None
 
 
@@ -147,7 +151,8 @@ def _partly_quoted(error: yaml.MarkedYAMLError, lines: list[str], at: _Spot, mes
         return None
     value = field["value"]
     quoted = f'"{value}"' if '"' not in value and "\\" not in value else "'" + value.replace("'", "''") + "'"
-    return Mistake(*at, message, f"all of the value needs quotes: {field['key']}: {quoted}")
+    written = mask_secrets(f"{field['key']}: {quoted}")
+    return Mistake(*at, message, f"all of the value needs quotes: {written}")
 
 
 def _general_help(around: set[str], lines: list[str], at: _Spot) -> str | None:

@@ -116,6 +116,26 @@ def test_a_variable_with_a_unit_is_told_the_number(tmp_path: Path) -> None:
     assert (found.file, found.help) == ("INVALIDATOR_PREFLIGHT__INTERVAL_SECONDS", "write 60")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    api_token:hunter2\n    type: fastly",
+        "    api_token hunter2\n    type: fastly",
+        "    api_token: 'hunter2' x",
+        "    api_token: hunter2: x",
+        "    url: redis://:hunter2@h: x",
+    ],
+)
+def test_advice_about_the_syntax_shows_no_secret(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"targets:\n  edge:\n{line}\n", encoding="utf-8")
+    with pytest.raises(Invalid) as caught:
+        config.load(path, environment={})
+
+    assert caught.value.diagnostics[0].help
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", [f"'1{' ' * 100_000}!'", f"'{'1,' * 50_000}x y'", f"'{'a' * 100_000}'"])
 def test_advice_about_a_long_value_is_given_at_once(tmp_path: Path, value: str) -> None:
     start = time.process_time()
