@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import latency, memory, rules, startup, throughput
+from tests.bench import latency, memory, outbox, rules, startup, throughput
 from tests.bench.report import Report
 from tests.bench.world import world
 
 
 def main() -> int:
     """Run the chosen parts."""
-    parts = ("throughput", "one_row", "latency", "memory", "startup", "rules")
+    parts = ("throughput", "one_row", "latency", "memory", "startup", "outbox", "rules")
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help=f"of {', '.join(parts)}; default: all")
     parser.add_argument("--json", action="store_true", help="one JSON object per figure")
@@ -29,6 +29,11 @@ def main() -> int:
             startup.measure(report, servers, rounds=rounds)
         if "latency" in chosen:
             latency.measure(report, servers, commits=400 if arguments.quick else 2000)
+        if "outbox" in chosen:
+            quick = arguments.quick
+            outbox.measure(
+                report, servers, changes=20_000 if quick else 100_000, commits=400 if quick else 2000, seconds=5
+            )
         if "throughput" in chosen:
             throughput.measure(report, servers, rounds=rounds, rows=rows)
         if "one_row" in chosen:

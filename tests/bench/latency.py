@@ -13,22 +13,23 @@ PERIOD_SECONDS = 1 / 200
 def measure(report: Report, world: w.World, *, commits: int) -> None:
     """The distribution at 200 single-row commits a second, with and without synchronous commit."""
     with w.base_slot(world, "latency") as slot, w.daemon(world, slot=slot, publication="bench_columns"):
-        on = _samples(world, commits, synchronous="on")
-        off = _samples(world, commits // 5, synchronous="off")
+        on = samples(world, commits, synchronous="on")
+        off = samples(world, commits // 5, synchronous="off")
     for name, q, bound in (("p50", 0.5, 1.0), ("p90", 0.9, None), ("p99", 0.99, 5.0), ("max", 1.0, None)):
-        report.add(f"latency_{name}", _quantile(on, q), "ms", at_most=bound)
+        report.add(f"latency_{name}", quantile(on, q), "ms", at_most=bound)
     note = "the walsender sends only flushed WAL, and the WAL writer flushes every wal_writer_delay (200 ms)"
     for name, q in (("p50", 0.5), ("p99", 0.99)):
-        report.add(f"latency_async_commit_{name}", _quantile(off, q), "ms", note=note)
+        report.add(f"latency_async_commit_{name}", quantile(off, q), "ms", note=note)
 
 
-def _samples(world: w.World, commits: int, *, synchronous: str) -> list[float]:
+def samples(world: w.World, commits: int, *, synchronous: str) -> list[float]:
+    """Milliseconds from each COMMIT to its UNLINK, at 200 single-row commits a second."""
     client = world.redis()
     client.config_set("notify-keyspace-events", "Eg")
     notifications = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     notifications.subscribe("__keyevent@0__:del")
     notifications.get_message(timeout=1)
-    samples: list[float] = []
+    found: list[float] = []
     with world.connect() as connection:
         connection.execute(f"SET synchronous_commit = {synchronous}")
         due = time.perf_counter()
@@ -42,11 +43,12 @@ def _samples(world: w.World, commits: int, *, synchronous: str) -> list[float]:
             while (message := notifications.get_message(timeout=5)) is not None and message["data"] != key:
                 pass
             assert message is not None, f"{key!r} was never unlinked"
-            samples.append((time.perf_counter() - committed) * 1000)
+            found.append((time.perf_counter() - committed) * 1000)
     client.config_set("notify-keyspace-events", "")
-    return samples
+    return found
 
 
-def _quantile(samples: list[float], q: float) -> float:
+def quantile(samples: list[float], q: float) -> float:
+    """The sample below which this share of all lies."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(len(ordered) * q))]

@@ -184,20 +184,22 @@ RULES = {
 def daemon(
     world: World,
     *,
-    slot: str,
-    publication: str,
+    slot: str = "",
+    publication: str = "",
+    source: Mapping[str, object] | None = None,
     invalidate: Mapping[str, Sequence[str]] = RULES["keys"],
     table: str = "public.article",
     rules: Mapping[str, Any] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Iterator[Daemon]:
-    """The daemon over one slot, with one rule or those given, and Redis as the only target."""
+    """The daemon over one slot, or another source, with one rule or those given, and Redis as the only target."""
     with tempfile.TemporaryDirectory() as folder:
         one = {"version": 1, "rules": [{"name": "bench", "table": table, "invalidate": dict(invalidate)}]}
         Path(folder, "rules.yaml").write_text(json.dumps(one if rules is None else rules))
         settings = {
             "rules": "rules.yaml",
-            "source": {
+            "source": source
+            or {
                 "type": "pgoutput",
                 "dsn": world.dsn,
                 "slot": slot,

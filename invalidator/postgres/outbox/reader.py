@@ -20,9 +20,9 @@ _TRUNCATE: Final = "T"
 _ROWS: Final = frozenset("IUD")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Where a row of the outbox comes from, and what its columns are: the same for very many rows."""
+    """Where a row of the outbox comes from, and what its columns are: one object for very many rows."""
 
     relation: int
     schema: str

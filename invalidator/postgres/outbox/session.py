@@ -106,6 +106,7 @@ class OutboxSession:
         self._failure: Exception | None = None
         self._stirred = asyncio.Event()
         self._window = Window()
+        self._layouts: dict[tuple[int, str, str, bytes | None], Layout] = {}
         self._limit = _FIRST_ROWS
         self._pause = options.poll_min_seconds
         self._ready: deque[Batch] = deque()
@@ -209,7 +210,7 @@ class OutboxSession:
         }
         found = await self._rows(PAGE_SQL, parameters)
         snapshot, position = str(found[0][0]), Lsn.parse(found[0][1])
-        rows = [_row(values) for _, _, *values in found if values[0] is not None]
+        rows = [self._row(values) for _, _, *values in found if values[0] is not None]
         self._state.received_position = self._state.server_position = position.value
         is_full = len(rows) == self._limit
         self._window = window.after(snapshot, (rows[-1].xid, rows[-1].id) if rows else None, is_full=is_full)
@@ -258,6 +259,17 @@ class OutboxSession:
                 self._connection, layout.relation, schema=layout.schema, table=layout.table, names=names
             )
             self._reader.bind(layout, relation)
+
+    def _row(self, values: Sequence[Any]) -> Row:
+        xid, number, written_at, relation, schema, table, operation, columns, old, new = values
+        if operation == HEARTBEAT:  # each has its own text
+            layout = Layout(relation, schema, table, b"")
+        else:
+            key = relation, schema, table, columns
+            layout = self._layouts.get(key) or self._layouts.setdefault(
+                key, Layout(relation, schema, table, columns or b"")
+            )
+        return Row(int(xid), number, written_at, layout, operation, old, new)
 
     async def _wait(self) -> None:
         """Until the next look is due, or the server says something: a notification, or farewell."""
@@ -335,11 +347,6 @@ class OutboxSession:
         if self._failure is None:
             self._failure = error
             self._stirred.set()
-
-
-def _row(values: Sequence[Any]) -> Row:
-    xid, number, written_at, relation, schema, table, operation, columns, old, new = values
-    return Row(int(xid), number, written_at, Layout(relation, schema, table, columns or b""), operation, old, new)
 
 
 async def _verify(connection: psycopg.AsyncConnection[Any]) -> None:
