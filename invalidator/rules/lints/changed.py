@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 from invalidator.model import Operation
@@ -67,6 +68,7 @@ def _left_out(subject: Subject, names: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in changed and _folded(name) not in own]
 
 
+@lru_cache(maxsize=256)
 def _own_ids(table: str) -> frozenset[str]:
     """How columns that identify a row of this table are usually called: ``id``, ``user_id``, ``categoryId``."""
     plural = _folded(table)

@@ -11,9 +11,9 @@ from invalidator.yamlfile import Diagnostic
 
 def findings(subject: Subject) -> Iterator[Diagnostic]:
     """Habits of other template languages, in every template of the rule and in its prefix."""
-    globs = {*(each for each in subject.exact if each.group == "l1"), *subject.coarse}
     for written in (subject.prefix, *subject.exact, *subject.coarse):
-        is_glob = written in globs and written.group != "cdn"
-        for habit in foreign.habits(written.text, subject.columns, is_glob=is_glob):
+        if not foreign.is_suspect(written.text):
+            continue
+        for habit in foreign.habits(written.text, subject.columns, is_glob=written.is_glob):
             span = subject.document.within(written.path, habit.offset, habit.width)
             yield subject.note(span, "template-habit", habit.message, habit.help)

@@ -24,6 +24,8 @@ class Written:
     group: str
     text: str
     template: Template
+    is_glob: bool = False
+    """Whether a `*` in it stands for any characters."""
 
 
 @dataclass(frozen=True)
@@ -99,4 +101,5 @@ class Subject:
         model = getattr(self.model, form)
         for group in GROUPS:
             for index, text in enumerate(getattr(model, group)):
-                yield Written((*self.path, form, group, index), group, text, parse(text, None))
+                is_glob = group == "l1" or (form == "coarse" and group != "cdn")
+                yield Written((*self.path, form, group, index), group, text, parse(text, None), is_glob)
