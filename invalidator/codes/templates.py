@@ -63,8 +63,9 @@ CODES: Final = (
         "template-habit",
         "warning",
         "The template is written as in another language: `{{id}}`, `${id}`, `$id`, `%s`, `<id>`, `:id`; or a column in"
-        " capitals; or `.*` where a glob stands. It is valid, and means these very characters. A column that was made"
-        ' in capitals is written in quotes: `{"ID"}`.',
+        " capitals; `.*` where a glob stands; typographic quotes or an invisible character; or a variable in `table:`."
+        " It is valid, and means these very characters. A column that was made in capitals is written in quotes:"
+        ' `{"ID"}`. What may well be meant, such as `users::all`, is told only if the name is one of a column.',
         "The name that it makes is in no cache, so nothing would ever be dropped.",
         'invalidate: {keys: ["user:{{id}}"]}',
         'invalidate: {keys: ["user:{id}"]}',
