@@ -38,13 +38,15 @@ from invalidator.telemetry.events import Events
 from invalidator.telemetry.server import StatusServer
 from invalidator.telemetry.state import State, TargetState
 from invalidator.telemetry.watch import watch
+from invalidator.unstreamed import CatalogWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg import AsyncConnection
 
     from invalidator.config import Settings
+    from invalidator.model import Gap
     from invalidator.ports import Source, Target
     from invalidator.postgres.companions import Preparation
     from invalidator.postgres.side import SideConnection
@@ -279,7 +281,7 @@ class Daemon:
             options,
             self.events,
             prepare=self._preparation(options, preflight),
-            inspection=preflight,
+            inspections=(preflight, self._build_catalog_watch(options)),
             keeper=self._continuity,
             on_message=self._on_message(options),
             recent_rows=admin.recent_rows if admin.socket else 0,
@@ -294,6 +296,22 @@ class Daemon:
         ]
         slot = getattr(settings.source, "slot", settings.source.type)
         return Continuity(recorders, slot=slot, settings=settings.continuity, events=self.events, clock=self._clock)
+
+    def _build_catalog_watch(self, options: pgoutput.Settings) -> CatalogWatch:
+        recorders = [target for target in self._targets if isinstance(target, Recording)]
+        recorders.sort(key=lambda target: not self._settings.targets[target.name].required)
+
+        def repair(gap: Gap, on_repaired: Callable[[], None]) -> None:
+            self._pipeline.repair(gap, on_repaired)
+
+        return CatalogWatch(
+            interval_seconds=self._settings.continuity.catalog_seconds,
+            publication=options.publication,
+            name=f"{options.slot}:catalog",
+            patterns=lambda: [(rule.schema, rule.table) for rule in self._ruleset().rules],
+            recorder=recorders[0] if recorders else None,
+            repair=repair,
+        )
 
     def _on_message(self, options: pgoutput.Settings) -> ExplicitInvalidation | None:
         if not options.messages.enabled:

@@ -49,6 +49,8 @@ class Settings(Options):
     fail-over of Redis has lost is then read from the WAL again."""
     pause_seconds: float = Field(default=0.2, ge=0)
     """Between the coarse forms of two rules after a gap, so that the database survives the misses."""
+    catalog_seconds: float = Field(default=5, ge=0.1)
+    """How often to look for what happens to tables without a word in the stream: publication, partitions, rewrites."""
     max_new_slots_per_hour: int = Field(default=3, ge=1)
     """A lost slot is made anew at most so often; more often, something is wrong that a new slot does not mend."""
 
@@ -303,7 +305,12 @@ class Continuity:
 
     def _found(self, gaps: Sequence[Gap]) -> None:
         for gap in gaps:
-            if gap.target is None and self.settings.on_gap == "stop" and gap.reason is not GapReason.FIRST_START:
+            if (
+                gap.target is None
+                and gap.tables is None
+                and self.settings.on_gap == "stop"
+                and gap.reason is not GapReason.FIRST_START
+            ):
                 msg = f"{gap.detail}: changes may be missing, and the settings say continuity.on_gap: stop"
                 raise SlotLost(msg)
             self._orders.repair(gap)

@@ -93,6 +93,7 @@ class GapReason(StrEnum):
     POSITION_AHEAD = "position_ahead"  # the slot goes on behind what we have applied
     OTHER_HISTORY = "other_history"  # another cluster, or a promoted standby
     TARGET_LOST_WRITES = "target_lost_writes"  # a Redis that forgot what it had answered
+    CATALOG_CHANGED = "catalog_changed"  # something happened to tables that the stream says nothing of
     NOT_LISTENING = "not_listening"  # notifications of that time went to nobody
 
 
@@ -105,6 +106,8 @@ class Gap:
     """For people: positions, names."""
     target: str | None = None
     """The only one that lost something; None: changes never came, so it concerns all."""
+    tables: frozenset[str] | None = None
+    """``schema.table`` of the only tables whose changes are missing; None: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,14 @@ class Pipeline:
         """What must run beside ``run`` in the daemon's task group."""
         return [self._repairs.run, self._continuity.run]
 
-    def repair(self, gap: Gap) -> None:
-        """Drop the coarse form of every rule, at all targets or at the one that lost something."""
-        self._repairs.add(gap, self._rules.coarse(), self._hold)
+    def repair(self, gap: Gap, on_repaired: Callable[[], None] | None = None) -> None:
+        """Drop the coarse form of every rule that it concerns, at all targets or at the one that lost something.
+
+        Args:
+            gap: what is missing.
+            on_repaired: called when every required target has applied the last of them.
+        """
+        self._repairs.add(gap, self._rules.coarse(gap.tables), self._hold, on_repaired)
 
     def restart(self, why: str) -> None:
         """Connect again: what is not confirmed is read and applied once more."""

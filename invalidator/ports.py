@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -76,8 +76,12 @@ class Rules(Protocol):
 class RulesInForce(Rules, Protocol):
     """What the pipeline knows of them besides."""
 
-    def coarse(self) -> Iterable[tuple[str, Invalidation]]:
-        """The coarse form of every rule by its name, for when changes are missing; counted as widened."""
+    def coarse(self, tables: Collection[str] | None = None) -> Iterable[tuple[str, Invalidation]]:
+        """The coarse form of every rule by its name, for when changes are missing; counted as widened.
+
+        Args:
+            tables: ``schema.table`` of those that it is about: only of rules for one of them. None: of all rules.
+        """
         ...
 
 

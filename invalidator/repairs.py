@@ -58,21 +58,32 @@ class Repairs:
     def __repr__(self) -> str:
         return f"<Repairs waiting={len(self._waiting)}>"
 
-    def add(self, gap: Gap, forms: Iterable[tuple[str, Invalidation]], hold: Hold) -> None:
+    def add(
+        self,
+        gap: Gap,
+        forms: Iterable[tuple[str, Invalidation]],
+        hold: Hold,
+        on_repaired: Callable[[], None] | None = None,
+    ) -> None:
         """Take in the coarse forms that make up for a gap.
 
         Args:
             gap: what is missing.
             forms: rule and its coarse form.
             hold: called for each of them.
+            on_repaired: called when the last of them is applied; now, if there is none.
         """
         made = [_Form(gap, rule, invalidation, [hold()]) for rule, invalidation in forms]
-        replaced = [form for form in self._waiting if gap.target in (None, form.gap.target)]
+        replaced = [form for form in self._waiting if gap.target in (None, form.gap.target) and gap.tables is None]
         if made:
             # What waits already is among the new forms, which are of the rules in force. Its positions are let go
             # with the last of those: earlier, and a crash would find nothing left to repair.
             made[-1].releases += [form.release for form in replaced]
             self._waiting = deque(form for form in self._waiting if form not in replaced)
+        if on_repaired is not None and made:
+            made[-1].releases.append(on_repaired)
+        elif on_repaired is not None:
+            on_repaired()
         self._waiting.extend(made)
         self._events.gap_found(gap, rules=len(made), waiting=len(self._waiting))
         self._added.set()

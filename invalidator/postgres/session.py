@@ -21,7 +21,7 @@ from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from invalidator.model import Relation
     from invalidator.ports import Rules
@@ -93,7 +93,7 @@ class Session:
         prepare: Preparation | None,
         *,
         has_streamed: bool,
-        inspection: Inspection | None = None,
+        inspections: Sequence[Inspection] = (),
         keeper: SlotKeeper | None = None,
     ) -> None:
         """Check, connect and start streaming."""
@@ -123,7 +123,7 @@ class Session:
             self._loop.create_task(self._keep_status(), name="standby status"),
             self._loop.create_task(self._keep_heartbeat(side), name="heartbeat"),
         ]
-        if inspection is not None:
+        for inspection in inspections:
             looking = self._loop.create_task(self._keep_looking(inspection, side), name="preflight")
             looking.add_done_callback(self._ended)
             self._tasks.append(looking)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from invalidator.model import AFTER_GAP, Invalidation, Operation, Relation, Transaction, WidenReason
@@ -105,9 +105,13 @@ class Engine:
             self._states[rule.name].widened[reason] += 1
             CoarseForm(rule, facts, self._grammars).add(invalidation, transaction)
 
-    def coarse(self) -> Iterator[tuple[str, Invalidation]]:
-        """The coarse form of every rule by its name, for when nobody knows which rows of which tables changed."""
-        for rule in self.ruleset.rules:
+    def coarse(self, tables: Collection[str] | None = None) -> Iterator[tuple[str, Invalidation]]:
+        """The coarse form of every rule by its name, for when nobody knows which rows of which tables changed.
+
+        Args:
+            tables: ``schema.table`` of those that it is about; None: all.
+        """
+        for rule in self.ruleset.rules if tables is None else self._rules_for(tables):
             facts: dict[str, bytes] = {}
             if "*" not in rule.schema:
                 facts["schema"] = encode(rule.schema)
@@ -131,6 +135,11 @@ class Engine:
                 columns = tuple(sorted(rule.when.columns))
                 problems.append(Problem(rule.name, relation.name, WidenReason.RULE_ERROR, columns))
         self._problems[relation.oid] = problems
+
+    def _rules_for(self, tables: Collection[str]) -> list[Rule]:
+        named = [name.partition(".") for name in sorted(tables)]
+        found = (each for schema, _, table in named for each in self.ruleset.for_table(schema, table))
+        return [rule for _, rule in sorted(dict(found).items())]
 
     def _matching(self, relation: Relation) -> list[tuple[int, Rule]]:
         return self.ruleset.for_table(relation.schema, relation.table)

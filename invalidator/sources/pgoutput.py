@@ -9,7 +9,7 @@ from invalidator.postgres.options import StreamOptions
 from invalidator.postgres.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from invalidator.model import Batch, Lsn
     from invalidator.ports import Rules
@@ -34,7 +34,7 @@ def build(
     events: Events,
     *,
     prepare: Preparation | None = None,
-    inspection: Inspection | None = None,
+    inspections: Sequence[Inspection] = (),
     keeper: SlotKeeper | None = None,
     on_message: MessageFunction | None = None,
     recent_rows: int = 0,
@@ -45,7 +45,7 @@ def build(
         settings: its options.
         events: what it reports to.
         prepare: makes what ``create`` asks for.
-        inspection: looks at the database again and again while it streams.
+        inspections: look at the database again and again while it streams.
         keeper: decides what becomes of a slot that is gone or lost; None: that is the end.
         on_message: takes the messages with which applications invalidate by themselves.
         recent_rows: how many messages of the stream are kept for :meth:`PgoutputSource.recent`.
@@ -54,7 +54,7 @@ def build(
         settings,
         events,
         prepare=prepare,
-        inspection=inspection,
+        inspections=inspections,
         keeper=keeper,
         on_message=on_message,
         recent_rows=recent_rows,
@@ -70,7 +70,7 @@ class PgoutputSource:
         events: Events,
         *,
         prepare: Preparation | None = None,
-        inspection: Inspection | None = None,
+        inspections: Sequence[Inspection] = (),
         keeper: SlotKeeper | None = None,
         on_message: MessageFunction | None = None,
         recent_rows: int = 0,
@@ -79,7 +79,7 @@ class PgoutputSource:
         self._settings = settings
         self._events = events
         self._prepare = prepare
-        self._inspection = inspection
+        self._inspections = inspections
         self._keeper = keeper
         self._on_message = on_message
         self._session: Session | None = None
@@ -99,7 +99,7 @@ class PgoutputSource:
         self._session = session
         try:
             await session.open(
-                self._prepare, has_streamed=self._has_streamed, inspection=self._inspection, keeper=self._keeper
+                self._prepare, has_streamed=self._has_streamed, inspections=self._inspections, keeper=self._keeper
             )
             self._has_streamed = True
             while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ class NoRules:
     ) -> None:
         pass
 
-    def coarse(self) -> list[tuple[str, Invalidation]]:
+    def coarse(self, tables: Collection[str] | None = None) -> list[tuple[str, Invalidation]]:
         return [("a", Invalidation(tags={b"a"})), ("b", Invalidation(tags={b"b"}))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -25,7 +25,7 @@ from invalidator.postgres.failures import ours
 
 async def server(connection: psycopg.AsyncConnection[Any]) -> Server:
     """The server's settings that matter for logical decoding."""
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT current_setting('server_version_num')::int, current_database(), current_user,
@@ -49,7 +49,7 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
         connection: an open connection.
         patterns: schema and table, each a raw name in which ``*`` stands for any text.
     """
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         WITH RECURSIVE wanted (oid) AS (
@@ -77,7 +77,7 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
           JOIN pg_namespace n ON n.oid = c.relnamespace
          ORDER BY n.nspname, c.relname
         """,
-        [[_like(schema) for schema, _ in patterns], [_like(name) for _, name in patterns]],
+        [[like(schema) for schema, _ in patterns], [like(name) for _, name in patterns]],
     )
     oids = [row[0] for row in rows]
     columns = await _columns(connection, oids)
@@ -102,7 +102,7 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
 
 async def table_names(connection: psycopg.AsyncConnection[Any], *, limit: int = 5000) -> tuple[str, ...]:
     """``schema.table`` of what the database holds, for suggestions."""
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT n.nspname || '.' || c.relname
@@ -122,7 +122,7 @@ async def table_names(connection: psycopg.AsyncConnection[Any], *, limit: int = 
 async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Publication]:
     """All publications of the database by name."""
     has_lists = connection.info.server_version >= 150000
-    found = await _fetch(
+    found = await fetch(
         connection,
         """
         SELECT oid::bigint, pubname, pg_get_userbyid(pubowner), puballtables, pubviaroot,
@@ -131,8 +131,8 @@ async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Pu
           FROM pg_publication p
         """,  # pubgencols is new in 18: by way of jsonb one statement serves all versions
     )
-    named = await _fetch(connection, _PUBLISHED_TABLES if has_lists else _PUBLISHED_TABLES_14)
-    schemas = await _fetch(connection, _PUBLISHED_SCHEMAS) if has_lists else []
+    named = await fetch(connection, _PUBLISHED_TABLES if has_lists else _PUBLISHED_TABLES_14)
+    schemas = await fetch(connection, _PUBLISHED_SCHEMAS) if has_lists else []
     result: dict[str, Publication] = {}
     for oid, name, owner, is_for_all, is_via_root, sends_generated, comment, *published in found:
         operations = zip(("insert", "update", "delete", "truncate"), published, strict=True)
@@ -158,7 +158,7 @@ async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Pu
 
 async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | None:
     """The replication slot of that name, of whatever kind and database; None when there is none."""
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT slot_name, plugin, database, temporary, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
@@ -176,7 +176,7 @@ async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | No
 
 async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | None:
     """The role of that name; None when there is none. Membership in ``rds_replication`` counts as REPLICATION."""
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT r.rolname, r.rolcanlogin,
@@ -193,7 +193,7 @@ async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | No
 
 async def partition_root(connection: psycopg.AsyncConnection[Any], oid: int) -> tuple[str, str] | None:
     """Schema and name of the topmost partitioned table over this one; None when it is no partition."""
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT n.nspname, c.relname
@@ -229,7 +229,7 @@ _PUBLISHED_SCHEMAS: LiteralString = """
 
 
 async def _columns(connection: psycopg.AsyncConnection[Any], oids: list[int]) -> dict[int, tuple[Column, ...]]:
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT attrelid::bigint, attname, atttypid::bigint, format_type(atttypid, atttypmod), attnotnull,
@@ -256,7 +256,7 @@ async def _columns(connection: psycopg.AsyncConnection[Any], oids: list[int]) ->
 
 async def _indexes(connection: psycopg.AsyncConnection[Any], oids: list[int]) -> dict[int, tuple[Index, ...]]:
     # The conditions of ALTER TABLE ... REPLICA IDENTITY USING INDEX; only key columns count, not INCLUDE ones.
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT i.indrelid::bigint, c.relname, array_agg(a.attname::text ORDER BY k.place), i.indisprimary,
@@ -279,9 +279,16 @@ async def _indexes(connection: psycopg.AsyncConnection[Any], oids: list[int]) ->
     return found
 
 
-async def _fetch(
-    connection: psycopg.AsyncConnection[Any], statement: LiteralString, parameters: Sequence[object] = ()
+async def fetch(
+    connection: psycopg.AsyncConnection[Any],
+    statement: LiteralString,
+    parameters: Sequence[object] | Mapping[str, object] = (),
 ) -> list[tuple[Any, ...]]:
+    """All rows of a statement that reads the catalog.
+
+    Raises:
+        SourceError, ConfigError: it failed.
+    """
     try:
         # Without parameters psycopg takes a lone '%' as it stands; with them it must be doubled.
         cursor = await connection.execute(statement, parameters or None)
@@ -290,7 +297,8 @@ async def _fetch(
         raise ours(error, doing="reading the catalog") from error
 
 
-def _like(name: str) -> str:
+def like(name: str) -> str:
+    """A name in which ``*`` stands for any text, as a pattern for LIKE … ESCAPE '!'."""
     escaped = name.replace("!", "!!").replace("%", "!%").replace("_", "!_")
     return escaped.replace("*", "%")
 
