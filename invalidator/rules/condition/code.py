@@ -73,6 +73,10 @@ class Compiled:
     arguments: tuple[str, ...]
 
 
+Asked = tuple[Function | bool, tuple[str, ...]]
+"""What is known already, or a function; and the names of its arguments."""
+
+
 def compile_condition(condition: Condition, kinds: Mapping[str, Kind], row: Row) -> Compiled:
     """The condition for one form of message, whose columns must fit (``type_problems``)."""
     exact = _Compiler(kinds, row, asks=False)
@@ -82,10 +86,19 @@ def compile_condition(condition: Condition, kinds: Mapping[str, Kind], row: Row)
     return Compiled(exact.build.function(exact_body, arguments), may.build.function(may_body, arguments), arguments)
 
 
-def certainty(condition: Condition, kinds: Mapping[str, Kind], row: Row) -> tuple[Function | bool, tuple[str, ...]]:
-    """Whether the condition must hold, whatever was not sent; and the names of the function's arguments."""
+def possibility(condition: Condition, kinds: Mapping[str, Kind], row: Row) -> Asked:
+    """Whether the condition may hold; the same as the form of ``compile_condition``."""
+    return _asked(condition, kinds, row, must=False)
+
+
+def certainty(condition: Condition, kinds: Mapping[str, Kind], row: Row) -> Asked:
+    """Whether the condition must hold, whatever was not sent."""
+    return _asked(condition, kinds, row, must=True)
+
+
+def _asked(condition: Condition, kinds: Mapping[str, Kind], row: Row, *, must: bool) -> Asked:
     compiler = _Compiler(kinds, row, asks=True)
-    body = compiler.anywhere(condition.node, must=True)
+    body = compiler.anywhere(condition.node, must=must)
     arguments = tuple(sorted(compiler.build.arguments))
     return compiler.build.function(body, arguments), arguments
 
@@ -107,10 +120,12 @@ class _Compiler:
 
     def anywhere(self, node: Node, *, must: bool = False) -> Expression:
         """Whether it may (or must) hold for one of the images, if it asks for each of them."""
-        made = [self.of(node, image, must=must) for image in _images(node, self.row)]
+        bare = {column.name for term in terms_of(node) for column in columns_of(term) if column.scope == "row"}
+        if not bare:
+            return any_of([self.of(node, image, must=must) for image in self.row.images[:1]])
         # The old row may be known to have the new row's values.
-        distinct = {part if isinstance(part, bool) else ast.dump(part): part for part in made}
-        return any_of(list(distinct.values()))
+        distinct = {tuple(self.row.value(image, name) for name in bare): image for image in self.row.images[::-1]}
+        return any_of([self.of(node, image, must=must) for image in reversed(distinct.values())])
 
     def of(self, node: Node, image: Image, *, must: bool) -> Expression:
         """Whether it may (or must) hold, with bare columns of this image."""
@@ -158,12 +173,6 @@ class _Compiler:
         operator, boolean = (ast.IsNot, ast.And) if must else (ast.Is, ast.Or)
         checks = [compare(self.build.load(name), operator, ast.Constant(False)) for name in dict.fromkeys(names)]
         return ast.BoolOp(boolean(), [*checks, test])
-
-
-def _images(node: Node, row: Row) -> Sequence[Image]:
-    """The images to ask: each one there is if a bare column asks for them, else any."""
-    has_bare = any(column.scope == "row" for term in terms_of(node) for column in columns_of(term))
-    return row.images if has_bare else row.images[:1]
 
 
 def _of_null(term: Comparison | Membership | Truth) -> bool | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from invalidator.rules.condition.code import Image, Missing, certainty, compile_condition
+from invalidator.rules.condition.code import Asked, Image, Missing, certainty, possibility
 from invalidator.rules.condition.kinds import Kind
 from invalidator.rules.condition.tree import (
     All,
@@ -29,6 +29,7 @@ KnownRow = Mapping[str, bytes | None]
 """The values of one image by column, as Postgres prints them; one that is left out was not sent."""
 
 _PLAIN: Final = re.compile(r"[^\W\d][\w$]*")
+_SHOWN_PARTS: Final = 12
 _WORDS: Final = {True: "true", False: "false", None: "may be true"}
 
 
@@ -53,9 +54,11 @@ def explain(condition: Condition, old: KnownRow | None, new: KnownRow | None, ki
     row = _Known(old, new)
     node = condition.node
     parts = node.terms if isinstance(node, All | AnyOf) else (node,)
-    details = [f"{written(part)}: {_told(part, row, kinds)}" for part in parts]
     if len(parts) == 1:
         return _told(node, row, kinds)
+    details = [f"{written(part)}: {_told(part, row, kinds)}" for part in parts[:_SHOWN_PARTS]]
+    if len(parts) > _SHOWN_PARTS:
+        details.append(f"and {len(parts) - _SHOWN_PARTS} more")
     return f"{_WORDS[_truth(node, row, kinds)]} ({'; '.join(details)})"
 
 
@@ -116,19 +119,19 @@ def _argument(image: Image, column: str) -> str:
 
 def _truth(node: Node, row: _Known, kinds: Mapping[str, Kind]) -> bool | None:
     condition, known = Condition("", node), row.arguments()
+    may = _answer(possibility(condition, kinds, row), known)
+    return None if may and not _answer(certainty(condition, kinds, row), known) else may
 
-    def call(function: Callable[..., bool] | bool, arguments: Sequence[str]) -> bool:
-        if isinstance(function, bool):
-            return function
-        try:
-            return bool(function(*(known[name] for name in arguments)))
-        except LookupError:  # a date is looked at by its fifth byte
-            msg = "a value that is none of its column's type"
-            raise ValueError(msg) from None
 
-    made = compile_condition(condition, kinds, row)
-    may = call(made.may, made.arguments)
-    return None if may and not call(*certainty(condition, kinds, row)) else may
+def _answer(asked: Asked, known: Mapping[str, bytes | None]) -> bool:
+    function, arguments = asked
+    if isinstance(function, bool):
+        return function
+    try:
+        return bool(function(*(known[name] for name in arguments)))
+    except LookupError:  # a date is looked at by its fifth byte
+        msg = "a value that is none of its column's type"
+        raise ValueError(msg) from None
 
 
 def _told(node: Node, row: _Known, kinds: Mapping[str, Kind]) -> str:

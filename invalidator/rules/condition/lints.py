@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from invalidator.model import Operation
-from invalidator.rules.condition.code import Image, Missing, certainty, compile_condition
+from invalidator.rules.condition.code import Image, Missing, certainty, possibility
 from invalidator.rules.condition.tree import Changed, Column, Condition, columns_of, terms_of
 
 _IMAGES: Final[dict[Operation, tuple[Image, ...]]] = {
@@ -68,7 +68,7 @@ def lint(condition: Condition, events: AbstractSet[Operation]) -> list[Lint]:
 def _decide(condition: Condition, images: Sequence[Image]) -> tuple[bool, bool]:
     """Whether it can be true, and whether it can be false, for rows of these images."""
     shape = _Shape(images)
-    may, (must, _) = compile_condition(condition, {}, shape).may, certainty(condition, {}, shape)
+    (may, _), (must, _) = possibility(condition, {}, shape), certainty(condition, {}, shape)
     return may is not False, must is not True
 
 

@@ -1,6 +1,6 @@
 """Reads the text of a condition; what people write who know SQL or another language gets an answer of its own.
 
-The text and the depth of parentheses are bounded, so reading is quick whatever stands there.
+Text, depth and number of comparisons are bounded, so whatever stands there is read, checked and compiled soon.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from invalidator.rules.condition.tree import (
 
 MAX_LENGTH: Final = 4_000
 MAX_DEPTH: Final = 40
+MAX_TERMS: Final = 100
 MAX_DIGITS: Final = 400
 
 GRAMMAR: Final = """\
@@ -99,6 +100,7 @@ class _Parser:
         self.tokens = tokens
         self.at = 0
         self.depth = 0
+        self.terms = 0
 
     def condition(self) -> Node:
         if self.token.kind == "end":
@@ -144,6 +146,10 @@ class _Parser:
         return self
 
     def comparison(self) -> Node:
+        self.terms += 1
+        if self.terms > MAX_TERMS:
+            help_text = "compare a column with many values by in (...), or make several rules of it"
+            self.refuse(f"more than {MAX_TERMS} comparisons", help_text=help_text)
         if self.token.text.lower() == "changed" and self.token.kind == "name" and self.tokens[self.at + 1].text == "(":
             return self.change()
         first = self.operand()

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 from ctypes import c_float
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 from invalidator.model import ENUM_OID, OPAQUE_OID, Column, Relation, WidenReason
-from invalidator.rules import condition
-from invalidator.rules.condition import Kind, parse, sql
+from invalidator.rules import condition, reading
+from invalidator.rules.condition import Condition, Kind, condition_source, parse, sql
 from invalidator.rules.condition.kinds import NUMBERS
+from invalidator.rules.condition.tree import Node
+from invalidator.rules.source import Namespace
+from tests.support.conditions import TABLE, conditions
 from tests.support.pgoutput import UNCHANGED, key_of, make_relation
 from tests.unit.rules.test_compiler import Bound, make_rule
 
@@ -207,6 +212,19 @@ def test_names_that_are_no_python_are_only_names() -> None:
     assert bound.insert(b"1", b"x", b"z", None) == {}
 
 
+ODD = {f"{name}'\"); import os #": kind for name, kind in TABLE.items()}
+
+
+@settings(max_examples=100, deadline=None)
+@given(conditions(ODD))
+def test_nothing_but_names_of_our_own_enters_the_source_of_a_row_function(node: Node) -> None:
+    relation = make_relation(*ODD, replica_identity="f")
+    for form in (reading.INSERT, *reading.UPDATE.values(), *reading.DELETE.values()):
+        images = reading.Images(form, relation, careful=False)
+        source = condition_source(Condition("", node), ODD, images, Namespace({}).name)
+        assert re.fullmatch(r"([nox][0-9]+|if|else|and|is|not|True|False|[(), ])+", str(source))
+
+
 # Explanations
 
 
@@ -230,6 +248,12 @@ def test_names_that_are_no_python_are_only_names() -> None:
             {"id": b"1", "status": b"x"},
             {"id": b"2", "status": b"x"},
             "true (not new.status = 'x': false; id = 1: true for the old row)",
+        ),
+        (
+            " or ".join(["id = 1", *["id = 2"] * 13]),
+            None,
+            {"id": b"1", "status": b"x"},
+            f"true (id = 1: true; {'id = 2: false; ' * 11}and 2 more)",
         ),
     ],
 )

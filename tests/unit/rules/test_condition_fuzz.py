@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invalidator.model import Operation
 from invalidator.rules import condition
 from invalidator.rules.condition import ColumnType, Condition, ConditionError, Kind, parse
+from invalidator.rules.condition.syntax import MAX_LENGTH, MAX_TERMS
 from invalidator.rules.condition.tree import Node
 from tests.support.conditions import TABLE, VALUES, conditions
 
@@ -67,6 +69,27 @@ def test_a_condition_is_refused_at_a_place_inside_or_tells_what_holds(node: Node
         check_place(place, made.text)
     if not problems:
         check_answers(made, condition.kinds_of(types), data)
+
+
+WIDE = {f"column_number_{number}": ColumnType(Kind.INTEGER) for number in range(1_600)}
+"""As many columns as a table can have."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " or ".join(f"column_nr_{number} = {number}" for number in range(MAX_TERMS)),
+        " and ".join(f"column_number_{number} != column_number_{number + 1}" for number in range(MAX_TERMS - 20)),
+        f"column_number_1 in ({', '.join(str(number) for number in range(700))})",
+        f"{'not (' * 20}{' or '.join(['column_number_1 < 9'] * MAX_TERMS)}{')' * 20}",
+        f'"{"x" * (MAX_LENGTH - 10)}" = 1',
+    ],
+    ids=["unknown", "pairs", "list", "deep", "long"],
+)
+def test_the_largest_condition_is_read_and_held_against_the_widest_table_soon(text: str) -> None:
+    made = soon(lambda: parse(text))
+    soon(lambda: condition.type_problems(made, WIDE))
+    soon(lambda: condition.lint(made, frozenset(Operation)))
 
 
 def check_answers(made: Condition, kinds: Mapping[str, Kind], data: st.DataObject) -> None:

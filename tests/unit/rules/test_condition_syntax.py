@@ -3,8 +3,19 @@ from __future__ import annotations
 import pytest
 
 from invalidator.rules.condition import ConditionError, parse
-from invalidator.rules.condition.syntax import MAX_DEPTH, MAX_LENGTH
-from invalidator.rules.condition.tree import All, AnyOf, Changed, Column, Comparison, Membership, Not, Truth, Value
+from invalidator.rules.condition.syntax import MAX_DEPTH, MAX_LENGTH, MAX_TERMS
+from invalidator.rules.condition.tree import (
+    All,
+    AnyOf,
+    Changed,
+    Column,
+    Comparison,
+    Membership,
+    Not,
+    Truth,
+    Value,
+    terms_of,
+)
 
 
 def refused(text: str) -> ConditionError:
@@ -128,4 +139,6 @@ def test_depth_and_length_are_bounded() -> None:
     assert refused("(" * (MAX_DEPTH + 1) + "a").offset == MAX_DEPTH
     assert "parentheses" in refused("not " * 900 + "a").message
     assert refused("(" * 10_000).offset == MAX_LENGTH
-    parse(" or ".join(["a = 1"] * (MAX_LENGTH // 10)))
+    assert len(list(terms_of(parse(" or ".join(["a = 1"] * MAX_TERMS)).node))) == MAX_TERMS
+    error = refused(" or ".join(["a = 1"] * (MAX_TERMS + 1)))
+    assert ("comparisons" in error.message, error.offset) == (True, MAX_TERMS * len("a = 1 or "))
