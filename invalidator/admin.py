@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from invalidator.model import Lsn
 from invalidator.postgres import decoder
 from invalidator.rules.explain import Outcome, explain_message, explanation_document
 from invalidator.rules.rows import message_operation
-from invalidator.telemetry.status import status
+from invalidator.telemetry.status import iso, status
 
 if TYPE_CHECKING:
     from invalidator.ports import TagGrammar
@@ -36,6 +37,7 @@ class Admin:
         grammars: what the configured CDNs take as a tag.
         state: the daemon's figures.
         clock: unix seconds.
+        edited_settings: the settings file, if it holds something else than at the start.
     """
 
     reloader: Reloader
@@ -44,6 +46,7 @@ class Admin:
     grammars: tuple[TagGrammar, ...]
     state: State
     clock: Callable[[], float]
+    edited_settings: Callable[[], str | None]
 
     @property
     def posts(self) -> dict[str, Answer]:
@@ -56,8 +59,10 @@ class Admin:
         return {"/transactions": self.transactions, "/status": self.status}
 
     async def reload(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """Read the rules again."""
-        return (await self.reloader.reload(trigger="admin")).as_json()
+        """Read the rules again; tell also since when those in force are, and whether settings wait for a restart."""
+        outcome = (await self.reloader.reload(trigger="admin")).as_json()
+        edited = await asyncio.to_thread(self.edited_settings)
+        return outcome | {"in_force_since": iso(self.state.rules_loaded.loaded_at), "edited_settings": edited}
 
     async def status(self, query: Mapping[str, str]) -> Any:
         """The same as the public listener's."""

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invalidator import __version__, registry
+from invalidator import __version__, registry, reloading
 from invalidator.admin import Admin
 from invalidator.config.agreement import check_agreement, tag_grammars
 from invalidator.config.needs import needs
@@ -26,7 +26,6 @@ from invalidator.postgres import provision
 from invalidator.postgres.lookups import Lookups
 from invalidator.postgres.options import DatabaseOptions
 from invalidator.preflight.watch import Preflight, watch_targets
-from invalidator.reloading import Reloader
 from invalidator.rules import document, testing
 from invalidator.rules.covering import CdnCover
 from invalidator.rules.engine import Engine
@@ -129,7 +128,7 @@ class Daemon:
             continuity=self._continuity,
             lookups=self._lookups,
         )
-        self._reloader = Reloader(
+        self._reloader = reloading.Reloader(
             settings.rules,
             loaded,
             settings=settings.reload,
@@ -248,7 +247,7 @@ class Daemon:
     async def _admit(self, in_force: document.Loaded, wanted: document.Loaded) -> None:
         check_agreement(self._settings, wanted.ruleset, wanted.sources)
         testing.require(wanted, cdn_grammars=self._grammars)
-        if self._preflight is not None:
+        if self._preflight is not None and wanted.ruleset.hash != in_force.ruleset.hash:
             await self._preflight.admit(in_force, wanted)
 
     def _swap(self, wanted: document.Loaded) -> None:
@@ -358,7 +357,8 @@ class Daemon:
     def _build_admin(self) -> AdminServer:
         source, path = self._source, self._settings.admin.socket
         recent = source.recent if isinstance(source, pgoutput.PgoutputSource) else list
-        admin = Admin(self._reloader, recent, self._ruleset, self._grammars, self.state, self._clock.time)
+        edited = reloading.watch_file(self._settings.file)
+        admin = Admin(self._reloader, recent, self._ruleset, self._grammars, self.state, self._clock.time, edited)
         return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets)
 
     def _build_journal(self) -> Journal | None:

@@ -142,10 +142,10 @@ class Reloader:
     async def _reloaded(self) -> Outcome:
         loaded = await asyncio.to_thread(document.load_with_warnings, self._paths)
         old = self._in_force
+        await self._admit(old, loaded)  # also if the rules mean the same: their tests may be others
         if loaded.ruleset.hash == old.ruleset.hash:
-            self._in_force = loaded  # comments and tests may be others
+            self._in_force = loaded
             return Outcome(Result.UNCHANGED, loaded.ruleset.hash)
-        await self._admit(old, loaded)
         self._swap(loaded)
         self._in_force = loaded
         return _difference(old, loaded)
@@ -168,6 +168,14 @@ def content_hash(paths: Iterable[Path]) -> str:
             else:
                 digest.update(b"+" + hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def watch_file(path: Path | None) -> Callable[[], str | None]:
+    """Makes a function that names the file if it holds something else than now; there may be none."""
+    if path is None:
+        return lambda: None
+    before = content_hash([path])
+    return lambda: os.fspath(path) if content_hash([path]) != before else None
 
 
 def _files(path: Path) -> list[Path]:

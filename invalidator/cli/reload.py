@@ -19,7 +19,8 @@ def command(path: str | None, settings_file: Path | None, overrides: tuple[str, 
     """Read the rule files again, check and test them, and put them in force between two transactions.
 
     If anything is wrong the rules in force stay, and this shows why. A daemon without an admin socket reloads on
-    SIGHUP, and by itself when the content of a rule file changes. Exit code 1: refused; 69: no daemon answers.
+    SIGHUP, and by itself when the content of a rule file changes. Settings are not read again: they need a restart.
+    Exit code 1: refused; 69: no daemon answers.
     """
     from invalidator.cli import _admin
 
@@ -30,8 +31,11 @@ def command(path: str | None, settings_file: Path | None, overrides: tuple[str, 
         click.echo(outcome["error"])
         click.echo(f"\nrefused: the rules {outcome['hash']} stay in force")
     else:
-        click.echo(f"{outcome['result']}: rules {outcome['hash']} are in force")
+        since = f" since {outcome['in_force_since']}" * (outcome["result"] == "unchanged")
+        click.echo(f"{outcome['result']}: rules {outcome['hash']} are in force{since}")
         for word in ("added", "removed", "changed"):
             if outcome[word]:
                 click.echo(f"  {word:<8} {', '.join(outcome[word])}")
+    if outcome["edited_settings"] and not as_json:
+        click.echo(f"{outcome['edited_settings']} has changed since the daemon started: settings need a restart")
     return Exit.PROBLEMS if outcome["result"] == "refused" else Exit.FINE

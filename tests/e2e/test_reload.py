@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 from typing import Any
@@ -96,6 +97,35 @@ async def test_rules_that_fail_their_own_tests_are_refused(stack: Stack) -> None
     assert result.return_value == 1
     assert "test 't' fails: keys: missing item:1 and unexpected thing:1" in result.stdout
     assert not program.events("rules.reloaded")
+
+
+async def test_a_test_that_fails_is_refused_also_if_only_the_tests_changed(stack: Stack) -> None:
+    await stack.start()
+    test = {"name": "t", "table": "public.item", "insert": {"id": 1}, "expect": {"keys": ["thing:1"]}}
+    write(stack, ITEM_RULE, tests=[test])
+
+    result = await invalidator(stack, "reload")
+
+    assert result.return_value == 1
+    assert "test 't' fails" in result.stdout
+    assert "stay in force" in result.stdout
+
+
+async def test_a_reload_without_new_rules_says_since_when_they_are_in_force_and_that_settings_need_a_restart(
+    stack: Stack,
+) -> None:
+    program = await stack.start()
+    await program.event("rules.loaded")
+
+    same = await invalidator(stack, "reload")
+    file = stack.folder / "invalidator.yaml"
+    file.write_text(file.read_text(encoding="utf-8") + "\n# other settings\n", encoding="utf-8")
+    edited = await invalidator(stack, "reload")
+
+    assert (same.return_value, edited.return_value) == (0, 0)
+    assert re.search(r"unchanged: rules \w+ are in force since \d{4}-\d\d-\d\dT", same.stdout)
+    assert "restart" not in same.stdout
+    assert "invalidator.yaml has changed since the daemon started: settings need a restart" in edited.stdout
 
 
 async def test_a_table_that_is_not_published_is_refused_with_the_sql_that_publishes_it(stack: Stack) -> None:

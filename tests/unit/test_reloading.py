@@ -111,7 +111,21 @@ async def test_files_that_mean_the_same_are_not_put_in_force_again(kept: Kept) -
 
     assert outcome.result is Result.UNCHANGED
     assert not kept.swapped
-    assert not kept.admitted
+    assert kept.admitted == [(outcome.hash, outcome.hash)]
+
+
+async def test_what_is_not_admitted_is_refused_also_if_the_rules_mean_the_same(kept: Kept) -> None:
+    """Tests are no part of the hash, and the next start would refuse a file whose tests fail."""
+    kept.refusal = ConfigError("a test fails")
+    content = "# another test\n" + rules("a", "b")
+
+    refused = await kept.reload(content)
+
+    assert (refused.result, refused.error) == (Result.REFUSED, "a test fails")
+    assert kept.problem() is not None
+    kept.refusal = None
+    assert (await kept.reload()).result is Result.UNCHANGED
+    assert kept.problem() is None
 
 
 @pytest.mark.parametrize(
