@@ -8,22 +8,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from invalidator.model import Lsn
+from invalidator.model import Invalidation, Lsn
 from invalidator.postgres import decoder
-from invalidator.rules.explain import Outcome, explain_message, explanation_document
+from invalidator.rules.explain import (
+    Outcome,
+    explain_message,
+    explanation_document,
+    invalidation_document,
+    known_rows,
+    name_text,
+    needed_columns,
+)
 from invalidator.rules.rows import message_operation
+from invalidator.telemetry.state import MessageState
 from invalidator.telemetry.status import iso, status
 
 if TYPE_CHECKING:
+    from invalidator.model import Transaction
     from invalidator.ports import TagGrammar
     from invalidator.postgres.recent import RecentRow, RecentTransaction
     from invalidator.reloading import Reloader
+    from invalidator.rules.explicit import ExplicitInvalidation
     from invalidator.rules.rule import RuleSet
     from invalidator.telemetry.admin import Answer
     from invalidator.telemetry.state import State
 
 MAX_ROWS: Final = 1000
 """Rows of one transaction that are explained; the others are counted."""
+MAX_VALUE: Final = 200
+"""Characters of a row value that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,7 @@ class Admin:
         grammars: what the configured CDNs take as a tag.
         state: the daemon's figures.
         clock: unix seconds.
+        explicit: takes messages of applications as the stream does, and counts them in the state that it is given.
         edited_settings: the settings file, if it holds something else than at the start.
     """
 
@@ -46,6 +60,7 @@ class Admin:
     grammars: tuple[TagGrammar, ...]
     state: State
     clock: Callable[[], float]
+    explicit: Callable[[MessageState], ExplicitInvalidation]
     edited_settings: Callable[[], str | None]
 
     @property
@@ -95,15 +110,54 @@ class Admin:
             "xid": opened.xid,
             "commit_time": decoder.unix_seconds(opened.commit_time) if opened.xid else None,
             "is_whole": each.is_whole,
-            "row_count": len(each.rows),
-            "rows": [self._row(each, row) for row in each.rows[:MAX_ROWS]],
+            "row_count": len(each.changes),
+            "rows": [self._change(each.transaction, change) for change in each.changes[:MAX_ROWS]],
         }
 
-    def _row(self, each: RecentTransaction, row: RecentRow) -> dict[str, Any]:
-        explanations = explain_message(self.ruleset(), row.relation, row.message, each.transaction, self.grammars)
+    def _change(self, opened: Transaction, change: RecentRow | decoder.LogicalMessage) -> dict[str, Any]:
+        return self._message(change) if isinstance(change, decoder.LogicalMessage) else self._row(opened, change)
+
+    def _row(self, opened: Transaction, row: RecentRow) -> dict[str, Any]:
+        explanations = explain_message(self.ruleset(), row.relation, row.message, opened, self.grammars)
         concerned = [one for one in explanations if one.outcome is not Outcome.OTHER_TABLE]
+        named = frozenset[str]().union(*(needed_columns(one.rule) for one in concerned))
         return {
             "table": row.relation.name,
             "operation": message_operation(row.message).value if row.message else "truncate",
+            "columns": _columns(row, named) if row.message else {},
             "rules": [explanation_document(one) for one in concerned],
         }
+
+    def _message(self, message: decoder.LogicalMessage) -> dict[str, Any]:
+        named, told = Invalidation(), MessageState()
+        taken = self.explicit(told)
+        taken(message.content, is_transactional=message.is_transactional, invalidation=named)
+        return {
+            "operation": "message",
+            "invalidation": invalidation_document(named),
+            "results": {str(verdict): count for verdict, count in told.counts.items()},
+            "refusal": told.refusal,
+        }
+
+
+def _columns(row: RecentRow, named: frozenset[str]) -> dict[str, dict[str, str | None]]:
+    """The values of these columns by image, as far as they were sent, long ones cut."""
+    try:
+        images = known_rows(row.relation, row.message)
+    except ValueError:  # the table has other columns by now
+        return {}
+    return {
+        name: {
+            image: _shown(known[name])
+            for image, known in zip(("old", "new"), images, strict=True)
+            if known and name in known
+        }
+        for name in sorted(named)
+    }
+
+
+def _shown(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    text = name_text(value)
+    return text if len(text) <= MAX_VALUE else text[:MAX_VALUE] + "…"

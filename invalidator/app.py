@@ -24,7 +24,7 @@ from invalidator.pipeline import Pipeline
 from invalidator.ports import Background, Recording
 from invalidator.postgres import provision
 from invalidator.postgres.lookups import Lookups
-from invalidator.postgres.options import DatabaseOptions
+from invalidator.postgres.options import DatabaseOptions, MessageOptions
 from invalidator.preflight.watch import Preflight, watch_targets
 from invalidator.rules import document, testing
 from invalidator.rules.covering import CdnCover
@@ -35,7 +35,7 @@ from invalidator.telemetry import logs
 from invalidator.telemetry.admin import AdminServer
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.server import StatusServer
-from invalidator.telemetry.state import State, TargetState
+from invalidator.telemetry.state import MessageState, State, TargetState
 from invalidator.telemetry.watch import watch
 from invalidator.unstreamed import CatalogWatch
 
@@ -282,7 +282,7 @@ class Daemon:
             prepare=self._preparation(options, preflight),
             inspections=(preflight, self._build_catalog_watch(options)),
             keeper=self._continuity,
-            on_message=self._on_message(options),
+            on_message=self._explicit(self.state.source.messages),
             recent_rows=admin.recent_rows if admin.socket else 0,
         )
 
@@ -312,13 +312,12 @@ class Daemon:
             repair=repair,
         )
 
-    def _on_message(self, options: pgoutput.Settings) -> ExplicitInvalidation | None:
-        if not options.messages.enabled:
-            return None
+    def _explicit(self, state: MessageState) -> ExplicitInvalidation:
+        """Takes messages of applications; counts them in the state."""
+        source = self._settings.source
+        messages = source.messages if isinstance(source, pgoutput.Settings) else MessageOptions()
         return ExplicitInvalidation(
-            options.messages.allow.model_dump(),
-            grammars=self._grammars,
-            state=self.state.source.messages,
+            messages.allow.model_dump(), grammars=self._grammars, state=state, is_enabled=messages.enabled
         )
 
     def _preparation(self, options: pgoutput.Settings, preflight: Preflight) -> Preparation:
@@ -357,8 +356,16 @@ class Daemon:
     def _build_admin(self) -> AdminServer:
         source, path = self._source, self._settings.admin.socket
         recent = source.recent if isinstance(source, pgoutput.PgoutputSource) else list
-        edited = reloading.watch_file(self._settings.file)
-        admin = Admin(self._reloader, recent, self._ruleset, self._grammars, self.state, self._clock.time, edited)
+        admin = Admin(
+            self._reloader,
+            recent,
+            self._ruleset,
+            self._grammars,
+            self.state,
+            self._clock.time,
+            self._explicit,
+            reloading.watch_file(self._settings.file),
+        )
         return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets)
 
     def _build_journal(self) -> Journal | None:

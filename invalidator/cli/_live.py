@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -63,12 +64,49 @@ def _transaction(transaction: Json) -> Iterator[str]:
     yield f"transaction {at}  xid {transaction['xid']}  {_time(transaction['commit_time'])}"
     rows, count = transaction["rows"], transaction["row_count"]
     for row in rows:
-        yield f"  {row['operation'].upper()} {row['table']}"
-        yield from (f"    {line}" for rule in row["rules"] for line in _rule(rule))
+        yield from (f"  {line}" for line in (_message(row) if row["operation"] == "message" else _row(row)))
     if count > len(rows):
         yield f"  … and {count - len(rows)} rows more"
     if not transaction["is_whole"]:
-        yield "  (not all of its rows were kept: admin.recent_rows bounds their number; very long ones are left out)"
+        yield "  (not all of its changes were kept: admin.recent_rows bounds their number; very long ones are left out)"
+
+
+def _row(row: Json) -> Iterator[str]:
+    is_update = row["operation"] == "update"
+    columns = [_column(name, images, is_update=is_update) for name, images in row["columns"].items()]
+    yield f"{row['operation'].upper()} {row['table']}" + "".join(f"  {text}" for text in columns if text)
+    yield from (f"  {line}" for rule in row["rules"] for line in _rule(rule))
+
+
+def _column(name: str, images: Json, *, is_update: bool) -> str:
+    """``slug "a" → "b"``, or ``id = "1"`` where nothing changed or there is one image only."""
+    old, new = (_value(images[image]) if image in images else None for image in ("old", "new"))
+    if is_update and old != new:
+        return f"{name} {old or '(not sent)'} → {new or '(not sent)'}"
+    shown = new or old
+    return f"{name} = {shown}" if shown else ""
+
+
+def _value(value: str | None) -> str:
+    return "NULL" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _message(message: Json) -> Iterator[str]:
+    yield "MESSAGE of an application"
+    yield from _names(message["invalidation"])
+    for reason, count in message["results"].items():
+        if reason != "applied":
+            yield f"  {'refused':<7} {reason}: {count}"
+    if message["refusal"]:
+        yield f"  {'':<7} {message['refusal']}"
+
+
+def _names(invalidation: Json) -> Iterator[str]:
+    for kind, (label, verb) in _WORDS.items():
+        if names := invalidation.get(kind):
+            yield f"  {label:<7} {'  '.join(names):<34} {verb}"
+    if invalidation.get("cdn_all"):
+        yield f"  {'cdn':<7} {'everything':<34} purge, where purge_all_on_gap consents"
 
 
 def _rule(rule: Json) -> Iterator[str]:
@@ -77,12 +115,9 @@ def _rule(rule: Json) -> Iterator[str]:
         yield f"{head}  not fired: {rule['why_not']}"
         return
     yield head
-    invalidation: Json = rule["invalidation"]
-    for kind, (label, verb) in _WORDS.items():
-        if names := invalidation.get(kind):
-            yield f"  {label:<7} {'  '.join(names):<34} {verb}"
-    if invalidation.get("cdn_all"):
-        yield f"  {'cdn':<7} {'everything':<34} purge, where purge_all_on_gap consents"
+    if rule["when"] is not None and rule["condition"] is not None:
+        yield f"  {'when':<7} {rule['when']:<34} {rule['condition']}"
+    yield from _names(rule["invalidation"])
     for lookup in rule["lookups"]:
         asked = ", ".join(f"{name} = {value}" for name, value in lookup["parameters"].items())
         yield f"  {'lookup':<7} {lookup['lookup']} with {asked}; what it found is not kept"

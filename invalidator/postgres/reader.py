@@ -6,9 +6,10 @@ import contextlib
 import math
 from typing import TYPE_CHECKING
 
+from invalidator.batching import coalesce
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
 from invalidator.postgres import decoder
-from invalidator.postgres.recent import HEAD_BYTES, MAX_MESSAGE_BYTES, Recent, RecentTransaction
+from invalidator.postgres.recent import HEAD_BYTES, MAX_MESSAGE_BYTES, Recent, RecentTransaction, truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,6 @@ MESSAGE_PREFIX = "invalidator"
 CHUNK = 256
 """Messages between two looks at the bounds of the batch: what a batch may exceed them by."""
 
-_KEPT = (decoder.BEGIN, decoder.COMMIT, decoder.TRUNCATE)
-
 
 class _Bound(dict[bytes, "RowFunction | None"]):
     """Row functions by the four raw bytes of the relation's OID; None: no rule wants its rows."""
@@ -56,7 +55,7 @@ class Reader:
         max_bytes: bytes of the stream at which the batch is full.
         state: counts bytes, rows and transactions.
         on_message: takes the messages with which applications invalidate by themselves; None: they are passed over.
-        recent_rows: how many messages are kept for who wants to look at them.
+        recent_rows: how many row changes are kept for who wants to look at them.
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class Reader:
         self._state = state
         self._on_message = on_message
         self._recent = Recent(recent_rows) if recent_rows else None
-        self._keep = None if self._recent is None else self._recent.keep
         self._bound = _Bound()
         self._relations: dict[bytes, Relation] = {}
         self.unbound: Relation | None = None
@@ -125,7 +123,7 @@ class Reader:
         self.unbound = None
 
     def recent(self) -> list[RecentTransaction]:
-        """The newest transactions with rows that a rule wants, the oldest of them first."""
+        """The newest transactions that concern rules or were explicit, the oldest of them first."""
         return [] if self._recent is None else self._recent.transactions(self._relations)
 
     def swap(self, rules: Rules) -> None:
@@ -173,7 +171,8 @@ class Reader:
         bound = self._bound
         invalidation = self._invalidation
         transaction = self._transaction
-        keep = self._keep
+        recent = self._recent
+        keep = None if recent is None else recent.keep
         size = rows = unwanted = received = 0
         data = b""
         try:
@@ -197,6 +196,7 @@ class Reader:
                         continue
                 self._control(data)
                 transaction = self._transaction
+                keep = None if recent is None else recent.keep
                 if self.unbound is not None:
                     break
         except _Unannounced:
@@ -214,8 +214,6 @@ class Reader:
             self._keepalive(decoder.keepalive(data))
         elif data[0] == decoder.XLOG_DATA and len(data) > decoder.PAYLOAD:
             self._logical(data)
-            if self._keep is not None and data[decoder.PAYLOAD] in _KEPT:
-                self._keep(data)
         else:
             raise decoder.damaged(data, "replication", f"its type {data[:1]!r} is unknown, or it is empty")
 
@@ -223,26 +221,26 @@ class Reader:
         """A message of the plugin that is not a row."""
         match data[decoder.PAYLOAD]:
             case decoder.BEGIN:
-                self._begin(decoder.begin(data))
+                self._begin(data)
             case decoder.COMMIT:
                 self._commit(data)
             case decoder.RELATION:
                 # Its name may be that of a partition, which only the catalog can tell: stop until it is bound.
                 self.unbound = decoder.relation(data)
             case decoder.TRUNCATE:
-                oids = decoder.truncate(data).relation_oids
-                relations = [self._relations[oid] for oid in oids if oid in self._relations]
-                self._rules.truncate(relations, self._invalidation, self._transaction)
+                self._truncate(data)
             case decoder.MESSAGE:
-                self._message(decoder.logical_message(data))
+                self._message(data)
             case decoder.TYPE | decoder.ORIGIN:
                 pass  # names of types and of upstream nodes: no rule depends on them
             case _:
                 raise decoder.unknown(data)
 
-    def _begin(self, transaction: Transaction) -> None:
-        self._transaction = transaction
+    def _begin(self, data: bytes) -> None:
+        self._transaction = transaction = decoder.begin(data)
         self._in_transaction = True
+        if self._recent is not None:
+            self._recent.begin(data)
         if self._oldest is None or not self._invalidation:
             self._oldest = decoder.unix_seconds(transaction.commit_time)
 
@@ -255,10 +253,24 @@ class Reader:
         self.end = end
         self._in_transaction = False
         self._state.transactions += 1
+        if self._recent is not None:
+            self._recent.commit(end)
         if self._next_rules is not None:
             self._take_over(self._next_rules)
 
-    def _message(self, message: decoder.LogicalMessage) -> None:
+    def _truncate(self, data: bytes) -> None:
+        named = Invalidation()
+        self._rules.truncate(truncated(data, self._relations), named, self._transaction)
+        if named:
+            coalesce.add(self._invalidation, named)
+            self._remember(data)
+
+    def _remember(self, data: bytes) -> None:
+        if self._recent is not None and self._in_transaction:
+            self._recent.keep(data if len(data) < MAX_MESSAGE_BYTES else data[:HEAD_BYTES])
+
+    def _message(self, data: bytes) -> None:
+        message = decoder.logical_message(data)
         if message.prefix == HEARTBEAT_PREFIX:
             name, _, sent = message.content.decode("ascii", "replace").rpartition(" ")
             if name == self._heartbeat_name:
@@ -267,6 +279,7 @@ class Reader:
         elif message.prefix == MESSAGE_PREFIX and self._on_message is not None:
             is_transactional = message.is_transactional
             self._on_message(message.content, is_transactional=is_transactional, invalidation=self._invalidation)
+            self._remember(data)
 
     def _keepalive(self, keepalive: decoder.Keepalive) -> None:
         self._state.server_position = max(self._state.server_position, keepalive.wal_end)

@@ -1,19 +1,20 @@
-"""The last messages of the stream as they came, so that somebody can ask what was made of them."""
+"""The newest transactions of the stream that concern rules, as they came, for who wants to look at them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from invalidator.model import Lsn, Relation, Transaction
 from invalidator.postgres import decoder
 
-MAX_MESSAGE_BYTES = 8192
+MAX_MESSAGE_BYTES: Final = 8192
 """Of longer ones only the head is kept: few of them would hold as much memory as all the others."""
 
-HEAD_BYTES = 30
-"""XLogData's header, the kind and the relation: less than any row message has."""
+HEAD_BYTES: Final = 30
+"""XLogData's header, the kind and the relation: less than any message that says something has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +31,46 @@ class RecentTransaction:
     """A transaction, as far as it is still kept."""
 
     transaction: Transaction
-    rows: list[RecentRow]
+    changes: list[RecentRow | decoder.LogicalMessage]
+    """Rows and TRUNCATEs that a rule is for, and messages with which the application invalidated itself."""
     end: Lsn | None = None
     """None: its Commit has not come yet."""
     is_whole: bool = True
-    """False: its first rows are not kept any more, or some were too long."""
+    """False: its first changes are not kept any more, or some were too long."""
 
 
 class Recent:
     """Keeps references to the newest messages; reading them back costs only who asks.
 
+    A transaction comes in with its first message that is kept: heartbeats and changes of other tables push nothing out.
+
     Args:
-        messages: how many are kept.
+        rows: how many messages of whole transactions are kept, and of the open one.
     """
 
-    def __init__(self, messages: int) -> None:
-        self._kept: deque[bytes] = deque(maxlen=messages)
-        self.keep: Callable[[bytes], None] = self._kept.append
-        """Called once per message of the stream, in the hot loop."""
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._count = 0
+        self._begin = b""
+        self._whole: deque[tuple[bytes, deque[bytes], Lsn]] = deque()
+        self._open: deque[bytes] = deque(maxlen=rows + 1)  # one more tells that some are gone
+        self.keep: Callable[[bytes], None] = self._open.append
+        """Called once per message of interest, in the hot loop; another one after each ``commit``."""
+
+    def begin(self, message: bytes) -> None:
+        """A transaction begins."""
+        self._begin = message
+
+    def commit(self, end: int) -> None:
+        """The open transaction ends: the oldest make room for it."""
+        if not self._open:
+            return
+        self._whole.append((self._begin, self._open, Lsn(end)))
+        self._count += len(self._open)
+        while self._count > self._rows and len(self._whole) > 1:
+            self._count -= len(self._whole.popleft()[1])
+        self._open = deque(maxlen=self._rows + 1)
+        self.keep = self._open.append
 
     def transactions(self, relations: Mapping[bytes, Relation]) -> list[RecentTransaction]:
         """What is kept, the oldest first.
@@ -55,23 +78,32 @@ class Recent:
         Args:
             relations: by the four bytes of their OID, as they were announced last.
         """
-        found: list[RecentTransaction] = []
-        for message in self._kept:
+        found = [self._read(begin, messages, end, relations) for begin, messages, end in self._whole]
+        if self._open:
+            found.append(self._read(self._begin, self._open, None, relations))
+        return found
+
+    def _read(
+        self, begin: bytes, messages: deque[bytes], end: Lsn | None, relations: Mapping[bytes, Relation]
+    ) -> RecentTransaction:
+        made = RecentTransaction(decoder.begin(begin), [], end, is_whole=len(messages) <= self._rows)
+        for message in list(messages)[-self._rows :]:
             kind = message[decoder.PAYLOAD]
-            if kind == decoder.BEGIN:
-                found.append(RecentTransaction(decoder.begin(message), []))
-                continue
-            if not found:
-                found.append(RecentTransaction(Transaction(0, 0, 0), [], is_whole=False))
-            last = found[-1]
-            if kind == decoder.COMMIT:
-                last.end = Lsn(decoder.commit(message)[1])
+            if len(message) <= HEAD_BYTES:
+                made.is_whole = False
             elif kind == decoder.TRUNCATE:
-                oids = decoder.truncate(message).relation_oids
-                last.rows += [RecentRow(relations[oid], b"") for oid in oids if oid in relations]
-            elif kind in b"IUD" and (relation := relations.get(message[26:30])) is not None:
-                if len(message) > HEAD_BYTES:
-                    last.rows.append(RecentRow(relation, message))
-                else:
-                    last.is_whole = False
-        return [each for each in found if each.rows or each.end is not None]
+                made.changes += [RecentRow(relation, b"") for relation in truncated(message, relations)]
+            elif kind == decoder.MESSAGE:
+                made.changes.append(decoder.logical_message(message))
+            elif (relation := relations.get(message[26:30])) is not None:
+                made.changes.append(RecentRow(relation, message))
+        return made
+
+
+def truncated(message: bytes, relations: Mapping[bytes, Relation]) -> list[Relation]:
+    """The tables of a Truncate message that are known; a partitioned one comes with its partitions, and counts once."""
+    by_name: dict[str, Relation] = {}
+    for oid in decoder.truncate(message).relation_oids:
+        if oid in relations:
+            by_name.setdefault(relations[oid].name, relations[oid])
+    return list(by_name.values())

@@ -172,7 +172,7 @@ class Session:
         return bool(self._tasks)
 
     def recent(self) -> list[RecentTransaction]:
-        """The newest transactions with rows that a rule wants, the oldest of them first."""
+        """The newest transactions that concern rules or were explicit, the oldest of them first."""
         return self._reader.recent()
 
     def swap(self, rules: Rules) -> None:

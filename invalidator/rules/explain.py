@@ -148,7 +148,7 @@ class Scene:
         try:
             if condition.type_problems(rule.when, types):
                 return None
-            return condition.explain(rule.when, *_known_rows(self.relation, self.message), condition.kinds_of(types))
+            return condition.explain(rule.when, *known_rows(self.relation, self.message), condition.kinds_of(types))
         except (ValueError, ArithmeticError):  # a value that is none of its column's type: the rule widens
             return None
 
@@ -178,7 +178,7 @@ class Scene:
         return Outcome.OTHER_EVENT if engine.applies_to(self.relation) else Outcome.OTHER_TABLE
 
 
-def _known_rows(relation: Relation, message: bytes) -> tuple[condition.KnownRow | None, condition.KnownRow | None]:
+def known_rows(relation: Relation, message: bytes) -> tuple[condition.KnownRow | None, condition.KnownRow | None]:
     """The old and the new row with what follows of one for the other, as ``reading.py`` completes them."""
     operation, before, after = read_message(relation, message)
     old, new = (None if row is None else {name: value_text(row[name]) for name in row} for row in (before, after))
@@ -335,6 +335,7 @@ def explanation_document(explanation: RuleExplanation) -> dict[str, Any]:
         ],
         "widened": [reason.value for reason in explanation.widened],
         "null_skips": explanation.null_skips,
+        "when": None if rule.when is None else rule.when.text,
         "condition": explanation.condition,
         "missing_columns": list(explanation.missing_columns),
         "not_given": list(explanation.not_given),

@@ -33,6 +33,7 @@ class Verdict(StrEnum):
     """What became of a message, or of names in it."""
 
     APPLIED = "applied"
+    DISABLED = "disabled"  # source.messages.enabled is false
     NOT_TRANSACTIONAL = "not_transactional"  # it would come although the transaction is rolled back
     TOO_LARGE = "too_large"
     MALFORMED = "malformed"  # no JSON object of the documented form
@@ -54,11 +55,18 @@ class ExplicitInvalidation:
         allowed: kind (``keys``, ``tags``, ``l1``, ``cdn``) → the prefixes that names of it may begin with.
         grammars: what the configured CDNs take as a tag.
         state: counts messages by verdict, and each name that was left out by its reason.
+        is_enabled: otherwise messages are only counted.
     """
 
     def __init__(
-        self, allowed: Mapping[str, Sequence[str]], *, grammars: Sequence[TagGrammar], state: MessageState
+        self,
+        allowed: Mapping[str, Sequence[str]],
+        *,
+        grammars: Sequence[TagGrammar],
+        state: MessageState,
+        is_enabled: bool = True,
     ) -> None:
+        self._is_enabled = is_enabled
         self._allowed = {kind: tuple(allowed.get(kind, ())) for kind in KINDS}
         self._grammars = tuple(grammars)
         self._state = state
@@ -82,6 +90,8 @@ class ExplicitInvalidation:
             self._state.counts[Verdict.APPLIED] += 1
 
     def _read(self, content: bytes, *, is_transactional: bool) -> tuple[dict[str, list[str]], bool]:
+        if not self._is_enabled:
+            raise _Refused(Verdict.DISABLED, "source.messages.enabled is false")
         if not is_transactional:
             text = "it was emitted outside the transaction: the first argument must be true"
             raise _Refused(Verdict.NOT_TRANSACTIONAL, text)
@@ -108,7 +118,9 @@ class ExplicitInvalidation:
         if not name or len(name) > MAX_NAME_BYTES or _CONTROL.search(text):
             self._refuse(Verdict.BAD_NAME, f"a name in '{kind}' is empty, too long or holds control characters")
         elif not text.startswith(self._allowed[kind]):
-            self._refuse(Verdict.NOT_ALLOWED, f"a name in '{kind}' begins with no prefix of messages.allow.{kind}")
+            self._refuse(
+                Verdict.NOT_ALLOWED, f"a name in '{kind}' begins with no prefix of source.messages.allow.{kind}"
+            )
         elif kind == "cdn" and not all(grammar.allows(name) for grammar in self._grammars):
             self._refuse(Verdict.BAD_CDN_TAG, "a name in 'cdn' is no tag for every configured CDN")
         else:

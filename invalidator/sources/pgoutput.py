@@ -48,7 +48,7 @@ def build(
         inspections: look at the database again and again while it streams.
         keeper: decides what becomes of a slot that is gone or lost; None: that is the end.
         on_message: takes the messages with which applications invalidate by themselves.
-        recent_rows: how many messages of the stream are kept for :meth:`PgoutputSource.recent`.
+        recent_rows: how many row changes are kept for :meth:`PgoutputSource.recent`.
     """
     return PgoutputSource(
         settings,
@@ -122,7 +122,7 @@ class PgoutputSource:
             raise
 
     def recent(self) -> list[RecentTransaction]:
-        """The newest transactions of this connection with rows that a rule wants, the oldest of them first."""
+        """The newest transactions of this connection that concern rules or were explicit, the oldest first."""
         return [] if self._session is None else self._session.recent()
 
     def swap(self, rules: Rules) -> None:

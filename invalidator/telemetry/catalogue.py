@@ -49,7 +49,7 @@ GAP_REASONS: Final = tuple(GapReason)
 SKIP_REASONS: Final = ("no_rule", "unchanged")
 RELOAD_RESULTS: Final = ("applied", "unchanged", "refused")
 MESSAGE_RESULTS: Final = (
-    "applied", "not_transactional", "too_large", "malformed", "bad_name", "not_allowed", "bad_cdn_tag",
+    "applied", "disabled", "not_transactional", "too_large", "malformed", "bad_name", "not_allowed", "bad_cdn_tag",
 )  # fmt: skip
 RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
 WIDEN_REASONS: Final = (*WidenReason, AFTER_GAP)
@@ -185,7 +185,7 @@ GROUPS: Final = (
                 "counter",
                 ("result",),
                 "Logical messages of applications that invalidate by themselves.",
-                "`result`: applied, or why a message or a name in it was refused.",
+                "`result`: applied, disabled (`messages.enabled` is false), or why a message or a name was refused.",
             ),
             Family(
                 "invalidator_wal_position_bytes",

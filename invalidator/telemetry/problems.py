@@ -253,7 +253,7 @@ def _messages(state: State, now: float, limits: Limits) -> Iterator[Problem]:
             "message-refused",
             state.source.slot,
             f"a logical message, or a name in it, was refused: {messages.refusal}; what it names may be stale",
-            "mend what the application emits, or allow it: source.messages.allow (how-to: explicit invalidation)",
+            "mend what the application emits, or take it by source.messages (how-to: explicit invalidation)",
             messages.refused_at,
         )
 

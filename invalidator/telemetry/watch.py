@@ -48,10 +48,10 @@ def note_widened(events: Events, told: Told) -> None:
 
 
 def note_messages(events: Events, told: Counter[str]) -> None:
-    """Tell how many logical messages were refused since the last look, by reason."""
+    """Tell how many logical messages were refused since the last look, by reason; that they are disabled, once."""
     for reason, count in events.state.source.messages.counts.items():
         new = count - told[reason]
-        if new and reason != "applied":
+        if new and reason != "applied" and not (reason == "disabled" and told[reason]):
             told[reason] = count
             events.messages_refused(reason=reason, count=new)
 

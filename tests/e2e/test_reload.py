@@ -223,10 +223,17 @@ async def test_each_transaction_is_handled_by_one_rule_set_while_rules_change_un
 
 
 async def test_what_really_came_is_explained_by_transaction(stack: Stack) -> None:
-    await stack.start()
+    stack.settings["admin"]["recent_rows"] = 3
+    program = await stack.start()
     await stack.sql("INSERT INTO item VALUES (1, 'a')")
     await stack.sql("UPDATE item SET name = 'b'; DELETE FROM item")
+    await stack.sql("CREATE TABLE another (id int)")
     await stack.confirmed_everything()
+    watched = Watched(program)
+    seen = (await watched.status())["source"]["transactions"]
+    async with asyncio.timeout(15):  # heartbeats push nothing out
+        while (await watched.status())["source"]["transactions"] < seen + 4:  # noqa: ASYNC110  (another process)
+            await asyncio.sleep(0.05)
 
     last = await invalidator(stack, "explain", "--live", "last")
     both = json.loads((await invalidator(stack, "explain", "--live", "last=2", "--json")).stdout)["transactions"]
@@ -236,14 +243,43 @@ async def test_what_really_came_is_explained_by_transaction(stack: Stack) -> Non
     lines = [line.strip() for line in last.stdout.splitlines()]
     assert lines[0].startswith(f"transaction {both[0]['lsn']}  xid {both[0]['xid']}  committed ")
     assert [line for line in lines if line.startswith(("UPDATE", "DELETE", "INSERT"))] == [
-        "UPDATE public.item",
-        "DELETE public.item",
+        'UPDATE public.item  id = "1"',
+        'DELETE public.item  id = "1"',
     ]
     assert any(line.split() == ["keys", "item:1", "unlink"] for line in lines)
     assert "INSERT public.item" in named.stdout
     assert "UPDATE" not in named.stdout
     assert (unknown.return_value, last.return_value, named.return_value) == (1, 0, 0)
     assert "no such transaction among the last" in unknown.stdout
+
+
+async def test_what_an_application_named_itself_is_shown_too(stack: Stack) -> None:
+    stack.source["messages"] = {"enabled": True, "allow": {"keys": ["cms:"]}}
+    await stack.start()
+    await stack.sql("""SELECT pg_logical_emit_message(true, 'invalidator', '{"keys": ["cms:1", "item:1"]}')""")
+    await stack.confirmed_everything()
+
+    last = await invalidator(stack, "explain", "--live", "last")
+
+    lines = [line.split() for line in last.stdout.splitlines()]
+    assert ["keys", "cms:1", "unlink"] in lines
+    assert ["refused", "not_allowed:", "1"] in lines
+    assert "source.messages.allow.keys" in last.stdout
+
+
+async def test_messages_are_counted_while_they_are_disabled_and_that_is_told_once(stack: Stack) -> None:
+    program = await stack.start()
+    watched = Watched(program)
+    emit = """SELECT pg_logical_emit_message(true, 'invalidator', '{"keys": ["item:1"]}')"""
+    stack.fill("item:1")
+
+    await stack.sql(emit)
+    event = await program.event("messages.refused")
+    await stack.sql(emit)
+    await watched.until_value(2, "invalidator_messages_total", result="disabled")
+
+    assert (event["reason"], event["newest"]) == ("disabled", "source.messages.enabled is false")
+    assert stack.client.exists("item:1")
 
 
 async def test_without_a_daemon_or_a_socket_that_is_said(stack: Stack) -> None:

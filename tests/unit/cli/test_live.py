@@ -24,6 +24,7 @@ rules:
   - name: post
     table: public.posts
     changed: [slug]
+    when: id > 0
     repeat_after: [5s]
     invalidate: {keys: ["post:{slug}"], l1: ["post:{slug}:*"], cdn: ["post-{id}"]}
 """
@@ -47,24 +48,32 @@ def answer(rows: list[dict[str, Any]], **fields: object) -> dict[str, Any]:
 def test_a_transaction_is_shown_row_by_row_and_rule_by_rule(tmp_path: Path) -> None:
     moved = explained(tmp_path, Operation.UPDATE, {"id": 1, "slug": "a"}, {"id": 1, "slug": "b"})
     same = explained(tmp_path, Operation.UPDATE, {"id": 1, "slug": "a"}, {"id": 1, "slug": "a"})
-    rows = [{"table": "public.posts", "operation": "update", "rules": rules} for rules in (moved, same)]
+    values = {"id": {"old": "1", "new": "1"}, "slug": {"old": "a", "new": "b"}, "big": {}}
+    rows = [{"table": "public.posts", "operation": "update", "columns": values, "rules": moved}]
+    rows += [{"table": "public.posts", "operation": "update", "columns": {"slug": {"new": None}}, "rules": same}]
     lines = [line.replace(f"{tmp_path}/", "") for line in _live.lines(answer(rows))]
     assert lines == [
         "transaction 0/1A2B3C8  xid 751  committed 2026-11-22T12:03:11.204Z",
-        "  UPDATE public.posts",
+        '  UPDATE public.posts  id = "1"  slug "a" → "b"',
         "    rule post (rules.yaml:3)",
+        "      when    id > 0                             true for both rows",
         "      keys    post:a  post:b                     unlink",
         "      l1      post:a:*  post:b:*                 publish",
         "      cdn     post-1                             purge",
         "      repeat  +5s",
-        "  UPDATE public.posts",
+        "  UPDATE public.posts  slug (not sent) → NULL",
         "    rule post (rules.yaml:3)  not fired: none of changed [slug] did change",
     ]
 
 
 def test_what_was_not_kept_is_told(tmp_path: Path) -> None:
     rows = [
-        {"table": "public.posts", "operation": "truncate", "rules": explained(tmp_path, Operation.TRUNCATE, None, None)}
+        {
+            "table": "public.posts",
+            "operation": "truncate",
+            "columns": {},
+            "rules": explained(tmp_path, Operation.TRUNCATE, None, None),
+        }
     ]
     lines = list(_live.lines(answer(rows, row_count=5, is_whole=False, lsn=None)))
     assert lines[0].startswith("transaction 0/1A2B300 (still coming)")
@@ -73,6 +82,22 @@ def test_what_was_not_kept_is_told(tmp_path: Path) -> None:
     assert "admin.recent_rows" in lines[-1]
     nothing = {"transactions": [], "kept": 7, "oldest_lsn": "0/16"}
     assert list(_live.lines(nothing)) == ["there is no such transaction among the last 7, which reach back to 0/16"]
+
+
+def test_a_message_is_shown_with_what_it_named_and_what_was_refused() -> None:
+    message = {
+        "operation": "message",
+        "invalidation": {"keys": ["cms:1"], "cdn": ["cms-1"]},
+        "results": {"applied": 1, "not_allowed": 2},
+        "refusal": "a name in 'keys' begins with no prefix of source.messages.allow.keys",
+    }
+    assert list(_live.lines(answer([message])))[1:] == [
+        "  MESSAGE of an application",
+        "    keys    cms:1                              unlink",
+        "    cdn     cms-1                              purge",
+        "    refused not_allowed: 2",
+        "            a name in 'keys' begins with no prefix of source.messages.allow.keys",
+    ]
 
 
 @pytest.mark.parametrize("wanted", ["", "first", "last=0", "last=x", "12", "1/2/3"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from invalidator.errors import ProtocolError
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction
+from invalidator.postgres.decoder import LogicalMessage
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
+from invalidator.postgres.recent import RecentRow, RecentTransaction
 from invalidator.telemetry.state import SourceState
 from tests.support import pgoutput as wire
 
@@ -42,6 +45,13 @@ class FirstColumn:
         self, relation: Relation, invalidation: Invalidation, transaction: Transaction, reason: WidenReason
     ) -> None:
         invalidation.key_patterns.add(self.prefix + relation.table.encode())
+
+
+class ItemOnly(FirstColumn):
+    """The same, also for TRUNCATE only of the table that has a rule."""
+
+    def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+        super().truncate([each for each in relations if each.table == "item"], invalidation, transaction)
 
 
 def make_reader(max_items: int = 1000, max_bytes: int = 1 << 20, **options: Any) -> Reader:
@@ -258,19 +268,53 @@ def test_a_commit_that_does_not_fit_its_begin_is_not_believed(lsn: int, end_lsn:
 # ---------------------------------------------------------------- what is kept for who wants to look
 
 
-def test_the_newest_messages_are_kept_and_what_is_missing_of_a_transaction_is_said() -> None:
-    reader = make_reader(recent_rows=6)
+def relations_of(kept: RecentTransaction) -> list[Relation]:
+    return [each.relation for each in kept.changes if isinstance(each, RecentRow)]
 
-    play(reader, [wire.relation(ITEM), wire.relation(OTHER), *transaction(1, [1, 2]), *transaction(2, [3, 4])])
+
+def test_the_newest_rows_are_kept_by_whole_transactions() -> None:
+    reader = make_reader(recent_rows=4)
+
+    play(reader, [wire.relation(ITEM), *transaction(1, [1, 2]), *transaction(2, [3]), *transaction(3, [4, 5])])
 
     older, newer = reader.recent()
-    assert (older.is_whole, older.end, len(older.rows)) == (False, Lsn(150), 1)
-    assert (newer.is_whole, newer.end, len(newer.rows)) == (True, Lsn(250), 2)
-    assert newer.transaction.xid == 2
-    assert {row.relation for row in newer.rows} == {ITEM}
+    assert [(each.transaction.xid, each.end, len(each.changes)) for each in (older, newer)] == [
+        (2, Lsn(250), 1),
+        (3, Lsn(350), 2),
+    ]
+    assert older.is_whole
+    assert newer.is_whole
+    assert relations_of(newer) == [ITEM, ITEM]
 
 
-def test_rows_without_a_rule_are_not_kept_and_an_open_transaction_has_no_end() -> None:
+def test_of_a_transaction_with_more_rows_than_are_kept_the_newest_are_there_and_that_is_said() -> None:
+    reader = make_reader(recent_rows=3)
+
+    play(reader, [wire.relation(ITEM), *transaction(1, [1]), *transaction(2, [2, 3, 4, 5])])
+
+    (kept,) = reader.recent()
+    assert not kept.is_whole
+    assert [each.message[38:] for each in kept.changes if isinstance(each, RecentRow)] == [b"3", b"4", b"5"]
+
+
+def test_heartbeats_and_transactions_without_anything_of_interest_push_nothing_out() -> None:
+    reader = make_reader(recent_rows=2, rules=ItemOnly(), on_message=lambda *_, **__: None)
+    idle = [
+        wire.begin(final_lsn=500),
+        wire.message(HEARTBEAT_PREFIX, b"s 1.0", transactional=True),
+        wire.message("another", b"{}", transactional=True),
+        wire.insert(18, [b"1"]),
+        wire.truncate([18]),
+        wire.commit(lsn=500, end_lsn=550),
+    ]
+
+    play(reader, [wire.relation(ITEM), wire.relation(OTHER), *transaction(1, [1]), *idle * 10])
+
+    (kept,) = reader.recent()
+    assert kept.transaction.xid == 1
+
+
+def test_an_open_transaction_is_shown_without_its_end_as_soon_as_a_rule_wants_a_row() -> None:
     reader = make_reader(recent_rows=100)
 
     play(reader, [wire.relation(ITEM), wire.relation(OTHER), wire.begin(final_lsn=7), wire.insert(18, [b"1"])])
@@ -278,8 +322,8 @@ def test_rows_without_a_rule_are_not_kept_and_an_open_transaction_has_no_end() -
     play(reader, [wire.insert(17, [b"1"])])
 
     (open_one,) = reader.recent()
-    assert open_one.end is None
-    assert len(open_one.rows) == 1
+    assert (open_one.end, open_one.transaction.final_lsn) == (None, 7)
+    assert relations_of(open_one) == [ITEM]
 
 
 def test_a_message_too_long_to_keep_makes_its_transaction_incomplete() -> None:
@@ -290,17 +334,37 @@ def test_a_message_too_long_to_keep_makes_its_transaction_incomplete() -> None:
 
     (kept,) = reader.recent()
     assert not kept.is_whole
-    assert len(kept.rows) == 1
+    assert len(kept.changes) == 1
 
 
-def test_a_truncate_is_kept_with_each_of_its_tables() -> None:
-    reader = make_reader(recent_rows=100)
+def test_a_truncate_of_a_partitioned_table_counts_once() -> None:
+    """Postgres names the root and each partition; all of them are bound by the root's name."""
+    leaf = replace(ITEM, oid=19)
+    counted: list[list[int]] = []
+
+    class Counting(FirstColumn):
+        def truncate(self, relations: Sequence[Relation], invalidation: Invalidation, transaction: Transaction) -> None:
+            counted.append([relation.oid for relation in relations])
+            super().truncate(relations, invalidation, transaction)
+
+    reader = make_reader(recent_rows=100, rules=Counting())
     begin, _, commit = transaction(1, [1])
 
-    play(reader, [wire.relation(ITEM), wire.relation(OTHER), begin, wire.truncate([17, 18, 19]), commit])
+    play(reader, [wire.relation(ITEM), wire.relation(leaf), begin, wire.truncate([17, 19]), commit])
 
     (kept,) = reader.recent()
-    assert [row.relation for row in kept.rows] == [ITEM, OTHER]
+    assert relations_of(kept) == [ITEM]
+    assert counted == [[17]]
+
+
+def test_messages_with_which_an_application_invalidates_are_kept() -> None:
+    reader = make_reader(recent_rows=100, on_message=lambda *_, **__: None)
+    begin, _, commit = transaction(1, [1])
+
+    play(reader, [begin, wire.message("invalidator", b'{"keys": ["a"]}', transactional=True), commit])
+
+    (kept,) = reader.recent()
+    assert kept.changes == [LogicalMessage(is_transactional=True, prefix="invalidator", content=b'{"keys": ["a"]}')]
 
 
 def test_nothing_is_kept_unless_it_is_asked_for() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from invalidator.telemetry import watch as watching
 from invalidator.telemetry.events import Events
-from invalidator.telemetry.watch import note_problems, note_widened, watch
+from invalidator.telemetry.watch import note_messages, note_problems, note_widened, watch
 from tests.support.telemetry_state import NOW, busy_state
 
 Entries = list[MutableMapping[str, Any]]
@@ -68,3 +68,18 @@ async def test_the_watch_measures_the_loop_and_looks_for_problems(quiet_logs: En
     task.cancel()
     assert state.loop_lag.total >= 0
     assert [entry["code"] for entry in quiet_logs if entry["event"] == "problem.raised"] == ["slot-at-risk"]
+
+
+def test_refused_messages_are_told_each_time_and_that_messages_are_disabled_once(quiet_logs: Entries) -> None:
+    state = busy_state()
+    counts = state.source.messages.counts
+    told: Counter[str] = Counter()
+    quiet_logs.clear()
+    for _ in range(2):
+        counts.update(["malformed", "disabled", "applied"])
+        note_messages(Events(state, lambda: NOW), told)
+    assert [(entry["reason"], entry["count"]) for entry in quiet_logs] == [
+        ("malformed", 1),
+        ("disabled", 1),
+        ("malformed", 1),
+    ]
