@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from invalidator.cli._report import Report
     from invalidator.config import Settings
     from invalidator.rules.document import Loaded
@@ -29,7 +31,7 @@ def check_servers(report: Report, settings: Settings, loaded: Loaded | None) -> 
     return not seen.is_unreachable
 
 
-def check_schema(report: Report, path: Path, loaded: Loaded) -> None:
+def check_schema(report: Report, path: Path, found: Sequence[Loaded]) -> None:
     """Hold the rules against a schema file."""
     import os
 
@@ -43,7 +45,7 @@ def check_schema(report: Report, path: Path, loaded: Loaded) -> None:
     except ConfigError as error:
         report.add_error(error)
         return
-    found = examine(loaded.ruleset, loaded.sources, facts)
-    report.add(each.diagnostic for each in found)
+    for loaded in found:
+        report.add(each.diagnostic for each in examine(loaded.ruleset, loaded.sources, facts))
     tables = sum(table.root_oid is None for table in facts.database.tables)
     report.notes.append(f"checked against {path}: {counted(tables, 'table')}; server, slot and targets were not asked")

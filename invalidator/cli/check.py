@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from invalidator.cli import _rule_files
 from invalidator.cli._exits import Exit
 from invalidator.cli._options import settings_options, split_overrides
 from invalidator.cli._report import Report, report_options, show
 
 if TYPE_CHECKING:
     from invalidator.config import Settings
-    from invalidator.ports import TagGrammar
     from invalidator.rules.document import Loaded
 
 
@@ -44,8 +44,9 @@ def command(  # noqa: PLR0913  (one parameter per option)
 ) -> int:
     """Check the settings and the rules: syntax, names, templates, and what the CDNs can carry out.
 
-    FILES are rule files or directories of them; without any, those of the settings. With FILES and no settings file,
-    the rules alone are checked. Exit code 1 means that something is wrong.
+    FILES are rule files, directories of them, or Markdown pages with rule files in blocks marked yaml; without any, the
+    rule files of the settings. With FILES and no settings file, the rules alone are checked. Exit code 1 means that
+    something is wrong.
 
     With --online it says also what the database lacks for the rules (tables, columns, old values, publication, slot,
     privileges) and whether each target would take our calls; nothing is changed there. Exit code 69: a server did not
@@ -57,24 +58,27 @@ def command(  # noqa: PLR0913  (one parameter per option)
     if online and schema_file is not None:
         msg = "--online and --schema exclude each other"
         raise click.UsageError(msg)
+    if online and any(map(_rule_files.is_page, files)):
+        msg = "--online looks at rule files, not at Markdown"
+        raise click.UsageError(msg)
     report = Report()
     settings = _settings(report, settings_file, overrides, is_needed=online or not files)
     paths = list(files) or (list(settings.rules) if settings is not None else [])
-    loaded = _rules(report, paths, settings) if paths else None
-    is_answered = _elsewhere(report, settings, loaded, schema_file, online=online)
+    found = _rule_files.check_files(report, paths, settings)
+    is_answered = _elsewhere(report, settings, found, schema_file, online=online)
     show(report, "json" if as_json else form)
     return report.exit_code(strict=strict) if is_answered else Exit.UNREACHABLE
 
 
 def _elsewhere(
-    report: Report, settings: Settings | None, loaded: Loaded | None, schema_file: Path | None, *, online: bool
+    report: Report, settings: Settings | None, found: list[Loaded], schema_file: Path | None, *, online: bool
 ) -> bool:
     """Look beyond the files; False: a server did not answer."""
     from invalidator.cli import _online
 
-    if schema_file is not None and loaded is not None:
-        _online.check_schema(report, schema_file, loaded)
-    return not online or settings is None or _online.check_servers(report, settings, loaded)
+    if schema_file is not None and found:
+        _online.check_schema(report, schema_file, found)
+    return not online or settings is None or _online.check_servers(report, settings, found[0] if found else None)
 
 
 def _explanation(name: str) -> str:
@@ -112,42 +116,3 @@ def _settings(
 
 def _text_of(file: Path | None) -> dict[str, str]:
     return {} if file is None else {str(file): file.read_text(encoding="utf-8-sig", errors="replace")}
-
-
-def _rules(report: Report, paths: list[Path], settings: Settings | None) -> Loaded | None:
-    from invalidator.config.agreement import disagreements, tag_grammars
-    from invalidator.config.doubts import unserved
-    from invalidator.errors import ConfigError
-    from invalidator.rules import document, testing
-
-    try:
-        loaded = document.load_with_warnings(paths)
-    except ConfigError as error:
-        report.add_error(error)
-        _count_broken(report, paths)
-        return None
-    report.add(loaded.warnings, loaded.sources)
-    report.rules, report.files = len(loaded.ruleset.rules), len(loaded.sources)
-    grammars: list[TagGrammar] = []
-    if settings is not None:
-        report.add(disagreements(settings, loaded.ruleset, loaded.sources))
-        report.add(unserved(settings, loaded.ruleset, loaded.sources))
-        grammars = list(tag_grammars(settings).values())
-    report.add(testing.findings(loaded, cdn_grammars=grammars))
-    report.counted += [f"{len(loaded.tests)} test{'s' * (len(loaded.tests) != 1)}"] * bool(loaded.tests)
-    return loaded
-
-
-def _count_broken(report: Report, paths: list[Path]) -> None:
-    """How many rules there seem to be, for the summary."""
-    from invalidator import yamlfile
-
-    files = {file for path in paths for file in (path.glob("*.y*ml") if path.is_dir() else [path])}
-    report.files = len(files)
-    for file in files:
-        try:
-            data = yamlfile.read(file).data
-        except yamlfile.Invalid:
-            continue
-        rules = data.get("rules") if isinstance(data, dict) else None
-        report.rules += len(rules) if isinstance(rules, list) else 0

@@ -70,7 +70,7 @@ CODES: Final = (
     ),
     Code(
         "untested-rule",
-        "warning",
+        "info",
         "There are tests, but none of them fires this rule.",
         "What nobody has tried out may do something else than its author believes.",
     ),

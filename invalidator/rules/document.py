@@ -2,6 +2,7 @@
 
     load                 the rules, or every error
     load_with_warnings   the same, and what is worth knowing about them
+    load_text            the same of one text
 
 The format itself is in ``schema.py``, the meaning of one rule in ``assembly.py``.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +76,17 @@ def load_with_warnings(paths: Sequence[Path]) -> Loaded:
     return reader.finish()
 
 
+def load_text(text: str, file: str) -> Loaded:
+    """The rules of one text, which is a rule file by itself.
+
+    Raises:
+        yamlfile.Invalid: holds every error.
+    """
+    reader = _Reader()
+    reader.add_text(text, file)
+    return reader.finish()
+
+
 def rules_without_coarse_cdn(ruleset: RuleSet) -> tuple[Rule, ...]:
     """The rules whose coarse form purges everything at the CDNs, which needs a target's consent."""
     return tuple(rule for rule in ruleset.rules if rule.coarse.cdn_all)
@@ -102,7 +115,11 @@ class _Reader:
             identity = os.path.realpath(file)
             if identity not in self._seen:
                 self._seen.add(identity)
-                self._add_file(file)
+                self._add(partial(yamlfile.read, file))
+
+    def add_text(self, text: str, file: str) -> None:
+        """Read a text that is a rule file."""
+        self._add(partial(yamlfile.parse, text, file))
 
     def finish(self) -> Loaded:
         """All rules.
@@ -119,9 +136,9 @@ class _Reader:
         warnings = sorted(self._findings, key=lambda finding: (finding.file, finding.line, finding.column))
         return Loaded(ruleset, tuple(warnings), self._sources, tuple(self._tests), self._places)
 
-    def _add_file(self, path: Path) -> None:
+    def _add(self, read: Callable[[], yamlfile.Document]) -> None:
         try:
-            document = yamlfile.read(path)
+            document = read()
             self._sources[document.file] = document.text
             _refuse_settings(document)
             model = yamlfile.validate(RuleFile, document, suggestions=SUGGESTIONS)

@@ -178,11 +178,10 @@ def untested_templates(loaded: Loaded, report: Report) -> tuple[Untested, ...]:
     )
 
 
-def findings(loaded: Loaded, *, cdn_grammars: Sequence[TagGrammar] = ()) -> list[Diagnostic]:
+def findings(report: Report) -> list[Diagnostic]:
     """What the tests say about the rules: ``test-failed`` for each failure, ``untested-rule`` if there are tests."""
-    if not loaded.tests:
+    if not report.results:
         return []
-    report = run(loaded, cdn_grammars=cdn_grammars)
     untested = [
         Diagnostic(
             rule.place.file,
@@ -192,7 +191,7 @@ def findings(loaded: Loaded, *, cdn_grammars: Sequence[TagGrammar] = ()) -> list
             "untested-rule",
             f"no test fires rule '{rule.name}'",
             f"add one under tests: with table: {rule.schema}.{rule.table}",
-            "warning",
+            "info",
         )
         for rule in report.never_fired
     ]

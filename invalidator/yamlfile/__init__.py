@@ -11,7 +11,7 @@ more than one document and anything beyond the bounds on size and depth are refu
 from __future__ import annotations
 
 from invalidator.yamlfile.diagnostic import Diagnostic, Invalid, Severity, shown, split_lines
-from invalidator.yamlfile.document import MAX_BYTES, MAX_DEPTH, Document, Path, Span, parse, read
+from invalidator.yamlfile.document import MAX_BYTES, MAX_DEPTH, Document, Path, Span, parse, read, read_text
 from invalidator.yamlfile.validation import validate
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Span",
     "parse",
     "read",
+    "read_text",
     "shown",
     "split_lines",
     "validate",

@@ -174,6 +174,15 @@ def read(path: FilePath | str) -> Document:
     Raises:
         Invalid: it cannot be read, or is no YAML of the allowed kind.
     """
+    return parse(read_text(path), os.fspath(path))
+
+
+def read_text(path: FilePath | str) -> str:
+    """The content of a UTF-8 file, without byte order mark.
+
+    Raises:
+        Invalid: it cannot be read.
+    """
     file = os.fspath(path)
     try:
         with open(path, "rb") as stream:
@@ -185,7 +194,7 @@ def read(path: FilePath | str) -> Document:
     if len(raw) > MAX_BYTES:
         raise Invalid([_too_large(file)], {})
     try:
-        return parse(raw.decode("utf-8-sig"), file)
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode("utf-8-sig", "replace")
         lines = split_lines(before)

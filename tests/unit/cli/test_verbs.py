@@ -163,6 +163,61 @@ def test_check_of_files_needs_no_settings(tmp_path: Path) -> None:
     assert "--settings FILE" in result.stdout
 
 
+def test_check_says_what_it_could_not_check_without_settings(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RULES.replace("    coarse: {tags: [posts], cdn: [posts]}\n", ""))
+    (tmp_path / "plain.yaml").write_text(RULES.replace('      cdn: ["post-{id}"]\n', "").replace(", cdn: [posts]", ""))
+
+    result = run(tmp_path, "check", "r.yaml")
+
+    assert "no settings were read, so the CDN tags of 1 rule were not checked" in result.stdout
+    assert "--settings FILE" in result.stdout
+    assert "no settings" not in run(tmp_path, "check", "plain.yaml").stdout
+
+
+def test_check_reads_the_rules_in_a_markdown_page_at_their_places(tmp_path: Path) -> None:
+    broken = RULES.replace("{slug}", "{slug|lowr}")
+    page = f"# Rules\n\n```yaml\n{RULES}```\n\n```yaml invalid\nrules: [\n```\n\n```yaml\n{broken}```\n"
+    (tmp_path / "page.md").write_text(page)
+    line = page.split("\n").index('      keys: ["post:{slug|lowr}", "post:id:{id}"]') + 1
+
+    result = run(tmp_path, "check", "page.md")
+
+    assert result.returncode == Exit.PROBLEMS
+    assert f"page.md:{line}:" in result.stdout
+    assert f'{line} |       keys: ["post:{{slug|lowr}}"' in result.stdout
+    assert "page.md: 2 blocks of rules" in result.stdout
+    assert "2 rules in 1 file: 1 error" in result.stdout
+    (tmp_path / "page.md").write_text(page.replace("|lowr", ""))
+    assert run(tmp_path, "check", "page.md", "--strict").returncode == Exit.FINE
+
+
+@pytest.mark.parametrize("page", ["how-to/recipes.md", "reference/rules.md"])
+def test_check_accepts_the_pages_of_the_documentation(tmp_path: Path, page: str) -> None:
+    result = run(tmp_path, "check", str(Path(__file__).parents[3] / "docs" / page))
+    assert result.returncode == Exit.FINE, result.stdout
+    assert " 0 blocks" not in result.stdout
+
+
+def test_check_names_the_tests_that_it_could_not_run(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\n"
+        "rules:\n"
+        "  - name: item\n"
+        "    table: public.items\n"
+        '    lookup: {order: {sql: "SELECT user_id FROM orders WHERE id = {order_id}"}}\n'
+        '    invalidate: {keys: ["user:{order.user_id}"]}\n'
+        "    coarse: {tags: [users]}\n"
+        "tests:\n"
+        "  - {name: open, table: public.items, insert: {order_id: 1}, expect: {}}\n"
+    )
+
+    result = run(tmp_path, "check", "r.yaml")
+
+    assert result.returncode == Exit.FINE
+    assert "test 'open' (r.yaml:9) was not run: rule 'item' asks its lookup 'order'" in result.stdout
+    assert "1 test (1 skipped)" in result.stdout
+
+
 def test_check_finds_cdn_tags_that_a_provider_would_split(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace('"post-{id}"', '"post {id}"'))
     result = run(project, "check")
