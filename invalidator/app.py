@@ -356,15 +356,9 @@ class Daemon:
     def _build_admin(self) -> AdminServer:
         source, path = self._source, self._settings.admin.socket
         recent = source.recent if isinstance(source, pgoutput.PgoutputSource) else list
+        edited = reloading.watch_file(self._settings.file)
         admin = Admin(
-            self._reloader,
-            recent,
-            self._ruleset,
-            self._grammars,
-            self.state,
-            self._clock.time,
-            self._explicit,
-            reloading.watch_file(self._settings.file),
+            self._reloader, recent, self._ruleset, self._grammars, self.state, self._clock.time, self._explicit, edited
         )
         return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets)
 
