@@ -72,9 +72,21 @@ CODES: Final = (
         "info",
         "The coarse form of this rule is likely to be used, because it has `bulk_over:`, a lookup or a listed truncate,"
         " and scans all of Redis for a pattern.",
-        "A tag set that all of these keys are in costs one read instead of a SCAN over every key.",
+        "A tag set that all of these keys are in costs one read instead of a SCAN over every key. But a written tag"
+        " replaces the pattern: it reaches only those keys that your application added to the set (SADD) when it filled"
+        " them. `keys: []` says that it does so for each; if it does not, leave the pattern to be derived.",
         'bulk_over: 100\ninvalidate: {keys: ["user:{id}"]}',
-        'bulk_over: 100\ninvalidate: {keys: ["user:{id}"]}\ncoarse: {tags: [users]}',
+        'bulk_over: 100\ninvalidate: {keys: ["user:{id}"]}\ncoarse: {tags: [users], keys: []}',
+    ),
+    Code(
+        "coarse-tag-only",
+        "warning",
+        "The coarse form has a tag and no keys, and nothing in the file shows that your application keeps tag sets: no"
+        " rule drops that tag exactly, and this one drops none. A written `tags:` or `keys:` replaces what would be"
+        " derived for both.",
+        "After a TRUNCATE, a bulk change or a gap only those keys go that are in the tag's set; the others stay stale.",
+        'invalidate: {keys: ["user:{id}"]}\ncoarse: {tags: [users]}',
+        'invalidate: {keys: ["user:{id}"]}\ncoarse: {keys: ["user:*"]}',
     ),
     Code(
         "pattern-too-wide",

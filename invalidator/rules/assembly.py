@@ -314,7 +314,10 @@ class _Assembler:
         if patterns and self._is_coarse_likely():
             found = ", ".join(f"'{pattern.text}'" for pattern in patterns)
             message = f"the coarse form scans all of Redis for {found}"
-            help_text = "coarse: {tags: [...]} with a tag that all of these keys carry costs far less"
+            help_text = (
+                "if your application adds each of these keys to the set of a tag when it fills it, that tag costs far"
+                " less: coarse: {tags: [...], keys: []}"
+            )
             span = self._document.key_span((*self._path, "invalidate", group))
             self._note(span, "coarse-derived", message, help_text, severity="info")
         return fixed, patterns

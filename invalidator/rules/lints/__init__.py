@@ -4,6 +4,7 @@
     entries    lists, options and table globs that say nothing, or too much
     habits     other template languages; ``foreign`` knows how they write a value
     images     templates and events that never meet
+    coarse     coarse forms that reach less than the exact ones
     changed    columns whose change matters and is not looked at
     words      text in a condition that was read as a column
 
@@ -12,7 +13,7 @@ Whoever likes these warnings lets them fail the check (``--strict``), so what co
 
 from __future__ import annotations
 
-from invalidator.rules.lints import changed, entries, habits, images, words
+from invalidator.rules.lints import changed, coarse, entries, habits, images, words
 from invalidator.rules.lints.subject import Subject
 from invalidator.rules.rule import Rule
 from invalidator.rules.schema import RuleModel
@@ -20,7 +21,7 @@ from invalidator.yamlfile import Diagnostic, Document, Path
 
 __all__ = ["lint"]
 
-_LINTS = (entries, habits, images, changed, words)
+_LINTS = (entries, habits, images, changed, words, coarse)
 
 
 def lint(document: Document, path: Path, model: RuleModel, rule: Rule) -> list[Diagnostic]:

@@ -20,7 +20,7 @@ rules:
   - name: post
     table: public.posts
     invalidate: {keys: ["post:{new.slug}"], cdn: ["post-{id}"]}
-    coarse: {tags: [posts], cdn: [posts]}
+    coarse: {tags: [posts], keys: [], cdn: [posts]}
   - name: user
     table: public.users
     invalidate: {keys: ["user:{id}"]}

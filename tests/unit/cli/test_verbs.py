@@ -30,7 +30,7 @@ rules:
     invalidate:
       keys: ["post:{slug}", "post:id:{id}"]
       cdn: ["post-{id}"]
-    coarse: {tags: [posts], cdn: [posts]}
+    coarse: {tags: [posts], keys: [], cdn: [posts]}
     repeat_after: [500ms]
 """
 SETTINGS = """\

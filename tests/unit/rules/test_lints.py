@@ -45,7 +45,7 @@ def codes(folder: Path, rule: str) -> list[str]:
         ("changed: [title, title]\ninvalidate: {keys: ['post:{id}']}", 22, "title"),
         ("invalidate: {keys: ['post:{id}', 'post:{id}']}", 38, "post:{id}"),
         ("invalidate: {cdn: [posts, posts]}", 31, "posts"),
-        ("coarse: {tags: [posts, posts]}\ninvalidate: {keys: ['post:{id}']}", 28, "posts"),
+        ("coarse: {tags: [posts, posts]}\ninvalidate: {tags: [posts], keys: ['post:{id}']}", 28, "posts"),
     ],
 )
 def test_an_entry_that_stands_twice_is_told_at_the_second(tmp_path: Path, rule: str, column: int, entry: str) -> None:
@@ -230,7 +230,7 @@ def test_a_habit_in_a_prefix_is_told_once_for_the_whole_file(tmp_path: Path) -> 
     ],
 )
 def test_a_template_that_no_event_has_values_for_is_told(tmp_path: Path, events: str, text: str, reason: str) -> None:
-    rule = f"events: [{events}]\ncoarse: {{tags: [x]}}\ninvalidate:\n  keys: ['post:{{id}}', 'post:{text}']"
+    rule = f"events: [{events}]\ncoarse: {{tags: [x], keys: []}}\ninvalidate:\n  keys: ['post:{{id}}', 'post:{text}']"
     found = only(tmp_path, rule)
 
     assert shown(found)[:2] == (8, 27)
@@ -253,7 +253,9 @@ def test_the_prefix_and_the_lookup_of_a_template_count(tmp_path: Path) -> None:
         tmp_path, "events: [delete]\nprefix: 't{new.tenant}:'\ninvalidate: {keys: ['post:{id}'], cdn: [x]}"
     )
     rule = "events: [delete]\nlookup: {a: {sql: 'SELECT a.n FROM a WHERE a.id = {new.author}'}}\n"
-    by_lookup, *_ = findings(tmp_path, rule + "coarse: {tags: [x]}\ninvalidate: {keys: ['author:{a.n}'], cdn: [x]}")
+    by_lookup, *_ = findings(
+        tmp_path, rule + "coarse: {tags: [x], keys: []}\ninvalidate: {keys: ['author:{a.n}'], cdn: [x]}"
+    )
 
     assert by_prefix.message == "this template never renders: {new.tenant} has a value for inserts and updates only"
     assert by_lookup.message == (
@@ -394,7 +396,7 @@ def test_that_inserts_and_deletes_always_count_is_told_where_they_are_listed(tmp
     assert shown(found) == (6, 5, 7, "info", "changed-and-delete")
     assert found.message == "`changed:` does not narrow delete: they always count"
     for events in ("", "events: [update]\n", "events: [update, truncate]\n"):
-        rule = f"{events}changed: [title]\ncoarse: {{tags: [posts]}}\ninvalidate: {{keys: ['post:{{id}}']}}"
+        rule = f"{events}changed: [title]\ncoarse: {{tags: [posts], keys: []}}\ninvalidate: {{keys: ['post:{{id}}']}}"
         assert codes(tmp_path, rule) == []
 
 
@@ -435,3 +437,34 @@ def test_two_columns_that_can_be_told_to_be_columns_are_right(tmp_path: Path, wh
     found = codes(tmp_path, f"when: {when}\ninvalidate: {{keys: ['post:{{id}}'], tags: {tags}}}")
 
     assert "condition-bare-word" not in found
+
+
+# -- coarse forms ----------------------------------------------------------------------------------------------
+
+
+def test_a_coarse_tag_that_nobody_is_known_to_keep_is_told_beside_keys(tmp_path: Path) -> None:
+    found = only(tmp_path, "coarse: {tags: [posts]}\ninvalidate: {keys: ['post:{id}']}")
+
+    assert shown(found) == (5, 21, 5, "warning", "coarse-tag-only")
+    assert found.why == "after a TRUNCATE, a bulk change or a gap every other 'post:{id}' would stay stale"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "coarse: {tags: [posts], keys: []}\ninvalidate: {keys: ['post:{id}']}",
+        "coarse: {tags: [posts], keys: ['post:*']}\ninvalidate: {keys: ['post:{id}']}",
+        "coarse: {tags: [posts]}\ninvalidate: {keys: ['post:{id}'], tags: ['author:{author_id}']}",
+        "coarse: {tags: [posts]}\ninvalidate: {cdn: [x], l1: ['post:{id}']}",
+        "invalidate: {keys: ['post:{id}']}",
+    ],
+)
+def test_a_coarse_form_without_such_a_doubt_is_not_told(tmp_path: Path, rule: str) -> None:
+    assert codes(tmp_path, rule) == []
+
+
+def test_a_coarse_tag_that_another_rule_of_the_file_drops_is_kept_by_the_application(tmp_path: Path) -> None:
+    other = "  - {name: list, table: public.lists, invalidate: {tags: [posts]}}\n"
+    head = HEAD.replace("  - name: r", other + "  - name: r")
+
+    assert findings(tmp_path, "coarse: {tags: [posts]}\ninvalidate: {keys: ['post:{id}']}", head) == []
