@@ -45,7 +45,8 @@ CODES: Final = (
         " `coarse:` of its own, and for `changed:`, which then lets every UPDATE through.",
         "Nothing stays stale, because the rule widens. But it widens for every UPDATE: caches are emptied again and"
         " again. Widen the identity, write `{new.column}` if the old name may live on until it expires, or write the"
-        " `coarse:` that you want.",
+        " `coarse:` that you want. A coarse `tags:` costs least, and reaches only keys that your application added to"
+        " the tag's set when it filled them.",
         'CREATE TABLE posts (id int PRIMARY KEY, slug text NOT NULL UNIQUE);\n-- rule: keys: ["post:{slug}"]',
         "ALTER TABLE posts REPLICA IDENTITY USING INDEX posts_slug_key;",
         "sql",
@@ -54,11 +55,23 @@ CODES: Final = (
         "no-identity",
         "error",
         "The table is in a publication of updates or deletes and has no replica identity: no primary key, or"
-        " `REPLICA IDENTITY NOTHING`.",
+        " `REPLICA IDENTITY NOTHING`. Tables of our publication that no rule is about count too.",
         "Postgres refuses every UPDATE and DELETE on it, those of your application too.",
         "CREATE TABLE log (at timestamptz);\nCREATE PUBLICATION invalidator FOR TABLE log;",
         "CREATE TABLE log (at timestamptz, id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);\n"
         "CREATE PUBLICATION invalidator FOR TABLE log;",
+        "sql",
+    ),
+    Code(
+        "identity-not-covered",
+        "error",
+        "A publication of updates or deletes, yours or another, has a column list that leaves out a column of the"
+        " table's replica identity (with `FULL`: any list), a row filter over other columns, or hides a generated one.",
+        "Postgres refuses every UPDATE and DELETE on the table, those of your application too. It comes of an"
+        " `ALTER TABLE … REPLICA IDENTITY` beside a list; take the table out and put it back in one transaction.",
+        "ALTER TABLE posts REPLICA IDENTITY FULL;  -- published as posts (id, slug)",
+        "BEGIN;\nALTER PUBLICATION invalidator DROP TABLE posts;\nALTER TABLE posts REPLICA IDENTITY FULL;\n"
+        "ALTER PUBLICATION invalidator ADD TABLE posts;\nCOMMIT;",
         "sql",
     ),
     Code(
@@ -112,8 +125,10 @@ CODES: Final = (
     Code(
         "row-filter",
         "warning",
-        "The publication sends only those rows of the table that a `WHERE` lets pass.",
-        "Rules see nothing of the others. That is fine, and what `setup` does, when no rule can fire for them.",
+        "The publication sends only those rows of the table that a `WHERE` lets pass. Filters of `setup` are compared"
+        " with the rules: nothing is said while they pass all rows for which a rule can fire; else it is an"
+        " error. Of a filter that somebody else wrote it is only told that it is there.",
+        "Rules see nothing of the other rows, and what they name stays stale. Run the fix, or `setup --apply`.",
     ),
     Code(
         "bad-schema-file",

@@ -10,6 +10,7 @@ from invalidator.postgres.catalog import Column, Table
 from invalidator.postgres.provision.words import GENERATED_COLUMNS, identifier
 from invalidator.preflight.case import Case, Subject, why_not_publishable
 from invalidator.preflight.finding import Finding, finding, listed
+from invalidator.preflight.identity import made_full
 from invalidator.preflight.places import Use
 from invalidator.rules import condition
 
@@ -171,9 +172,11 @@ def long_values(case: Case) -> Iterator[Finding]:
             continue
         message = f"long values of '{use.column}' ({column.type_name}) are not sent by an UPDATE that leaves them alone"
         why = "values above some 2 kB are stored apart (TOAST); the rule applies its coarse form for such rows"
-        part = table if table.kind != "p" or len(leaves) != 1 else leaves[0]
-        alter = f"ALTER TABLE {identifier(part).as_string(None)} REPLICA IDENTITY FULL;"
-        help_text = f"fine for short values; {alter} sends them always, when no column list or row filter forbids it"
+        parts = [part for part in leaves if part.full_name in names]
+        fulls = " ".join(made_full(case, part) for part in parts[:3])
+        help_text = (
+            f"fine for short values; FULL sends them always, where no other publication's list forbids it: {fulls}"
+        )
         name = f"{table.full_name} {use.column}"
         yield finding(name, use.at, "toast-key", message, severity="info", why=why, help=help_text)
 

@@ -34,6 +34,7 @@ OF_A_SCHEMA: Final[tuple[Check, ...]] = (
     publication.hidden_columns,
     publication.filtered_rows,
     identity.missing_identities,
+    identity.unfit_publications,
     identity.old_values,
     columns.long_values,
     columns.session_dependent,

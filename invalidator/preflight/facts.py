@@ -77,6 +77,15 @@ class Facts:
         texts = [_as_one(step.texts) for step in made.to_run if step.purpose in wanted]
         return "\n".join(texts) or None
 
+    def wanted_filter(self, needs: Sequence[Need], table: Table) -> str | None:
+        """The condition that ``setup`` would filter the table's rows by for these rules; None: all are needed."""
+        own = tuple(need for need in needs if need.wants(table))
+        database = replace(self.database, tables=tuple(t for t in self.database.tables if t.oid == table.oid))
+        request = replace(self.request, may_filter=True)
+        operations = provision.operations(own, database, request)
+        decided, _ = provision.entries(own, database, request, operations)
+        return decided[0].rows if decided else None
+
     def _without_lists(self, table: Table) -> provision.Facts:
         """The database; as one that knows no column lists if the table is published whole, so that it stays so."""
         entry = self.publication.table(table.oid) if self.publication is not None else None
@@ -106,6 +115,7 @@ async def gather(connection: AsyncConnection[Any], needs: Sequence[Need], *, slo
     """
     request = Request(slot, publication, role=None)
     database = await provision.facts(connection, needs, request)
+    database = await provision.with_others(connection, database, publication)
     return Facts(database, request, role=await catalog.role(connection, database.server.user))
 
 

@@ -7,33 +7,84 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from psycopg import sql
+
 from invalidator.model import Operation
 from invalidator.postgres.catalog import Table
-from invalidator.postgres.provision.words import identifier
+from invalidator.postgres.provision import fitness
 from invalidator.preflight.case import Case, Subject
-from invalidator.preflight.finding import Finding, finding, listed
+from invalidator.preflight.finding import At, Finding, finding, listed
 from invalidator.preflight.places import Use
 from invalidator.rules.rule import Rule
 from invalidator.yamlfile import Severity
 
+_REFUSED = "Postgres refuses every UPDATE and DELETE on it, those of the application too"
 _NAMING = frozenset({"template", "lookup"})
 """Parts of a rule that say what is dropped; the others say whether anything is."""
 _NEEDING_OLD = {Operation.UPDATE: "UPDATE", Operation.DELETE: "DELETE"}
 
 
 def missing_identities(case: Case) -> Iterator[Finding]:
-    """Published tables on which the application's own UPDATE and DELETE fail."""
-    for table, subjects in case.tables.values():
+    """Published tables on which the application's own UPDATE and DELETE fail, also those that no rule is about."""
+    for table, at in _with_others(case):
         bare = [part for part in case.facts.parts(table) if part.identity is None]
         blamed = [part for part in bare if _refusing(case, part)]
         if not blamed:
             continue
         publications = listed(sorted({name for part in blamed for name in _refusing(case, part)}))
         message = f"{_named(table, blamed)} has no replica identity, but updates of it are published by {publications}"
-        why = "Postgres refuses every UPDATE and DELETE on it, those of the application too"
-        fix = "\n".join(f"ALTER TABLE {identifier(part).as_string(None)} REPLICA IDENTITY FULL;" for part in blamed[:5])
-        help_text = "a primary key is better than FULL, which writes the whole old row to the WAL"
-        yield finding(table.full_name, subjects[0].at_table, "no-identity", message, why=why, help=help_text, fix=fix)
+        if table.oid in case.tables:
+            help_text = "a primary key is better than FULL, which writes the whole old row to the WAL"
+            fix = "\n".join(made_full(case, part) for part in blamed[:5])
+        else:
+            help_text = (
+                "no rule is about it; publications of tables by name hold only what rules need: invalidator setup"
+            )
+            fix = _left(case, table)
+        yield finding(table.full_name, at, "no-identity", message, why=_REFUSED, help=help_text, fix=fix)
+
+
+def unfit_publications(case: Case) -> Iterator[Finding]:
+    """Column lists and row filters that do not fit the identity of a table, so that its UPDATE and DELETE fail."""
+    tables = (*case.facts.database.tables, *case.facts.database.others)
+    for table, at in _with_others(case):
+        for part in case.facts.parts(table):
+            for misfit in fitness.misfits(part, tables, case.facts.database):
+                name = misfit.publication.name
+                if table.oid not in case.tables and name != case.facts.request.publication:
+                    continue  # nobody asked about it
+                message = f"publication '{name}' does not fit the replica identity of {part.full_name}: {misfit.reason}"
+                help_text = f"identity: {_identity(part)}"
+                fix = fitness.mended(part, misfit)
+                subject = f"{part.full_name} {name}"
+                yield finding(subject, at, "identity-not-covered", message, why=_REFUSED, help=help_text, fix=fix)
+
+
+def _with_others(case: Case) -> Iterator[tuple[Table, At]]:
+    """The rules' tables, each with a rule that names it, then the others of our publication."""
+    for table, subjects in case.tables.values():
+        yield table, subjects[0].at_table
+    for table in case.facts.database.others:
+        yield table, case.at_setting("publication")
+
+
+def made_full(case: Case, part: Table) -> str:
+    """The SQL of FULL, with which our publication must have no list; in one transaction, so that no UPDATE fails."""
+    alter = fitness.altered(part, sql.SQL("FULL"))
+    publication = case.facts.publication
+    entry = publication.table(part.oid) if publication is not None else None
+    if publication is None or entry is None or (entry.columns is None and not entry.has_row_filter):
+        return alter
+    target = fitness.fitted(part, entry, frozenset(), is_full=True)
+    return fitness.republished(part, publication.name, [alter], target)
+
+
+def _left(case: Case, table: Table) -> str:
+    """What no rule needs leaves the publication, if it is named there."""
+    publication = case.facts.publication
+    if publication is None or publication.table(table.oid) is None:
+        return fitness.altered(table, sql.SQL("FULL"))
+    return fitness.removed(table, publication.name)
 
 
 def _refusing(case: Case, part: Table) -> list[str]:

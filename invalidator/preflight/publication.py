@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from psycopg import sql
 
 from invalidator.postgres import provision
-from invalidator.postgres.catalog import PARTITIONED, Publication, Table
-from invalidator.postgres.provision import Purpose
-from invalidator.preflight.case import Case, rule_names
+from invalidator.postgres.catalog import PARTITIONED, Publication, PublishedTable, Table
+from invalidator.postgres.provision import Purpose, filters, fitness
+from invalidator.preflight.case import Case, Subject, rule_names
 from invalidator.preflight.finding import Finding, finding, listed
 
 _ORDER: Final = ("insert", "update", "delete", "truncate")
@@ -121,24 +122,53 @@ def _column_list(case: Case, table: Table, publication: Publication | None) -> f
 
 
 def filtered_rows(case: Case) -> Iterator[Finding]:
-    """Tables of which the publication sends only some rows."""
+    """Tables of which the publication sends only some rows, unless these are all that the rules can fire for."""
     publication = case.facts.publication
     if publication is None:
         return
     for table, subjects in case.tables.values():
         entries = [publication.table(each.oid) for each in (table, *case.facts.parts(table))]
-        if any(entry is not None and entry.has_row_filter for entry in entries):
-            name = sql.Identifier(table.schema, table.name).as_string(None)
-            yield finding(
-                table.full_name,
-                subjects[0].at_table,
-                "row-filter",
-                f"publication '{publication.name}' sends only those rows of {table.full_name} that its WHERE lets pass",
-                severity="warning",
-                why=f"{rule_names(subjects)} see nothing of the others",
-                help="fine if no cache holds such rows",
-                fix=f"BEGIN; {_alter(publication)} DROP TABLE {name}; {_alter(publication)} ADD TABLE {name}; COMMIT;",
-            )
+        filtered = [entry for entry in entries if entry is not None and entry.has_row_filter]
+        if not filtered:
+            continue
+        made_of = filters.recorded(publication).get(table.full_name)
+        if not filters.is_managed(publication):
+            yield _foreign_filter(case, publication, table, subjects, filtered[0])
+        elif not filters.passes(made_of, case.facts.wanted_filter(case.needs, table)):
+            yield _outdated_filter(case, publication, table, subjects, made_of)
+
+
+def _foreign_filter(
+    case: Case, publication: Publication, table: Table, subjects: list[Subject], entry: PublishedTable
+) -> Finding:
+    """Somebody's decision: it may leave out what no cache holds."""
+    whole = replace(entry, row_filter=None)
+    target = fitness.fitted(table, whole, table.identity or frozenset(), is_full=table.replica_identity == "f")
+    return finding(
+        table.full_name,
+        subjects[0].at_table,
+        "row-filter",
+        f"publication '{publication.name}' sends only those rows of {table.full_name} that its WHERE lets pass",
+        severity="warning",
+        why=f"{rule_names(subjects)} see nothing of the others",
+        help="fine if no cache holds such rows",
+        fix=fitness.republished(table, publication.name, (), target) if entry.oid == table.oid else None,
+    )
+
+
+def _outdated_filter(
+    case: Case, publication: Publication, table: Table, subjects: list[Subject], made_of: str | None
+) -> Finding:
+    """One that ``setup`` made for other rules."""
+    sent = f"those rows of {table.full_name} where {made_of}" if made_of else f"some rows of {table.full_name}"
+    return finding(
+        table.full_name,
+        subjects[0].at_table,
+        "row-filter",
+        f"publication '{publication.name}' sends only {sent}, which setup wrote for other rules",
+        why=f"{rule_names(subjects)} would never see the others, and what they name would stay stale",
+        fix=case.mending(table) or "invalidator setup --apply",
+    )
 
 
 def published_via_root(case: Case) -> Iterator[Finding]:

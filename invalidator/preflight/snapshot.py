@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from invalidator import yamlfile
 from invalidator.postgres import provision
 from invalidator.postgres.catalog import Column, Index, Publication, PublishedTable, Server, Table
+from invalidator.postgres.provision import filters
 from invalidator.preflight.facts import Facts
 
 FORMAT: Final = 1
@@ -74,6 +75,10 @@ class _Published(_Part):
     table: Name
     columns: Names | None
     has_row_filter: bool
+    row_filter: str | None = None
+    filter_columns: Names = []
+    made_of: str | None = None
+    """What ``setup`` made the filter of."""
 
 
 class _Publication(_Part):
@@ -176,6 +181,7 @@ def _table(table: Table, names: dict[int, Name]) -> _Table:
 
 
 def _publication(publication: Publication, names: dict[int, Name]) -> _Publication:
+    conditions = filters.recorded(publication)
     entries = [(names[entry.oid], entry) for entry in publication.tables if entry.oid in names]
     return _Publication(
         name=publication.name,
@@ -189,6 +195,9 @@ def _publication(publication: Publication, names: dict[int, Name]) -> _Publicati
                 table=name,
                 columns=None if entry.columns is None else sorted(entry.columns),
                 has_row_filter=entry.has_row_filter,
+                row_filter=entry.row_filter,
+                filter_columns=sorted(entry.filter_columns),
+                made_of=conditions.get(".".join(name)),
             )
             for name, entry in sorted(entries, key=lambda pair: pair[0])
         ],
@@ -266,9 +275,16 @@ def _read_publication(publication: _Publication, oids: dict[Name, int]) -> Publi
         schemas=frozenset(publication.schemas),
         tables=tuple(
             PublishedTable(
-                oids[each.table], None if each.columns is None else frozenset(each.columns), each.has_row_filter
+                oids[each.table],
+                None if each.columns is None else frozenset(each.columns),
+                each.has_row_filter,
+                each.row_filter,
+                filter_columns=frozenset(each.filter_columns),
             )
             for each in publication.tables
             if each.table in oids
+        ),
+        comment=filters.record(
+            {".".join(each.table): each.made_of for each in publication.tables if each.made_of is not None}
         ),
     )

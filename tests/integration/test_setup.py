@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -352,6 +353,64 @@ async def test_changed_without_old_values_is_a_note(database: Database) -> None:
     (finding,) = plan.findings
     assert not finding.is_problem
     assert "fires for every UPDATE" in finding.text
+
+
+@pytest.mark.parametrize("kind", ["plain", "listed", "partitioned"])
+async def test_the_way_out_of_changed_without_old_values_breaks_no_writer(database: Database, kind: str) -> None:
+    columns = "(id int PRIMARY KEY, slug text, body text)"
+    made = {
+        "plain": f"CREATE TABLE t {columns}",
+        "listed": f"CREATE TABLE t {columns}; CREATE PUBLICATION invalidator FOR TABLE t (id, slug)",
+        "partitioned": f"CREATE TABLE t {columns} PARTITION BY RANGE (id);"
+        "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (3); CREATE TABLE t_2 PARTITION OF t DEFAULT",
+    }
+    database.execute(made[kind])
+    rest = await applied(database, need("public.t", compared=frozenset({"slug"})))
+    (note,) = rest.findings
+    await run_in_psql(database, note.fix or "")
+    write(database, "t")
+    rest = await applied(database, need("public.t", compared=frozenset({"slug"})))
+    assert (rest.to_run, rest.findings) == ((), ())
+
+
+async def test_the_way_out_of_keep_identity_breaks_no_writer(database: Database) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, slug text, body text)")
+    database.execute("CREATE TABLE u (id int PRIMARY KEY, slug text NOT NULL UNIQUE, body text)")
+    needs = [need("public.t", ALL, frozenset({"slug"})), need("public.u", ALL, frozenset({"slug"}))]
+    rest = await applied(database, *needs, request=request_for(database, may_alter_tables=False))
+    assert len(rest.problems) == 2
+    for problem in rest.problems:
+        await run_in_psql(database, problem.fix or "")
+        write(database, "t")
+        write(database, "u")
+    assert (identity(database, "t"), identity(database, "u")) == ("f", "i")
+    assert (await applied(database, *needs)).problems == ()
+
+
+async def test_the_way_back_from_an_identity_breaks_no_writer(database: Database) -> None:
+    database.execute("CREATE TABLE full_one (id int PRIMARY KEY, slug text, body text)")
+    database.execute("CREATE TABLE indexed (id int PRIMARY KEY, slug text NOT NULL UNIQUE, body text)")
+    database.execute("CREATE TABLE bare (id int, slug text, body text)")
+    names = ["full_one", "indexed", "bare"]
+    needs = [need(f"public.{name}", frozenset({"slug"}), frozenset({"slug"})) for name in names]
+    _, plan = await planned(database, *needs)
+    await applied(database, *needs)
+    notes = [step.note for step in plan.to_run if step.purpose is Purpose.IDENTITY]
+    assert len(notes) == 3
+    for note in notes:
+        await run_in_psql(database, re.split(r"(?:undo|first|fail): ", note)[-1])
+        for name in names:
+            write(database, name)
+    assert [identity(database, name) for name in names] == ["d", "d", "d"]
+
+
+async def run_in_psql(database: Database, text: str) -> None:
+    """Each statement by itself, as psql does: a transaction block is what BEGIN and COMMIT make it."""
+    statements = (line.partition("   --")[0] for line in text.splitlines())
+    async with await psycopg.AsyncConnection.connect(database.dsn, autocommit=True) as connection:
+        for statement in (each.strip() for line in statements for each in line.split(";")):
+            if statement:
+                await connection.execute(statement)
 
 
 async def test_a_slot_of_another_plugin_is_a_problem(database: Database) -> None:

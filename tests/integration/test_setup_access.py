@@ -337,6 +337,26 @@ def test_drop_says_how_identities_go_back(application: Application) -> None:
     assert application.setup("--drop")[1]["findings"] == []
 
 
+def test_drop_puts_an_identity_back_only_after_the_table_has_left_every_publication(application: Application) -> None:
+    database = application.database
+    database.execute("CREATE TABLE bare (slug text); CREATE TABLE loose (slug text)")
+    rules = [{"name": name, "table": f"public.{name}", "invalidate": {"keys": [name]}} for name in ("bare", "loose")]
+    application.write_rules(*rules)
+    application.setup("--apply")
+    database.execute("CREATE PUBLICATION theirs FOR TABLE bare")
+    _, printed = application.setup("--drop")
+    fixes = [finding["fix"] for finding in printed["findings"]]
+    assert fixes == [
+        'BEGIN; ALTER PUBLICATION "theirs" DROP TABLE "public"."bare";'
+        ' ALTER TABLE "public"."bare" REPLICA IDENTITY DEFAULT; COMMIT;   -- after the steps above',
+        'ALTER TABLE "public"."loose" REPLICA IDENTITY DEFAULT;   -- after the steps above',
+    ]
+    application.setup("--drop", "--apply")
+    for fix in fixes:
+        database.execute(fix)
+    database.execute("DELETE FROM bare; DELETE FROM loose")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [("--offline", "--drop"), ("--offline", "--diff"), ("--diff", "--apply"), ("--diff", "--drop")],

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from invalidator.config.needs import needs
 from invalidator.postgres import provision
 from invalidator.postgres.catalog import Column, Index, Publication, PublishedTable, Role, Server, Slot, Table
 from invalidator.preflight.examine import examine
@@ -97,12 +98,21 @@ def without_publication(of: Facts) -> Facts:
     return replace(of, database=replace(of.database, publications={}))
 
 
-def examined(rules: str, of: Facts, **options: Any) -> list[Finding]:
-    """What the checks say about rules, given as the entries of ``rules:``."""
+def _loaded(rules: str) -> document.Loaded:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rules.yaml"
         path.write_text("version: 1\nrules:\n" + rules)
-        loaded = document.load_with_warnings([path])
+        return document.load_with_warnings([path])
+
+
+def needs_of(rules: str) -> tuple[provision.Need, ...]:
+    """What the rules need, given as the entries of ``rules:``."""
+    return needs(_loaded(rules).ruleset.rules)
+
+
+def examined(rules: str, of: Facts, **options: Any) -> list[Finding]:
+    """What the checks say about rules, given as the entries of ``rules:``."""
+    loaded = _loaded(rules)
     return examine(loaded.ruleset, loaded.sources, of, **options)
 
 

@@ -19,7 +19,16 @@ from invalidator.postgres.catalog.facts import (
     Slot,
     Table,
 )
-from invalidator.postgres.catalog.queries import partition_root, publications, role, server, slot, table_names, tables
+from invalidator.postgres.catalog.queries import (
+    partition_root,
+    publications,
+    role,
+    server,
+    slot,
+    table_names,
+    tables,
+    without_identity,
+)
 from invalidator.postgres.catalog.types import BaseType, base_types, completed, described
 
 __all__ = [
@@ -45,4 +54,5 @@ __all__ = [
     "slot",
     "table_names",
     "tables",
+    "without_identity",
 ]

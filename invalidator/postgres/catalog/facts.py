@@ -112,6 +112,8 @@ class PublishedTable:
     """The filter as Postgres prints it."""
     name: str = ""
     """``schema.table``, without quotes."""
+    filter_columns: frozenset[str] = frozenset()
+    """The columns that the filter reads."""
 
 
 @dataclass(frozen=True, slots=True)

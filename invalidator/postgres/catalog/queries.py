@@ -42,17 +42,22 @@ async def server(connection: psycopg.AsyncConnection[Any]) -> Server:
     return Server(*settings)
 
 
-async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tuple[str, str]]) -> tuple[Table, ...]:
+async def tables(
+    connection: psycopg.AsyncConnection[Any], patterns: Sequence[tuple[str, str]], *, oids: Sequence[int] = ()
+) -> tuple[Table, ...]:
     """The relations that match one of the patterns, in order of name, and all partitions below them.
 
     Args:
         connection: an open connection.
         patterns: schema and table, each a raw name in which ``*`` stands for any text.
+        oids: of other relations that are wanted.
     """
     rows = await fetch(
         connection,
         """
-        WITH RECURSIVE wanted (oid) AS (
+        WITH RECURSIVE wanted (oid) AS ((
+            SELECT unnest(%s::oid[])
+             UNION
             SELECT c.oid
               FROM pg_class c
               JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -61,7 +66,7 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
              WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
                AND n.nspname NOT IN ('pg_catalog', 'information_schema')
                AND n.nspname NOT LIKE 'pg!_toast%%' ESCAPE '!' AND n.nspname NOT LIKE 'pg!_temp%%' ESCAPE '!'
-             UNION
+             ) UNION
             SELECT i.inhrelid
               FROM wanted w
               JOIN pg_class parent ON parent.oid = w.oid AND parent.relkind = 'p'
@@ -77,11 +82,11 @@ async def tables(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tu
           JOIN pg_namespace n ON n.oid = c.relnamespace
          ORDER BY n.nspname, c.relname
         """,
-        [[like(schema) for schema, _ in patterns], [like(name) for _, name in patterns]],
+        [list(oids), [like(schema) for schema, _ in patterns], [like(name) for _, name in patterns]],
     )
-    oids = [row[0] for row in rows]
-    columns = await _columns(connection, oids)
-    indexes = await _indexes(connection, oids)
+    found = [row[0] for row in rows]
+    columns = await _columns(connection, found)
+    indexes = await _indexes(connection, found)
     return tuple(
         Table(
             oid,
@@ -144,16 +149,17 @@ async def publications(connection: psycopg.AsyncConnection[Any]) -> dict[str, Pu
             is_via_root,
             sends_generated,
             frozenset(schema for publication, schema in schemas if publication == oid),
-            tuple(
-                PublishedTable(
-                    table, None if listed is None else frozenset(listed), where is not None, where, full_name
-                )
-                for publication, table, listed, where, full_name in named
-                if publication == oid
-            ),
+            tuple(_published(*entry) for publication, *entry in named if publication == oid),
             comment,
         )
     return result
+
+
+def _published(
+    oid: int, listed: list[str] | None, where: str | None, full_name: str, read: list[str]
+) -> PublishedTable:
+    columns = None if listed is None else frozenset(listed)
+    return PublishedTable(oid, columns, where is not None, where, full_name, frozenset(read))
 
 
 async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | None:
@@ -191,6 +197,28 @@ async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | No
     return Role(*rows[0]) if rows else None
 
 
+async def without_identity(connection: psycopg.AsyncConnection[Any], publication: str, *, limit: int = 50) -> list[int]:
+    """The tables, by OID, that the publication sends updates of and that have nothing to name their rows by."""
+    rows = await fetch(
+        connection,
+        """
+        SELECT c.oid::bigint
+          FROM pg_publication p
+          CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) AS published
+          JOIN pg_class c ON c.oid = published.relid
+         WHERE p.pubname = %s AND (p.pubupdate OR p.pubdelete) AND c.relkind = 'r' AND c.relreplident <> 'f'
+           AND NOT EXISTS (
+               SELECT FROM pg_index i
+                WHERE i.indrelid = c.oid AND i.indimmediate
+                  AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
+         ORDER BY c.oid
+         LIMIT %s
+        """,
+        [publication, limit],
+    )
+    return [oid for (oid,) in rows]
+
+
 async def partition_root(connection: psycopg.AsyncConnection[Any], oid: int) -> tuple[str, str] | None:
     """Schema and name of the topmost partitioned table over this one; None when it is no partition."""
     rows = await fetch(
@@ -212,13 +240,19 @@ _PUBLISHED_TABLES: LiteralString = """
            CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(
                SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)
            ) END,
-           pg_get_expr(r.prqual, r.prrelid), n.nspname || '.' || c.relname
+           pg_get_expr(r.prqual, r.prrelid), n.nspname || '.' || c.relname,
+           -- A filter is a plain expression over one row; text constants are printed as bytes, so nothing else matches.
+           ARRAY(
+               SELECT DISTINCT a.attname::text
+                 FROM regexp_matches(r.prqual::text, '[{]VAR :varno 1 :varattno ([0-9]+)', 'g') AS used (number)
+                 JOIN pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = used.number[1]::int)
       FROM pg_publication_rel r
       JOIN pg_class c ON c.oid = r.prrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace
 """
 _PUBLISHED_TABLES_14: LiteralString = """
-    SELECT r.prpubid::bigint, r.prrelid::bigint, NULL::text[], NULL::text, n.nspname || '.' || c.relname
+    SELECT r.prpubid::bigint, r.prrelid::bigint, NULL::text[], NULL::text, n.nspname || '.' || c.relname,
+           '{}'::text[]
       FROM pg_publication_rel r
       JOIN pg_class c ON c.oid = r.prrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace

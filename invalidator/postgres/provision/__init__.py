@@ -3,6 +3,7 @@
     Need, Request      what is wanted
     facts              what is there (reads the catalog)
     plan               wanted minus there: steps, findings (decides, no I/O)
+    fitness            what makes an UPDATE fail, and statements that never do
     removal            what of it can be taken away again
     offline_plan       the same without a database: generic and guarded
     apply              runs the steps
@@ -25,8 +26,10 @@ from invalidator.postgres.provision.outbox import (
 )
 from invalidator.postgres.provision.plan import plan
 from invalidator.postgres.provision.providers import Provider
+from invalidator.postgres.provision.publication import operations
 from invalidator.postgres.provision.removal import removal
-from invalidator.postgres.provision.run import apply, facts, removal_facts
+from invalidator.postgres.provision.run import apply, facts, removal_facts, with_others
+from invalidator.postgres.provision.tables import entries
 from invalidator.postgres.provision.words import (
     Facts,
     Finding,
@@ -55,12 +58,15 @@ __all__ = [
     "Rows",
     "Step",
     "apply",
+    "entries",
     "facts",
     "offline_plan",
+    "operations",
     "outbox_facts",
     "outbox_plan",
     "outbox_removal",
     "plan",
     "removal",
     "removal_facts",
+    "with_others",
 ]

@@ -18,12 +18,15 @@ the filters were made of. Filters of a publication without such a comment are so
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from invalidator.postgres.catalog import ORDINARY, Publication, Table
 from invalidator.postgres.provision.words import COLUMN_LISTS, Facts, Need, Request
 
 _LEAD = "invalidator setup: "
+_OR = " OR "
+_TOKEN = re.compile(r"""'[^']*'|"[^"]*"|[()]| OR """)
 _PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1043, 1082, 2950})
 """bool, int8, int2, int4, text, varchar, date, uuid: built in, and the same in every session."""
 _PLAIN_COLLATIONS = frozenset({0, 100, 950, 951})
@@ -62,7 +65,28 @@ def lossless(
         conditions[condition] = None
     if len(conditions) == 1:
         return next(iter(conditions))
-    return " OR ".join(f"({condition})" for condition in sorted(conditions))
+    return _OR.join(f"({condition})" for condition in sorted(conditions))
+
+
+def passes(standing: str | None, wanted: str | None) -> bool:
+    """Whether a filter that was made of one condition lets every row pass that another wants; None wants all rows."""
+    return standing is not None and wanted is not None and _alternatives(wanted) <= _alternatives(standing)
+
+
+def _alternatives(condition: str) -> frozenset[str]:
+    """What is joined by OR, at whatever depth nothing else stands around it."""
+    parts, depth, begin = list[str](), 0, 0
+    is_enclosed = condition.startswith("(")
+    for token in _TOKEN.finditer(condition):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if depth == 0 and token.end() < len(condition) and token[0] == ")":
+            is_enclosed = False
+        if depth == 0 and token[0] == _OR:
+            parts.append(condition[begin : token.start()])
+            begin = token.end()
+    if parts:
+        return frozenset[str]().union(*map(_alternatives, (*parts, condition[begin:])))
+    return _alternatives(condition[1:-1]) if is_enclosed else frozenset({condition})
 
 
 def is_managed(publication: Publication) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from invalidator.postgres.catalog import Publication, PublishedTable, Table
-from invalidator.postgres.provision import filters
+from invalidator.postgres.provision import filters, fitness
 from invalidator.postgres.provision.words import GENERATED_COLUMNS, Facts, Finding, Mark, Request, Step, identifier
 from invalidator.postgres.provision.words import Purpose as For
 
@@ -36,6 +36,8 @@ class Choice:
     """None: it has none and gets none, so it must not be published."""
     change: Step | None = None
     findings: tuple[Finding, ...] = ()
+    offer: Identity | None = None
+    """One that would serve, if tables might be altered: what mends the findings."""
 
 
 def choose(table: Table, old_columns: frozenset[str], rules: str, facts: Facts, request: Request) -> Choice:
@@ -52,7 +54,7 @@ def choose(table: Table, old_columns: frozenset[str], rules: str, facts: Facts, 
     if current is not None and old_columns <= current.columns:
         return Choice(current)
     blockers = sorted({name for option in _options(table) for name in _blockers(table, option, facts, request)})
-    usable = [option for option in _options(table) if not _blockers(table, option, facts, request)]
+    usable = [option for option in _options(table) if fits(table, option, facts, request)]
     better = next((option for option in usable if old_columns <= option.columns), None)
     if better is None and current is None:
         better = next(iter(usable), None)
@@ -61,11 +63,15 @@ def choose(table: Table, old_columns: frozenset[str], rules: str, facts: Facts, 
     missing = f"old {_listed(old_columns - current.columns)}" if current is not None else "a way to name its rows"
     why = f"{rules} needs {missing}" if current is not None else f"{table.full_name} needs {missing} to be published"
     change = Step(
-        For.IDENTITY, (alteration(table, better),), why, note=_undoing(table, better), marks=(_mark(table, better),)
+        For.IDENTITY,
+        (alteration(table, better),),
+        why,
+        note=_undoing(table, better, facts, request),
+        marks=(_mark(table, better),),
     )
     findings: tuple[Finding, ...] = ()
     if not old_columns <= better.columns:
-        findings = (_widening(table, old_columns - better.columns, rules, None),)
+        findings = (_widening(table, old_columns - better.columns, rules),)
     return Choice(better, change, findings)
 
 
@@ -82,15 +88,25 @@ def _mark(table: Table, identity: Identity) -> Mark:
     return Mark("~", f"replica identity of {table.full_name}", f"{now}, wanted {identity.clause.as_string(None)}")
 
 
-def _undoing(table: Table, identity: Identity) -> str:
-    """What a later change of the table must not do, and the way back."""
+def _undoing(table: Table, identity: Identity, facts: Facts, request: Request) -> str:
+    """What a later change of the table must not do, and the way back, in which no UPDATE fails."""
     before = "DEFAULT" if table.replica_identity in {"d", "i"} else {"n": "NOTHING"}.get(table.replica_identity, "FULL")
-    back = sql.SQL("ALTER TABLE {} REPLICA IDENTITY ").format(identifier(table)).as_string(None) + before
+    back = fitness.altered(table, sql.SQL(before))
+    published = next((other for other in facts.tables if other.oid == table.root_oid), table)
+    existing = facts.publications.get(request.publication)
+    is_named = existing is None or not (existing.is_for_all_tables or table.schema in existing.schemas)
+    if before == "NOTHING" or (before == "DEFAULT" and not table.primary_key):
+        leave = f"{fitness.removed(published, request.publication)} " if is_named else ""
+        way = f"only after it has left every publication of updates, or else UPDATE and DELETE fail: {leave}{back}"
+    elif published is table and is_named:
+        way = fitness.republished(table, request.publication, [back])
+    else:
+        way = back
     if identity.is_full or not identity.clause.as_string(None).startswith("USING"):
-        return f"undo: {back};"
+        return f"undo: {way}"
     return (
         f"while it is so, DROP {identity.clause.as_string(None).removeprefix('USING ')} would leave the table without"
-        f" replica identity, and every UPDATE and DELETE on it would fail; first: {back};"
+        f" replica identity, and every UPDATE and DELETE on it would fail; first: {way}"
     )
 
 
@@ -102,9 +118,8 @@ def _left(
     better: Identity | None,
     blockers: list[str],
 ) -> Choice:
-    fix = None if better is None else alteration(table, better).as_string(None) + ";"
     if current is not None:
-        return Choice(current, findings=(_widening(table, old_columns - current.columns, rules, fix, blockers),))
+        return Choice(current, None, (_widening(table, old_columns - current.columns, rules, blockers),), better)
     text = (
         f"{table.full_name} has no usable replica identity: publishing it would make every UPDATE and DELETE on it fail"
     )
@@ -113,19 +128,17 @@ def _left(
     elif better is None and _has_virtual(table):
         text += "; FULL is impossible, because Postgres never sends virtual generated columns"
     add_key = f"ALTER TABLE {identifier(table).as_string(None)} ADD PRIMARY KEY (…);"
-    return Choice(None, findings=(Finding(text + f" (left out; {rules} sees nothing of it)", fix or add_key),))
+    return Choice(None, None, (Finding(text + f" (left out; {rules} sees nothing of it)", add_key),), better)
 
 
-def _widening(
-    table: Table, missing: frozenset[str], rules: str, fix: str | None, blockers: list[str] | None = None
-) -> Finding:
+def _widening(table: Table, missing: frozenset[str], rules: str, blockers: list[str] | None = None) -> Finding:
     text = (
         f"old {_listed(missing)} of {table.full_name} will not be sent: {rules} applies its coarse form"
         " whenever it needs them"
     )
     if blockers:
         text += f" (a wider identity does not fit the column lists or row filters in {_listed(blockers)})"
-    return Finding(text, fix)
+    return Finding(text)
 
 
 def identity_of(table: Table) -> Identity | None:
@@ -145,8 +158,20 @@ def _options(table: Table) -> Iterator[Identity]:
         if not index.is_primary:
             clause = sql.SQL("USING INDEX {}").format(sql.Identifier(index.name))
             yield Identity(frozenset(index.columns), clause)
-    if not _has_virtual(table):
-        yield Identity(frozenset(column.name for column in table.columns), sql.SQL("FULL"), is_full=True)
+    if (whole := full(table)) is not None:
+        yield whole
+
+
+def full(table: Table) -> Identity | None:
+    """The whole row; None where Postgres cannot send it."""
+    if _has_virtual(table):
+        return None
+    return Identity(frozenset(column.name for column in table.columns), sql.SQL("FULL"), is_full=True)
+
+
+def fits(table: Table, identity: Identity, facts: Facts, request: Request) -> bool:
+    """Whether no publication, but for ours, which is set anew with it, would make UPDATE fail with that identity."""
+    return not _blockers(table, identity, facts, request)
 
 
 def _blockers(table: Table, identity: Identity, facts: Facts, request: Request) -> list[str]:

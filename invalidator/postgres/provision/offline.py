@@ -68,7 +68,7 @@ def offline_plan(needs: Sequence[Need], request: Request) -> Plan:
         keep = sql.SQL("ALTER SYSTEM SET max_slot_wal_keep_size = {}").format(sql.Literal(KEEP_SIZE))
         why = "by default a stopped daemon can fill the primary's disk"
         steps.append(Step(Purpose.SERVER, (keep, RELOAD), why, is_advice=True))
-    return Plan(tuple(steps), (*_provider(request), *_globs(needs), *_identities(needs), *notes))
+    return Plan(tuple(steps), (*_provider(request), *_globs(needs), *_identities(needs, request), *notes))
 
 
 def _provider(request: Request) -> Iterator[Finding]:
@@ -123,15 +123,29 @@ def _globs(needs: Sequence[Need]) -> list[Finding]:
     ]
 
 
-def _identities(needs: Sequence[Need]) -> list[Finding]:
+def _identities(needs: Sequence[Need], request: Request) -> list[Finding]:
     return [
         Finding(
             f"rule '{need.rule}' ({need.place}) needs old {', '.join(sorted(need.old_columns))} of {need.full_name}:"
-            " the replica identity must hold them (the primary key does by default)",
-            f"ALTER TABLE {sql.Identifier(need.schema, need.table).as_string(None)} REPLICA IDENTITY FULL;"
-            "   -- if they are not in the primary key",
+            " the replica identity must hold them (the primary key does by default). If it does not, with a connection"
+            " setup says what is best; of a partitioned table each partition has an identity of its own, and FULL for"
+            " the table itself does nothing",
+            _full(need, request),
             is_problem=False,
         )
         for need in needs
         if need.is_exact and need.old_columns
     ]
+
+
+def _full(need: Need, request: Request) -> str:
+    """FULL, and no list of ours beside it: where there is one by then, UPDATE and DELETE would fail."""
+    table = sql.Identifier(need.schema, need.table).as_string(None)
+    literal = sql.Literal(table).as_string(None)
+    alter = sql.SQL("ALTER PUBLICATION {}").format(sql.Identifier(request.publication)).as_string(None)
+    return (
+        f"BEGIN; {alter} DROP TABLE ONLY {table}; ALTER TABLE {table} REPLICA IDENTITY FULL;"
+        f" {alter} ADD TABLE ONLY {table}; COMMIT;   -- no partitions\n"
+        "SELECT format('ALTER TABLE %s REPLICA IDENTITY FULL;', relid) FROM"
+        f" pg_partition_tree({literal}) WHERE isleaf;   -- the partitions: run what it prints"
+    )

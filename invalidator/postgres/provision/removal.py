@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from psycopg import sql
 
 from invalidator.postgres.catalog import ORDINARY, Table
 from invalidator.postgres.catalog.privileges import Holding
-from invalidator.postgres.provision import filters
+from invalidator.postgres.provision import filters, fitness
 from invalidator.postgres.provision.words import (
     Facts,
     Finding,
@@ -18,7 +19,6 @@ from invalidator.postgres.provision.words import (
     Purpose,
     Request,
     Step,
-    identifier,
 )
 
 
@@ -29,7 +29,9 @@ def removal(needs: Sequence[Need], facts: Facts, request: Request) -> Plan:
     if facts.slot is not None and facts.slot.active_pid is not None and publication.steps:
         text = f"publication '{request.publication}' stays while something streams from slot '{request.slot}'"
         publication = Plan((), (Finding(text, "stop the daemon, then run setup --drop again"),))
-    parts = [slot, publication, _identities(needs, facts)]
+    goes = {request.publication} if publication.steps else set[str]()
+    left = {name: each for name, each in facts.publications.items() if name not in goes}
+    parts = [slot, publication, _identities(needs, replace(facts, publications=left), is_after_steps=bool(goes))]
     if request.role is not None and facts.role is not None:
         parts.append(_role(facts, request.role))
     return Plan(
@@ -70,7 +72,7 @@ def _publication(needs: Sequence[Need], facts: Facts, request: Request) -> Plan:
     return Plan((Step(Purpose.PUBLICATION, (drop,), "the tables themselves are not touched", marks=(mark,)),))
 
 
-def _identities(needs: Sequence[Need], facts: Facts) -> Plan:
+def _identities(needs: Sequence[Need], facts: Facts, *, is_after_steps: bool) -> Plan:
     """What they were before is not known, and others may have come to need them."""
     changed = [
         table
@@ -84,12 +86,27 @@ def _identities(needs: Sequence[Need], facts: Facts) -> Plan:
             Finding(
                 f"replica identity of {table.full_name} is {kinds.get(table.replica_identity, '?')} and stays: whether"
                 " setup made it so, or somebody needs it, is not recorded",
-                sql.SQL("ALTER TABLE {} REPLICA IDENTITY DEFAULT;").format(identifier(table)).as_string(None),
+                _undoing(table, facts) + ("   -- after the steps above" if is_after_steps else ""),
                 is_problem=False,
             )
             for table in changed
         ),
     )
+
+
+def _undoing(table: Table, facts: Facts) -> str:
+    """DEFAULT, after the table has left what would not fit it; run any earlier, UPDATE and DELETE on it would fail."""
+    default = replace(table, replica_identity="d")
+    back = fitness.altered(table, sql.SQL("DEFAULT"))
+    if default.identity is None:
+        holders = fitness.publishers(table, facts.tables, facts)
+    else:
+        holders = [misfit.publication for misfit in fitness.misfits(default, facts.tables, facts)]
+    leaves = [fitness.removed(table, each.name) for each in holders if each.table(table.oid) is not None]
+    others = [each.name for each in holders if each.table(table.oid) is None]
+    if others:
+        return f"{back}   -- only when it is no longer in {', '.join(others)}, or else UPDATE and DELETE fail"
+    return " ".join(("BEGIN;", *leaves, back, "COMMIT;")) if leaves else back
 
 
 def _is_about(needs: Sequence[Need], table: Table, facts: Facts) -> bool:

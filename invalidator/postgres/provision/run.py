@@ -41,6 +41,21 @@ async def facts(connection: psycopg.AsyncConnection[Any], needs: Sequence[Need],
     )
 
 
+async def with_others(connection: psycopg.AsyncConnection[Any], found: Facts, publication: str) -> Facts:
+    """Add the tables of the publication that no rule is about, as far as it may make an UPDATE of them fail.
+
+    Raises:
+        ConfigError, SourceDisconnected: the catalog cannot be read.
+    """
+    ours = found.publications.get(publication)
+    if ours is None:
+        return found
+    bound = {table.oid for table in ours.tables if table.columns is not None or table.has_row_filter}
+    wanted = bound.union(await catalog.without_identity(connection, publication))
+    oids = sorted(wanted - {table.oid for table in found.tables})
+    return replace(found, others=await catalog.tables(connection, (), oids=oids)) if oids else found
+
+
 async def removal_facts(connection: psycopg.AsyncConnection[Any], needs: Sequence[Need], request: Request) -> Facts:
     """Read what ``removal`` is made from: the same, and what the role is needed for elsewhere.
 

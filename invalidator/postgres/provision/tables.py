@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
 from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Table
-from invalidator.postgres.provision import filters
-from invalidator.postgres.provision.identity import Choice, choose, identity_of
+from invalidator.postgres.provision import filters, fitness
+from invalidator.postgres.provision.identity import Choice, choose, fits, full, identity_of
 from invalidator.postgres.provision.words import (
     COLUMN_LISTS,
     GENERATED_COLUMNS,
@@ -124,12 +124,12 @@ def _entry(
     identity = known.intersection(*identities) if identities else frozenset[str]()
     required = (columns & known) | identity
     listed = _list(table, required, choices, facts, request)
-    findings += _comparison_findings(table, needs, identity)
     if table.has_children:
         text = f"other tables inherit from {table.full_name}: their rows come under other names, not to {_rules(needs)}"
         findings.append(Finding(text, "name those tables in rules of their own", is_problem=False))
     rows = filters.settled(table, filters.lossless(table, needs, identity, operations, facts), facts, request)
-    return Entry(table, required, listed, changes, rows), findings
+    entry = Entry(table, required, listed, changes, rows)
+    return entry, findings + _comparison_findings(entry, needs, identity, facts, request)
 
 
 def _choices(
@@ -145,8 +145,34 @@ def _choices(
     known = frozenset(column.name for column in table.columns)
     old = frozenset[str]().union(*(need.old_columns for need in needs)) & known
     choices = [choose(member, old, _rules(needs), facts, request) for member in members]
-    findings = [finding for choice in choices for finding in choice.findings]
+    offered = [finding for choice in choices if choice.offer is not None for finding in choice.findings]
+    fix = _if_allowed(table, needs, facts, request, operations) if offered else None
+    findings = [
+        finding if choice.offer is None else replace(finding, fix=fix)
+        for choice in choices
+        for finding in choice.findings
+    ]
     return (None if any(choice.identity is None for choice in choices) else choices), findings
+
+
+def _if_allowed(
+    table: Table, needs: tuple[Need, ...], facts: Facts, request: Request, operations: frozenset[str]
+) -> str | None:
+    """What ``setup`` would do with the table if it might alter it, as SQL that never makes an UPDATE fail."""
+    entry, _ = _entry(table, needs, facts, replace(request, may_alter_tables=True), operations)
+    if entry is None:
+        return None
+    alterations = [text for change in entry.changes for text in change.texts]
+    return _altered(entry, alterations, facts, request)
+
+
+def _altered(entry: Entry, alterations: list[str], facts: Facts, request: Request) -> str:
+    """These ALTER TABLE, in one transaction with the table's entry if that may have a list or filter."""
+    existing = facts.publications.get(request.publication)
+    is_open = existing is not None and (existing.is_for_all_tables or entry.table.schema in existing.schemas)
+    if entry.table.kind != ORDINARY or facts.server.version < COLUMN_LISTS or is_open:
+        return "\n".join(alterations)
+    return fitness.republished(entry.table, request.publication, alterations, entry.target)
 
 
 def _list(
@@ -187,17 +213,35 @@ def _column_findings(table: Table, needs: tuple[Need, ...], facts: Facts) -> lis
     return findings
 
 
-def _comparison_findings(table: Table, needs: tuple[Need, ...], identity: frozenset[str]) -> list[Finding]:
+def _comparison_findings(
+    entry: Entry, needs: tuple[Need, ...], identity: frozenset[str], facts: Facts, request: Request
+) -> list[Finding]:
+    table = entry.table
+    lacking = [need for need in needs if need.compared - identity]
+    fix = _made_full(entry, facts, request) if lacking else None
     return [
         Finding(
             f"rule '{need.rule}' ({need.place}) asks for old {', '.join(sorted(need.compared - identity))} of"
             f" {table.full_name}, which will not be sent: it fires for every UPDATE that could be meant",
-            f"ALTER TABLE {identifier(table).as_string(None)} REPLICA IDENTITY FULL;   -- if that is too often",
+            f"{fix}   -- if that is too often" if fix else None,
             is_problem=False,
         )
-        for need in needs
-        if need.compared - identity
+        for need in lacking
     ]
+
+
+def _made_full(entry: Entry, facts: Facts, request: Request) -> str | None:
+    """FULL for the table or each of its partitions; None where that is impossible or would break a writer."""
+    table = entry.table
+    members = [table]
+    if table.kind == PARTITIONED:
+        members = [part for part in facts.tables if part.root_oid == table.oid and part.kind == ORDINARY]
+    for member in members:
+        whole = full(member)
+        if whole is None or not fits(member, whole, facts, request):
+            return None
+    alterations = [fitness.altered(member, sql.SQL("FULL")) for member in members]
+    return _altered(replace(entry, listed=None), alterations, facts, request) if members else None
 
 
 def _without_key(table: Table, needs: tuple[Need, ...]) -> Finding:

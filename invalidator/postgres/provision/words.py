@@ -134,6 +134,8 @@ class Facts:
     """What the rules' lookups read."""
     holdings: tuple[Holding, ...] = ()
     """What keeps the daemon's role from being dropped; read only for ``--drop``."""
+    others: tuple[Table, ...] = ()
+    """Tables of our publication that no rule is about, and of which an UPDATE could fail; read only by checks."""
     ties: tuple[str, ...] = ()
     """Signs that the role is somebody's who needs it for more; read only for ``--drop``."""
 

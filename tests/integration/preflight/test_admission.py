@@ -64,3 +64,13 @@ async def test_a_lookup_that_postgres_refuses_is_found_before_it_is_asked(projec
     with pytest.raises(Invalid) as caught:
         await preflight(project, old).admit(old, new)
     assert [each.code for each in caught.value.diagnostics] == ["lookup-invalid"]
+
+
+async def test_rules_that_need_rows_which_setups_filter_leaves_out_are_refused(project: Project) -> None:
+    one = POST.replace("post:{id}", "posts") + "    when: id = 5\n"
+    old, new = loaded(project, POST.replace("post:{id}", "posts")), loaded(project, one)
+    project.run("setup", "--apply", "--drop")
+    project.run("setup", "--apply")
+    with pytest.raises(Invalid) as caught:
+        await preflight(project, new).admit(new, old)
+    assert [(each.code, each.severity) for each in caught.value.diagnostics] == [("row-filter", "error")]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from invalidator.postgres.catalog import Index, PublishedTable
+from invalidator.postgres.catalog import Index, Publication, PublishedTable
 from tests.support.preflight import POSTS, codes, column, examined, facts, only, publication, table
 
 SLUG = """\
@@ -128,3 +129,61 @@ def test_a_value_bound_in_a_lookup_is_needed_of_the_old_row_too() -> None:
     found = only(examined(rules, facts(POSTS)), "old-value-needed").diagnostic
     assert (found.line, found.column, found.width) == (6, 59, 4)
     assert "'other:*' instead of what lookup 'other' finds" in (found.why or "")
+
+
+def listing(*columns: str, **other: Any) -> Publication:
+    return publication(PublishedTable(POSTS.oid, frozenset(columns), has_row_filter=False), **other)
+
+
+ID = SLUG.replace("{slug|lower|urlencode}", "{id}")
+FULL = replace(POSTS, replica_identity="f")
+BY_SLUG = replace(POSTS, replica_identity="i", indexes=(*POSTS.indexes, replace(UNIQUE, is_replica_identity=True)))
+
+
+def test_full_beside_a_column_list_is_an_error_with_the_sql_that_takes_the_list_away() -> None:
+    found = only(examined(ID, facts(FULL, published=listing("id", "slug"))), "identity-not-covered").diagnostic
+    assert found.severity == "error"
+    assert found.why == "Postgres refuses every UPDATE and DELETE on it, those of the application too"
+    assert found.fix == (
+        'BEGIN; ALTER PUBLICATION "invalidator" DROP TABLE "public"."posts";'
+        ' ALTER PUBLICATION "invalidator" ADD TABLE "public"."posts"; COMMIT;'
+    )
+    inserts = listing("id", "slug", operations=frozenset({"insert", "truncate"}))
+    assert "identity-not-covered" not in codes(ID, facts(FULL, published=inserts))
+
+
+def test_a_list_that_leaves_out_a_column_of_the_identity_is_widened_by_the_fix() -> None:
+    found = only(examined(ID, facts(BY_SLUG, published=listing("id"))), "identity-not-covered").diagnostic
+    assert "leaves out 'slug'" in found.message
+    assert (found.fix or "").endswith('ADD TABLE "public"."posts" ("id", "slug"); COMMIT;')
+    assert "identity-not-covered" not in codes(ID, facts(BY_SLUG, published=listing("id", "slug")))
+
+
+def test_a_row_filter_over_other_columns_is_an_error_but_not_with_full() -> None:
+    entry = PublishedTable(POSTS.oid, None, True, "(slug = 'a')", filter_columns=frozenset({"slug"}))
+    found = only(examined(ID, facts(POSTS, published=publication(entry))), "identity-not-covered").diagnostic
+    assert "row filter reads 'slug'" in found.message
+    assert "identity-not-covered" not in codes(ID, facts(FULL, published=publication(entry)))
+
+
+def test_a_list_of_another_publication_breaks_writers_as_well() -> None:
+    of = facts(FULL)
+    theirs = replace(listing("id"), name="theirs")
+    both = replace(of, database=replace(of.database, publications={**of.database.publications, "theirs": theirs}))
+    found = only(examined(ID, both), "identity-not-covered")
+    assert found.subject == "public.posts theirs"
+    assert (found.diagnostic.fix or "").startswith('BEGIN; ALTER PUBLICATION "theirs" DROP TABLE')
+
+
+def test_a_table_of_the_publication_that_no_rule_is_about_breaks_writers_as_well() -> None:
+    bare = table("logs", [column("id")], oid=50, key=())
+    of = facts(POSTS, published=publication(POSTS, bare))
+    found = only(examined(ID, replace(of, database=replace(of.database, others=(bare,)))), "no-identity").diagnostic
+    assert "public.logs has no replica identity" in found.message
+    assert found.file == "source.publication"
+    assert found.fix == 'ALTER PUBLICATION "invalidator" DROP TABLE "public"."logs";'
+    everything = facts(POSTS, published=publication(is_for_all_tables=True))
+    other = replace(everything, database=replace(everything.database, others=(bare,)))
+    assert only(examined(ID, other), "no-identity").diagnostic.fix == (
+        'ALTER TABLE "public"."logs" REPLICA IDENTITY FULL;'
+    )

@@ -2,9 +2,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from invalidator.postgres.catalog import PublishedTable
+import pytest
+
+from invalidator.postgres.catalog import Publication, PublishedTable
+from invalidator.postgres.provision import filters
 from invalidator.preflight.finding import At
-from tests.support.preflight import POSTS, codes, examined, facts, only, publication, table, without_publication
+from tests.support.preflight import (
+    POSTS,
+    codes,
+    examined,
+    facts,
+    needs_of,
+    only,
+    publication,
+    table,
+    without_publication,
+)
 
 RULE = """\
   - name: post
@@ -75,10 +88,42 @@ def test_a_column_list_that_hides_a_column_is_shown_at_the_column() -> None:
     assert codes(RULE, facts(POSTS, published=listed)) == []
 
 
-def test_a_row_filter_is_worth_a_warning() -> None:
-    filtered = publication(PublishedTable(POSTS.oid, None, has_row_filter=True))
-    found = only(examined(RULE, facts(POSTS, published=filtered)), "row-filter").diagnostic
+def filtered(made_of: str | None = None, columns: frozenset[str] | None = None) -> Publication:
+    """Posts with a filter over id; of setup if there is something that it was made of."""
+    comment = None if made_of is None else filters.record({"public.posts": made_of})
+    entry = PublishedTable(POSTS.oid, columns, True, "(id = 5)", filter_columns=frozenset({"id"}))
+    return publication(entry, comment=comment)
+
+
+def test_somebody_elses_row_filter_is_worth_a_warning_and_its_fix_keeps_the_column_list() -> None:
+    of = facts(POSTS, published=filtered(columns=frozenset({"id", "slug"})))
+    found = only(examined(RULE, of), "row-filter").diagnostic
     assert found.severity == "warning"
+    assert found.fix == (
+        'BEGIN; ALTER PUBLICATION "invalidator" DROP TABLE "public"."posts";'
+        ' ALTER PUBLICATION "invalidator" ADD TABLE "public"."posts" ("id", "slug"); COMMIT;'
+    )
+
+
+def test_the_filter_that_setup_wants_for_these_rules_is_nothing_to_tell() -> None:
+    rules = RULE.replace("post:{id}", "posts") + "    when: id = 5\n"
+    wanted = facts(POSTS).wanted_filter(needs_of(rules), POSTS)
+    assert wanted is not None
+    assert codes(rules, facts(POSTS, published=filtered(wanted))) == []
+    assert codes(rules, facts(POSTS, published=filtered(f"({wanted}) OR ((id IS NOT DISTINCT FROM 6))"))) == []
+
+
+def test_a_filter_of_setup_that_leaves_out_what_the_rules_need_is_an_error_that_keeps_the_column_list() -> None:
+    fixed = RULE.replace("post:{id}", "posts")
+    of = facts(POSTS, published=filtered("(id IS NOT DISTINCT FROM 5)", frozenset({"id"})))
+    for rules in (RULE, fixed, fixed + "    when: id = 6\n", fixed + "    when: id in (5, 6)\n"):
+        found = only(examined(rules, of), "row-filter").diagnostic
+        assert found.severity == "error"
+        assert "would never see the others" in (found.why or "")
+        assert (found.fix or "").startswith(
+            'BEGIN; ALTER PUBLICATION "invalidator" DROP TABLE "public"."posts";'
+            ' ALTER PUBLICATION "invalidator" ADD TABLE "public"."posts" ("id");'
+        ), found.fix
 
 
 def test_a_publication_via_root_is_refused() -> None:
@@ -86,3 +131,22 @@ def test_a_publication_via_root_is_refused() -> None:
         examined(RULE, facts(ROOT, LEAF, published=publication(ROOT, is_via_root=True))), "publication-via-root"
     )
     assert found.diagnostic.fix == 'ALTER PUBLICATION "invalidator" SET (publish_via_partition_root = false);'
+
+
+@pytest.mark.parametrize(
+    ("standing", "wanted", "is_passed"),
+    [
+        ("(a = 1)", "(a = 1)", True),
+        ("((a = 1)) OR ((b = 2))", "(b = 2)", True),
+        ("((a = 1) OR (b = 2))", "((b = 2)) OR ((a = 1))", True),
+        ("(a = 1)", "((a = 1)) OR ((b = 2))", False),
+        ("((a = 1) AND ((b = 2) OR (c = 3)))", "(c = 3)", False),
+        ("(a = 'x) OR (b = 2)')", "(b = 2)", False),
+        ("(a = 1)", None, False),
+        (None, "(a = 1)", False),
+    ],
+)
+def test_a_filter_passes_what_another_wants_only_if_each_alternative_is_one_of_its(
+    standing: str | None, wanted: str | None, *, is_passed: bool
+) -> None:
+    assert filters.passes(standing, wanted) is is_passed
