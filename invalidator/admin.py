@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from invalidator.model import Transaction
     from invalidator.ports import TagGrammar
     from invalidator.postgres.recent import RecentRow, RecentTransaction
+    from invalidator.purging import Purging
     from invalidator.reloading import Reloader
     from invalidator.rules.explicit import ExplicitInvalidation
     from invalidator.rules.rule import RuleSet
-    from invalidator.telemetry.admin import Answer
+    from invalidator.telemetry.admin import Answer, Order
     from invalidator.telemetry.state import State
 
 MAX_ROWS: Final = 1000
@@ -52,6 +53,7 @@ class Admin:
         clock: unix seconds.
         explicit: takes messages of applications as the stream does, and counts them in the state that it is given.
         edited_settings: the settings file, if it holds something else than at the start.
+        purging: drops what is named.
     """
 
     reloader: Reloader
@@ -62,11 +64,12 @@ class Admin:
     clock: Callable[[], float]
     explicit: Callable[[MessageState], ExplicitInvalidation]
     edited_settings: Callable[[], str | None]
+    purging: Purging
 
     @property
-    def posts(self) -> dict[str, Answer]:
+    def posts(self) -> dict[str, Order]:
         """What may be asked for."""
-        return {"/reload": self.reload}
+        return {"/reload": self.reload, "/purge": self.purging.purge}
 
     @property
     def gets(self) -> dict[str, Answer]:

@@ -17,7 +17,7 @@ from invalidator.continuity import Continuity
 from invalidator.delivery import Delivery
 from invalidator.delivery.journal import Journal
 from invalidator.delivery.journaled import JournaledTarget
-from invalidator.errors import ConfigError, InvalidatorError, SlotLost
+from invalidator.errors import InvalidatorError, SlotLost, most_telling
 from invalidator.model import Layer, Lsn
 from invalidator.net.clock import SystemClock
 from invalidator.pipeline import Pipeline
@@ -26,6 +26,7 @@ from invalidator.postgres import provision
 from invalidator.postgres.lookups import Lookups
 from invalidator.postgres.options import DatabaseOptions, MessageOptions
 from invalidator.preflight.watch import Preflight, watch_targets
+from invalidator.purging import Purging
 from invalidator.rules import document, testing
 from invalidator.rules.covering import CdnCover
 from invalidator.rules.engine import Engine
@@ -40,7 +41,7 @@ from invalidator.telemetry.watch import watch
 from invalidator.unstreamed import CatalogWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from psycopg import AsyncConnection
 
@@ -173,7 +174,7 @@ class Daemon:
             expected, unexpected = failures.split(InvalidatorError)
             if expected is None or unexpected is not None:
                 raise
-            failure = _most_telling(expected)
+            failure = most_telling(expected)
             if isinstance(failure, SlotLost):
                 self.events.slot_lost(error=str(failure))
             self.events.daemon_failed(failure)
@@ -237,6 +238,9 @@ class Daemon:
     def _engine(self, loaded: document.Loaded) -> Engine:
         state = self.state
         return Engine(loaded.ruleset, states=state.rules, tables=state.tables, cdn_grammars=self._grammars)
+
+    def _coarse(self) -> Engine:
+        return self._engine(self._loaded)
 
     async def _reload_when_asked(self) -> None:
         while True:
@@ -357,8 +361,17 @@ class Daemon:
         source, path = self._source, self._settings.admin.socket
         recent = source.recent if isinstance(source, pgoutput.PgoutputSource) else list
         edited = reloading.watch_file(self._settings.file)
+        purging = Purging(self._delivery.deliver, self._coarse, self._grammars, self.events)
         admin = Admin(
-            self._reloader, recent, self._ruleset, self._grammars, self.state, self._clock.time, self._explicit, edited
+            self._reloader,
+            recent,
+            self._ruleset,
+            self._grammars,
+            self.state,
+            self._clock.time,
+            self._explicit,
+            edited,
+            purging,
         )
         return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets)
 
@@ -383,17 +396,3 @@ class Daemon:
             self.state.targets[name] = TargetState(name, type=options.type, layer=layer, required=options.required)
             targets.append(target)
         return targets
-
-
-def _most_telling(failures: ExceptionGroup[InvalidatorError]) -> InvalidatorError:
-    """The failure that the operator should read: what only an operator can mend comes first."""
-    leaves = list(_leaves(failures))
-    return min(leaves, key=lambda error: not isinstance(error, (ConfigError, SlotLost)))
-
-
-def _leaves(failures: ExceptionGroup[InvalidatorError]) -> Iterator[InvalidatorError]:
-    for error in failures.exceptions:
-        if isinstance(error, ExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

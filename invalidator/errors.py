@@ -23,6 +23,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from invalidator.model import Invalidation, WidenReason
 
 
@@ -153,3 +155,17 @@ class TargetRejected(TargetError):  # noqa: N818
     """
 
     result = "rejected"
+
+
+def most_telling(failures: ExceptionGroup[InvalidatorError]) -> InvalidatorError:
+    """The failure that the operator should read: what only an operator can mend comes first."""
+    leaves = list(_leaves(failures))
+    return min(leaves, key=lambda error: not isinstance(error, (ConfigError, SlotLost)))
+
+
+def _leaves(failures: ExceptionGroup[InvalidatorError]) -> Iterator[InvalidatorError]:
+    for error in failures.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -42,7 +42,7 @@ def socket_path(given: str | None, settings_file: Path | None, overrides: tuple[
     return path
 
 
-def ask(path: str, method: str, target: str) -> Any:
+def ask(path: str, method: str, target: str, order: Any = None) -> Any:
     """What the daemon answers.
 
     Raises:
@@ -51,7 +51,7 @@ def ask(path: str, method: str, target: str) -> Any:
     """
     connection = _Connection(path)
     try:
-        connection.request(method, target)
+        connection.request(method, target, None if order is None else json.dumps(order))
         answer = connection.getresponse()
         body = answer.read()
     except PermissionError as error:

@@ -106,8 +106,10 @@ def _event(old: object, new: object) -> str:
     return "delete" if new is None else "insert"
 
 
-async def from_database(dsn: str, table: str, where: str, changes: str | None, event: str | None) -> list[Change]:
-    """The changes of the rows that match, as they are in the database now, at most ``MAX_ROWS``.
+async def from_database(
+    dsn: str, table: str, where: str, changes: str | None, event: str | None, *, limit: int = MAX_ROWS
+) -> list[Change]:
+    """The changes of the rows that match, as they are in the database now, at most ``limit``.
 
     Args:
         dsn: of the database.
@@ -115,6 +117,7 @@ async def from_database(dsn: str, table: str, where: str, changes: str | None, e
         where: a condition in SQL: the operator's own, run read-only and with a timeout.
         changes: JSON object with the columns that an update would change.
         event: what is pretended; None: an update if there are changes, otherwise a delete.
+        limit: how many rows at most.
 
     Raises:
         ConfigError: there is no such table or column, or the condition is wrong.
@@ -136,10 +139,10 @@ async def from_database(dsn: str, table: str, where: str, changes: str | None, e
             raise ConfigError(message, fix=_nearest(f"{schema}.{name}", await catalog.table_names(connection)))
         described = found[0]
         root = await catalog.partition_root(connection, described.oid)
-        rows = await rows_where(connection, described, where, limit=MAX_ROWS + 1)
+        rows = await rows_where(connection, described, where, limit=limit + 1)
     relation = _relation(described, root)
-    note = f"more than {MAX_ROWS} rows match: these are the first" if len(rows) > MAX_ROWS else ""
-    return [_pretended(relation, operation, row, after, note) for row in rows[:MAX_ROWS]]
+    note = f"more than {limit} rows match: these are the first" if len(rows) > limit else ""
+    return [_pretended(relation, operation, row, after, note) for row in rows[:limit]]
 
 
 def _pretended(

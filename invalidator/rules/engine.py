@@ -105,13 +105,18 @@ class Engine:
             self._states[rule.name].widened[reason] += 1
             CoarseForm(rule, facts, self._grammars).add(invalidation, transaction)
 
-    def coarse(self, tables: Collection[str] | None = None) -> Iterator[tuple[str, Invalidation]]:
+    def coarse(
+        self, tables: Collection[str] | None = None, rules: Collection[str] | None = None
+    ) -> Iterator[tuple[str, Invalidation]]:
         """The coarse form of every rule by its name, for when nobody knows which rows of which tables changed.
 
         Args:
             tables: ``schema.table`` of those that it is about; None: all.
+            rules: names of the only rules that are meant; None: all.
         """
         for rule in self.ruleset.rules if tables is None else self._rules_for(tables):
+            if rules is not None and rule.name not in rules:
+                continue
             facts: dict[str, bytes] = {}
             if "*" not in rule.schema:
                 facts["schema"] = encode(rule.schema)

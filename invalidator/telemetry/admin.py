@@ -1,6 +1,7 @@
 """The admin socket: what only the operator on this machine may ask for. A unix socket with mode 0600.
 
 POST /reload         read the rule files again; answers with the outcome
+POST /purge          drop what the JSON in the body names; answers when it is dropped
 GET  /transactions   the last transactions that came, and what the rules made of them
 GET  /status         the same as on the public listener
 """
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MODE: Final = 0o600
+_MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 _MAX_PATH_BYTES: Final = 100
 """What every system takes as the path of a unix socket (Linux 107, macOS 103)."""
 
 Answer = Callable[["Mapping[str, str]"], Awaitable[Any]]
 """Takes the query's parameters, gives what is sent as JSON. ValueError: the parameters are wrong."""
+
+Order = Callable[[Any], Awaitable[Any]]
+"""The same for what is posted: takes the JSON in the body, or the query's parameters if there is none."""
 
 
 class AdminServer:
@@ -39,7 +44,7 @@ class AdminServer:
         gets: what may be looked at, by path.
     """
 
-    def __init__(self, path: Path | None, *, posts: Mapping[str, Answer], gets: Mapping[str, Answer]) -> None:
+    def __init__(self, path: Path | None, *, posts: Mapping[str, Order], gets: Mapping[str, Answer]) -> None:
         self._path = path
         self._posts = posts
         self._gets = gets
@@ -53,9 +58,9 @@ class AdminServer:
         """
         if self._path is None:
             return
-        application = web.Application()
+        application = web.Application(client_max_size=_MAX_BODY_BYTES)
         for path, answer in self._posts.items():
-            application.router.add_post(path, _handler(answer))
+            application.router.add_post(path, _order_handler(answer))
         for path, answer in self._gets.items():
             application.router.add_get(path, _handler(answer))
         listening = _listen(self._path)
@@ -76,6 +81,17 @@ def _handler(answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]
         try:
             return web.json_response(await answer(request.query))
         except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+
+    return handle
+
+
+def _order_handler(order: Order) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            given = await request.json() if request.can_read_body else dict(request.query)
+            return web.json_response(await order(given))
+        except ValueError as error:  # also of the body that is no JSON
             return web.json_response({"error": str(error)}, status=400)
 
     return handle

@@ -172,6 +172,10 @@ class Events:
         source.last_error = error
         self._log.error("slot.lost", slot=source.slot, error=error)
 
+    def purge_ordered(self, *, items: int, rules: Sequence[str]) -> None:
+        """Somebody on this machine has entries dropped by hand."""
+        self._log.warning("purge.ordered", items=items, rules=list(rules))
+
     def stream_begun(self, *, position: Lsn) -> None:
         """Nobody has a record of this slot: a first start. What was cached before may be of any age."""
         self._log.info("stream.begun", slot=self.state.source.slot, position=str(position))
