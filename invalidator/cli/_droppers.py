@@ -18,6 +18,7 @@ def lines(loaded: Loaded, found: Sequence[Dropper], group: str, name: str) -> li
     made += [_coarse(each) for each in found if each.is_coarse]
     if not made:
         made = [f"no rule can drop the {_NOUNS[group]} {name}", *_nearest(loaded, group, name)]
+        made += _by_tags(loaded) if group == "keys" else []
     everything = [rule.name for rule in loaded.ruleset.rules if group == "cdn" and rule.coarse.cdn_all]
     if everything:
         made.append(f"also by everything at the CDN, the coarse form of {', '.join(everything)} (no coarse CDN tag)")
@@ -48,6 +49,13 @@ def _nearest(loaded: Loaded, group: str, name: str) -> Iterator[str]:
     near = difflib.get_close_matches(name, templates, 1, 0.4)
     if near:
         yield f"   = help: the nearest is {near[0]} of rule '{templates[near[0]]}'"
+
+
+def _by_tags(loaded: Loaded) -> list[str]:
+    """Rules cannot tell what the application put into a tag set."""
+    if not any(rule.exact.tags or rule.coarse.tags or rule.coarse.tag_patterns for rule in loaded.ruleset.rules):
+        return []
+    return ["   = help: keys in tag sets go with their tag: if the application gave it a tag, ask with --tag TAG"]
 
 
 def document(loaded: Loaded, found: Sequence[Dropper], group: str, name: str) -> dict[str, Any]:

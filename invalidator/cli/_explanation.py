@@ -67,7 +67,7 @@ class Explained:
             return
         yield f"{head:<40} {str(self.change.operation).upper()}"
         if rule.changed is not None and self.change.operation == "update":
-            yield _row("changed", _differences(rule.changed, self.change))
+            yield _row("changed", _differences(rule.changed, self.change, self.scene))
         if explanation.condition is not None and rule.when is not None:
             yield _row("when", rule.when.text, explanation.condition)
         for question in explanation.questions:
@@ -122,14 +122,18 @@ def _nothing(relation: Relation, loaded: Loaded) -> Iterator[str]:
     yield f"   = help: did you mean {near[0]}?" if near else f"   = help: there are rules for {', '.join(tables)}"
 
 
-def _differences(changed: Iterable[str], change: Change) -> str:
+def _differences(changed: Iterable[str], change: Change, scene: Scene) -> str:
+    """What changed, as Postgres sends it: of the old row the replica identity only."""
+    from invalidator.rules.explain import known_rows
+
     old: Mapping[str, Any] = change.old or {}
     new: Mapping[str, Any] = change.new or {}
+    sent = known_rows(scene.relation, scene.message)[0] or {}
     parts = []
     for name in sorted(changed):
         if name not in old and name not in new:
             parts.append(f"{name} (not told: counts as unchanged)")
-        elif name not in old or name not in new:
+        elif name not in old or name not in new or name not in sent:
             parts.append(f"{name} (not sent, so it may have changed)")
         elif old[name] != new[name]:
             parts.append(f"{name} {json.dumps(old[name])} → {json.dumps(new[name])}")

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from invalidator import __version__
+from invalidator import __version__, codes
 from invalidator.cli._report import full_text
 
 if TYPE_CHECKING:
@@ -28,18 +28,29 @@ def log(findings: Sequence[Diagnostic], sources: Mapping[str, str]) -> dict[str,
         findings: in the order in which they are to be shown.
         sources: the files that were read; a finding of anything else (a variable) has a logical location.
     """
-    codes = sorted({finding.code for finding in findings})
-    driver = {"name": "invalidator", "version": __version__, "rules": [_rule(code) for code in codes]}
+    names = sorted({finding.code for finding in findings})
+    driver = {"name": "invalidator", "version": __version__, "rules": [_rule(name) for name in names]}
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, codes.index(finding.code), sources) for finding in findings],
+        "results": [_result(finding, names.index(finding.code), sources) for finding in findings],
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _rule(code: str) -> dict[str, object]:
-    return {"id": code}
+    """What there is to read about a code; without `helpUri`, which would have to be absolute (SARIF 3.49.12)."""
+    explained = codes.find(code)
+    if explained is None:
+        return {"id": code}
+    page = codes.page(explained)
+    return {
+        "id": code,
+        "shortDescription": {"text": explained.meaning},
+        "fullDescription": {"text": f"{explained.meaning} {explained.why}".rstrip()},
+        "help": {"text": page, "markdown": page},
+        "defaultConfiguration": {"level": _LEVELS[explained.severity]},
+    }
 
 
 def _result(finding: Diagnostic, rule_index: int, sources: Mapping[str, str]) -> dict[str, object]:

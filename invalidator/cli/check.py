@@ -83,14 +83,22 @@ def _elsewhere(
 
 def _explanation(name: str) -> str:
     from invalidator import codes
+    from invalidator.telemetry.problems import CODES
 
     code = codes.find(name)
-    if code is None:
-        near = codes.similar(name)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(codes.all_codes())}"
+    problem = (
+        f"`{name}` is a problem of a running daemon: docs/operations/{name}.md tells what it means and what to do."
+    )
+    if code is not None:
+        return codes.page(code) + (f"\n\n{problem}" if name in CODES else "")
+    if name not in CODES:
+        import difflib
+
+        near = codes.similar(name) + difflib.get_close_matches(name, CODES, 1, 0.7)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join([*codes.all_codes(), *CODES])}"
         msg = f"there is no code '{name}': {hint}"
         raise click.UsageError(msg)
-    return codes.page(code)
+    return problem
 
 
 def _settings(
@@ -99,7 +107,7 @@ def _settings(
     import os
 
     from invalidator import config
-    from invalidator.config.doubts import pooled
+    from invalidator.config.doubts import pooled, unheard
     from invalidator.errors import ConfigError
 
     is_given = settings_file is not None or bool(os.environ.get("INVALIDATOR_SETTINGS")) or config.DEFAULT_PATH.exists()
@@ -110,7 +118,7 @@ def _settings(
     except ConfigError as error:
         report.add_error(error)
         return None
-    report.add(pooled(settings), _text_of(settings.file))
+    report.add([*pooled(settings), *unheard(settings)], _text_of(settings.file))
     return settings
 
 

@@ -137,7 +137,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
         return _by_name(_rules(settings_file, overrides, rule_files)[0], group, name, as_json=as_json)
     changes = _changes(question, settings_file, overrides)
     loaded, grammars = _rules(settings_file, overrides, rule_files)
-    answer = _answer(lookup, settings_file, overrides, online=online)
+    answer = _answer(lookup, settings_file, overrides, _lookup_names(loaded, table or ""), online=online)
     return _by_row([explained(change, loaded, grammars, answer) for change in changes], as_json=as_json)
 
 
@@ -152,8 +152,16 @@ def _by_transaction(live: str, settings_file: Path | None, overrides: tuple[str,
     return Exit.FINE if document["transactions"] else Exit.PROBLEMS
 
 
+def _lookup_names(loaded: Loaded, table: str) -> list[str]:
+    """The lookups of the rules for the table."""
+    from invalidator.cli import _change
+
+    rules = loaded.ruleset.for_table(*_change.split(table))
+    return sorted({lookup.name for _, rule in rules for lookup in rule.lookups})
+
+
 def _answer(
-    lookup: str | None, settings_file: Path | None, overrides: tuple[str, ...], *, online: bool
+    lookup: str | None, settings_file: Path | None, overrides: tuple[str, ...], known: list[str], *, online: bool
 ) -> Answer | None:
     from invalidator.cli import _lookups
     from invalidator.rules.explain import answered_by
@@ -167,6 +175,15 @@ def _answer(
     if not all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in found.values()):
         msg = 'each lookup\'s name needs a list of rows, as in {"order": [{"user_id": 7}]}'
         raise click.BadParameter(msg, param_hint="--lookup")
+    for name in found:
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, 1, 0.4)
+            listing = f"there are {', '.join(known)}" if known else "none of them has a lookup"
+            hint = f"did you mean '{near[0]}'?" if near else listing
+            msg = f"no rule for this table has a lookup '{name}': {hint}"
+            raise click.BadParameter(msg, param_hint="--lookup")
     return answered_by(found)
 
 

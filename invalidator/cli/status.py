@@ -38,6 +38,9 @@ def command(url: str | None, settings_file: Path | None, *, as_json: bool) -> in
         status = _get(address)
     except (OSError, ValueError) as error:
         click.echo(f"no daemon answers at {address}: {getattr(error, 'reason', error)}", err=True)
+        click.echo(
+            "   = help: start one with `invalidator run`, or say with --url where it listens (http.listen)", err=True
+        )
         return Exit.UNREACHABLE
     click.echo(json.dumps(status, indent=2, ensure_ascii=False) if as_json else "\n".join(render(status)))
     has_problems = any(problem.get("severity") != "info" for problem in status.get("problems", ()))
@@ -102,12 +105,18 @@ def _lines(status: Json) -> list[str]:
     for name, target in targets.items():
         lines.append(f"  target {name:<{width}}  {_target(target)}")
     for problem in status.get("problems", ()):
-        lines += ["", f"{problem.get('severity')}[{problem.get('code')}]: {problem.get('text')}"]
+        lines += ["", *_indented(f"{problem.get('severity')}[{problem.get('code')}]: {problem.get('text')}")]
         if problem.get("since"):
             lines.append(f"   = since: {problem['since']}")
         if problem.get("fix"):
-            lines.append(f"   = fix: {problem['fix']}")
+            lines += _indented(f"   = fix: {problem['fix']}")
     return lines
+
+
+def _indented(text: str) -> list[str]:
+    """The lines of the text, those after the first one set in."""
+    first, *others = text.split("\n")
+    return [first, *(f"      {line}" for line in others)]
 
 
 def _role(status: Json) -> str:
@@ -126,7 +135,7 @@ def _source(source: Json) -> list[str]:
         f"  seen   {source.get('transactions', 0)} transactions  reconnects {source.get('reconnects', 0)}",
     ]
     if source.get("last_error"):
-        lines.append(f"  error  {source['last_error']}")
+        lines += _indented(f"  error  {source['last_error']}")
     return lines
 
 

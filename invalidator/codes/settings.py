@@ -51,4 +51,13 @@ CODES: Final = (
         "source:\n  dsn: postgresql://invalidator@ep-quiet-1.eu.neon.tech/shop",
         "settings",
     ),
+    Code(
+        "messages-allow-nothing",
+        "warning",
+        "`source.messages.enabled` is true, and `source.messages.allow` names no prefix.",
+        "Every message would be refused, because a kind without a prefix may not be named at all.",
+        "source: {type: pgoutput, messages: {enabled: true}}",
+        'source: {type: pgoutput, messages: {enabled: true, allow: {keys: ["cms:"]}}}',
+        "settings",
+    ),
 )

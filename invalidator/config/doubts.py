@@ -1,4 +1,7 @@
-"""Settings and rules that can be used, and hardly do what is meant: names without a target, a DSN of a pooler."""
+"""Settings and rules that can be used, and hardly do what is meant.
+
+Names without a target, a DSN of a pooler, messages that may name nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from invalidator.config.settings import Settings
 from invalidator.model import Layer
 from invalidator.ports import TargetOptions
 from invalidator.postgres.connection import parse_dsn
+from invalidator.postgres.options import MessageOptions
 from invalidator.rules.rule import RuleSet
 
 _LAYERS: Final = {"keys": Layer.L2, "tags": Layer.L2, "l1": Layer.L1, "cdn": Layer.L3}
@@ -62,14 +66,24 @@ def pooled(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
         return
     what = f"the host {host}" if is_named else f"port {port}"
     message = f"{what} looks like a connection pooler, and few of them let replication through"
-    at = _place_of_dsn(settings)
+    at = _place(settings, ("source", "dsn"))
     yield yamlfile.Diagnostic(*at, "pooler-dsn", message, _POOLER_HELP, "warning" if is_named else "info")
 
 
-def _place_of_dsn(settings: Settings) -> tuple[str, int, int, int]:
+def unheard(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
+    """Explicit messages that are taken, and may name nothing."""
+    messages = getattr(settings.source, "messages", None)
+    if not isinstance(messages, MessageOptions) or not messages.enabled or any(messages.allow.model_dump().values()):
+        return
+    message = "explicit messages are enabled, and may name nothing: each will be refused"
+    help_text = 'say what they may name, as in allow: {keys: ["cms:"]}'
+    at = _place(settings, ("source", "messages"))
+    yield yamlfile.Diagnostic(*at, "messages-allow-nothing", message, help_text, "warning")
+
+
+def _place(settings: Settings, path: yamlfile.Path) -> tuple[str, int, int, int]:
     if settings.file is not None:
         document = yamlfile.read(settings.file)
-        path = ("source", "dsn")
         if path in document.keys:
             span = document.key_span(path)
             return document.file, span.line, span.column, span.width

@@ -82,6 +82,12 @@ class Names:
     def suggestion(self, name: str, *, as_setting: bool = False) -> str:
         """What variable was probably meant, as a sentence; or what setting, as options name it."""
         known = [*self.paths, *self._open]
+        path = split(name)
+        if len(path) > 2 and path[0] == "targets" and variable((*path[:2], "type")) not in self.paths:
+            known = [each for each in known if split(each)[0] != "targets" or split(each)[-1] == path[-1]]
+            near = difflib.get_close_matches(name.upper(), known, 1, 0.7)
+            also = f", or did you mean {'.'.join(split(near[0])) if as_setting else near[0]}?" if near else ""
+            return f"there is no target '{path[1]}': set {variable((*path[:2], 'type'))} to make one{also}"
         near = difflib.get_close_matches(name.upper(), known, 1, 0.7)
         if near and as_setting:
             return f"did you mean {'.'.join(self.paths.get(near[0], split(near[0])))}?"

@@ -6,6 +6,7 @@ Every partition counts by itself, because each has an identity of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from psycopg import sql
 
@@ -22,6 +23,16 @@ _REFUSED = "Postgres refuses every UPDATE and DELETE on it, those of the applica
 _NAMING = frozenset({"template", "lookup"})
 """Parts of a rule that say what is dropped; the others say whether anything is."""
 _NEEDING_OLD = {Operation.UPDATE: "UPDATE", Operation.DELETE: "DELETE"}
+
+_WORDS: Final = {
+    "keys": "key",
+    "key_patterns": "keys",
+    "tags": "tag",
+    "tag_patterns": "tags",
+    "l1": "L1",
+    "cdn": "CDN tag",
+}
+"""Field of a coarse form → what its names are called in messages."""
 
 
 def missing_identities(case: Case) -> Iterator[Finding]:
@@ -136,7 +147,7 @@ def _why(rule: Rule, use: Use) -> str:
     if use.part not in _NAMING:
         verbs = "UPDATE" if use.part == "changed" else verbs
         return f"without the old '{use.column}' the rule fires for every {verbs} that it might be about"
-    drops = listed([f"'{text}'" for text in _coarse(rule)]) or "everything at the CDN"
+    drops = listed(_coarse(rule)) or "everything at the CDN"
     return (
         f"Postgres does not send the old '{use.column}', so every {verbs} that fires the rule drops {drops} instead"
         f" of {use.around} of the old row"
@@ -144,12 +155,12 @@ def _why(rule: Rule, use: Use) -> str:
 
 
 def _coarse(rule: Rule) -> list[str]:
-    coarse = rule.coarse
-    groups = (coarse.keys, coarse.key_patterns, coarse.tags, coarse.tag_patterns, coarse.l1, coarse.cdn)
-    return [template.text for group in groups for template in group]
+    return [f"{word} '{template.text}'" for kind, word in _WORDS.items() for template in getattr(rule.coarse, kind)]
 
 
 def _help(use: Use) -> str | None:
+    if use.part == "changed":
+        return "or leave it: the rule then fires for every UPDATE, which drops too much and never too little"
     if use.part not in _NAMING:
         return None
     new = "{new." + use.written[1:].replace("old.", "", 1).lstrip()

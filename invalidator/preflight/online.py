@@ -61,6 +61,8 @@ async def look(settings: Settings, ruleset: RuleSet, sources: Mapping[str, str])
         database.findings += answer.findings
         if answer.facts:
             database.notes.append(f"{answer.target}  " + "   ".join(f"{fact} ✓" for fact in answer.facts))
+        elif answer.is_unreachable:
+            database.notes.append(f"{answer.target}  ✗ does not answer")
     return database
 
 

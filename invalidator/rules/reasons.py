@@ -15,7 +15,7 @@ from invalidator.rules.inline_tests import InlineTest
 from invalidator.rules.inverse import Solution, Value
 from invalidator.rules.rows import JsonRow, read_message, value_text
 from invalidator.rules.rule import Rule
-from invalidator.rules.template import Reference, Template
+from invalidator.rules.template import Reference, Template, encode
 
 GROUP_OF: Final = {
     "keys": "keys",
@@ -89,6 +89,7 @@ class Reasons:
         return (
             list(self._in_other_kinds(kind, name))
             or list(self._of_this_table(kind, name))
+            or list(self._of_coarse_forms(kind, name))
             or list(self._of_other_tables(kind, name))
             or [self._nearest(kind, name)]
         )
@@ -179,6 +180,15 @@ class Reasons:
         if old is None and new is not None and self.scene.relation.replica_identity != "f":
             old = {name: value for name, value in new.items() if name in keys}  # it would have been sent if changed
         return [(image, row) for image, row in (("old", old), ("new", new)) if row is not None]
+
+    def _of_coarse_forms(self, kind: str, name: bytes) -> Iterator[str]:
+        """Rules for the table whose coarse form makes it, and was not applied."""
+        field = "cdn" if kind == "cdn_soft" else kind
+        for each in self.explanations:
+            for template in getattr(each.rule.coarse, field):
+                if name == encode(template.text) or inverse.solutions(template, name, each.rule):
+                    form = f"{_called(each.rule)} has {template.text} in its coarse form"
+                    yield f"{form}, and this change needs none: the exact names are known"
 
     def _of_other_tables(self, kind: str, name: bytes) -> Iterator[str]:
         own = {each.rule.name for each in self.explanations}

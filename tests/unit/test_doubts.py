@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from invalidator import config
-from invalidator.config.doubts import pooled, unserved
+from invalidator.config.doubts import pooled, unheard, unserved
 from invalidator.rules import document
 from invalidator.yamlfile import Diagnostic
 
@@ -96,3 +96,14 @@ def test_a_dsn_of_a_variable_has_no_place_in_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dsn", ["postgresql://u@h:5432/d", "postgresql://u@carpooler-db/d", "host=h dbname=d", "''"])
 def test_any_other_dsn_is_right(tmp_path: Path, dsn: str) -> None:
     assert list(pooled(settings(tmp_path, KEYS, dsn))) == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "is_told"),
+    [("{enabled: true}", True), ("{enabled: true, allow: {keys: ['cms:']}}", False), ("{enabled: false}", False)],
+)
+def test_messages_that_may_name_nothing_are_told(tmp_path: Path, messages: str, is_told: bool) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"source:\n  messages: {messages}\ntargets:\n{KEYS}", encoding="utf-8")
+    told = [(each.code, each.line, each.column, each.severity) for each in unheard(config.load(path, environment={}))]
+    assert told == [("messages-allow-nothing", 2, 3, "warning")] * is_told

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from invalidator import config
+from invalidator.errors import ConfigError
 from invalidator.yamlfile import Diagnostic, Invalid
 
 GOOD = """\
@@ -142,3 +143,23 @@ def test_advice_about_a_long_value_is_given_at_once(tmp_path: Path, value: str) 
     found_in(tmp_path, more(f"shutdown: {{grace_seconds: {value}}}\n{'n' * 100_000}: 1"))
 
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("INVALIDATOR_TARGETS__BUS__URL", "there is no target 'bus': set INVALIDATOR_TARGETS__BUS__TYPE to make one"),
+        ("INVALIDATOR_TARGETS__BUS__URL_FILE", "set INVALIDATOR_TARGETS__BUS__TYPE to make one"),
+        ("INVALIDATOR_TARGETS__REDSI__URL", "or did you mean INVALIDATOR_TARGETS__REDIS__URL?"),
+        ("INVALIDATOR_TARGETS__REDIS__ULR", "did you mean INVALIDATOR_TARGETS__REDIS__URL?"),
+    ],
+)
+def test_a_variable_of_a_target_without_a_type_says_how_to_make_the_target(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, environment={name: "redis://localhost"})
+    assert f"unknown variable {name}: " in str(caught.value)
+    assert said in str(caught.value)

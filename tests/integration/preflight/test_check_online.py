@@ -104,6 +104,7 @@ def test_servers_that_do_not_answer_are_told_apart_and_the_others_are_asked(chec
     assert "target-unreachable" in ended.output
     assert "invalidator.yaml:" in ended.output
     assert "wal_level logical ✓" in ended.output
+    assert "away  ✗ does not answer" in ended.output
     checked.source["dsn"] = "postgresql://nobody:hidden@127.0.0.1:1/app"
     checked.write(POST)
     ended = checked.run("check", "--online")

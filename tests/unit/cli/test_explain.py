@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -152,3 +153,31 @@ def test_a_name_that_no_rule_drops_is_a_problem_with_the_nearest_template() -> N
 )
 def test_questions_that_do_not_go_together_are_refused(arguments: list[str]) -> None:
     assert explain(*arguments).exception is not None
+
+
+def test_a_key_that_no_rule_drops_may_go_with_a_tag() -> None:
+    hint = "keys in tag sets go with their tag"
+    assert hint not in explain("--key", "page:1").stdout
+    with open("rules.yaml", "a", encoding="utf-8") as stream:
+        stream.write("  - {name: page, table: public.pages, invalidate: {tags: ['page:{id}']}}\n")
+    result = explain("--key", "page:1")
+    assert result.return_value == Exit.PROBLEMS
+    assert hint in result.stdout
+    assert "--tag" in result.stdout
+
+
+def test_an_old_value_outside_the_identity_is_not_sent_so_nothing_is_claimed_of_it() -> None:
+    row = '{"old": {"id": 1, "slug": "a", "title": "t"}, "new": {"id": 1, "slug": "a", "title": "t"}}'
+    text = explain("public.posts", row, "--identity", "id").stdout
+    assert "changed  slug (not sent, so it may have changed), title (not sent, so it may have changed)" in text
+    assert "changed  slug" not in explain("public.posts", row).stdout
+
+
+@pytest.mark.parametrize(
+    ("table", "said"), [("public.items", "did you mean 'order'?"), ("public.posts", "has a lookup")]
+)
+def test_what_an_unknown_lookup_finds_is_refused(table: str, said: str) -> None:
+    refused = explain(table, '{"order_id": 5, "id": 1}', "--lookup", '{"ordr": [{"user_id": 7}]}').exception
+    assert isinstance(refused, click.BadParameter)
+    assert "no rule for this table has a lookup 'ordr'" in refused.message
+    assert said in refused.message

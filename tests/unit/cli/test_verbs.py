@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ import click
 import pytest
 
 from invalidator import cli
-from invalidator.cli import verbs
+from invalidator.cli import status, verbs
 from invalidator.cli._exits import Exit, report
+from invalidator.codes import all_codes
 from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SlotLost, SourceDisconnected
+from invalidator.telemetry.problems import CODES
 
 RULES = """\
 version: 1
@@ -377,3 +380,39 @@ def test_check_explains_a_code_and_knows_what_was_meant(tmp_path: Path) -> None:
     unknown = run(tmp_path, "check", "--explain", "glob-in-keys")
     assert unknown.returncode == Exit.USAGE
     assert "did you mean glob-in-key" in unknown.stderr
+
+
+def test_check_explains_where_problems_of_a_daemon_are_described(tmp_path: Path) -> None:
+    for code in CODES:
+        result = run(tmp_path, "check", "--explain", code)
+        assert result.returncode == Exit.FINE
+        [page] = re.findall(r"docs/operations/[\w-]+\.md", result.stdout)
+        assert (Path(__file__).parents[3] / page).exists()
+    near = run(tmp_path, "check", "--explain", "setup-incomplet")
+    assert near.returncode == Exit.USAGE
+    assert "setup-incomplete?" in near.stderr
+
+
+def test_sarif_says_what_each_code_means(project: Path) -> None:
+    (project / "config" / "rules.yaml").write_text(RULES.replace("table:", "tabel:"))
+    [made] = json.loads(run(project, "check", "--format", "sarif").stdout)["runs"]
+    for rule in made["tool"]["driver"]["rules"]:
+        assert rule["shortDescription"]["text"] == all_codes()[rule["id"]].meaning
+        assert all_codes()[rule["id"]].why in rule["fullDescription"]["text"]
+        assert rule["help"]["markdown"].startswith(f"# `{rule['id']}`")
+    assert "unknown-field" in {rule["id"] for rule in made["tool"]["driver"]["rules"]}
+
+
+def test_status_sets_the_further_lines_of_a_text_in() -> None:
+    problem = {"severity": "critical", "code": "reload-refused", "text": "refused: a\n  b", "fix": "BEGIN;\nCOMMIT;"}
+    lines = status.render({"problems": [problem], "source": {"last_error": "one\ntwo"}})
+    assert lines[lines.index("critical[reload-refused]: refused: a") + 1] == "        b"
+    assert lines[-2:] == ["   = fix: BEGIN;", "      COMMIT;"]
+    assert lines[lines.index("  error  one") + 1] == "      two"
+
+
+def test_status_without_a_daemon_says_what_to_do(tmp_path: Path) -> None:
+    result = run(tmp_path, "status", "--url", "http://127.0.0.1:1")
+    assert result.returncode == Exit.UNREACHABLE
+    assert "invalidator run" in result.stderr
+    assert "--url" in result.stderr

@@ -25,8 +25,8 @@ def test_a_column_outside_the_identity_is_an_error_at_its_place_with_both_ways_o
         "{slug|lower|urlencode} is not in the replica identity of public.posts (identity: primary key id)"
     )
     assert found.why == (
-        "Postgres does not send the old 'slug', so every UPDATE and DELETE that fires the rule drops 'post:*' instead"
-        " of post:{slug|lower|urlencode} of the old row"
+        "Postgres does not send the old 'slug', so every UPDATE and DELETE that fires the rule drops keys 'post:*'"
+        " instead of post:{slug|lower|urlencode} of the old row"
     )
     assert found.fix == 'ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;'
     assert found.help is not None
@@ -65,6 +65,15 @@ def test_a_column_of_changed_without_its_old_value_makes_the_rule_fire_always() 
     assert found.severity == "warning"
     assert (found.line, found.column) == (7, 15)
     assert "fires for every UPDATE" in (found.why or "")
+    assert "fires for every UPDATE" in (found.help or "")
+
+
+def test_what_would_be_dropped_instead_is_told_with_what_it_is() -> None:
+    rules = (
+        SLUG + "      cdn: [\"post-{id}\"]\n    coarse: {tags: [posts], keys: [all], l1: ['post:*'], cdn: [posts]}\n"
+    )
+    found = only(examined(rules, facts(POSTS)), "old-value-needed").diagnostic
+    assert "drops key 'all', tag 'posts', L1 'post:*', CDN tag 'posts' instead" in (found.why or "")
 
 
 def test_the_fix_never_leaves_a_column_list_that_full_would_not_fit() -> None:

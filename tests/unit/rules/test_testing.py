@@ -130,6 +130,8 @@ def test_a_test_fails_if_anything_is_missing_or_too_much(tmp_path: Path, expect:
         (MOVED, 'keys: ["feed:9"]', "feed:9", "rule 'feed' has feed:{author} (rules.yaml:13), but it looks only at events [insert]"),
         (MOVED, 'keys: ["user:1"]', "user:1", "rule 'user' has user:{id} (rules.yaml:17), but is for public.users"),
         (MOVED, 'keys: ["posts:id"]', "posts:id", "no rule for public.posts makes such a name; the nearest is post:id:{id} of rule 'post' (rules.yaml:7)"),
+        (MOVED, 'tags: [posts]', "posts", "rule 'post' (rules.yaml:3) has posts in its coarse form, and this change needs none: the exact names are known"),
+        (MOVED, 'key_patterns: ["feed:*"]', "feed:*", "rule 'feed' (rules.yaml:10) has feed:* in its coarse form, and this change needs none: the exact names are known"),
         (MOVED, 'tags: [nonsense]', "nonsense", "no rule for public.posts makes such a name"),
         (MOVED, 'keys: ["post-1"]', "post-1", "it is under cdn, by rule 'post'"),
         (MOVED, "", "post:id:1", "rule 'post' (rules.yaml:7): post:id:{id}"),
