@@ -49,6 +49,9 @@ _WIDENS: Final = frozenset(
 """Errors that the coarse form makes up for; what the others are about goes stale in silence, or stands still."""
 
 
+_WHILE_REFUSING_SECONDS: Final = 30.0
+
+
 class Preflight:
     """Looks, and tells the telemetry what it found.
 
@@ -154,11 +157,16 @@ class Preflight:
 async def watch_targets(
     settings: PreflightSettings, targets: Sequence[Target], ruleset: Callable[[], RuleSet], events: Events, clock: Clock
 ) -> None:
-    """Ask every target now and again, until cancelled; ``ruleset`` gives the rules in force."""
+    """Ask every target now and again, until cancelled; ``ruleset`` gives the rules in force.
+
+    While one would refuse our calls it is asked more often, so that what was mended is not told of much longer.
+    """
     while True:
         answers = await probing.probe(targets, ruleset())
         events.findings_checked("targets", [_as_state(each) for answer in answers for each in answer.findings])
-        await clock.sleep(settings.targets_interval_seconds)
+        is_refusing = any(each.diagnostic.severity == "error" for answer in answers for each in answer.findings)
+        seconds = settings.targets_interval_seconds
+        await clock.sleep(min(seconds, _WHILE_REFUSING_SECONDS) if is_refusing else seconds)
 
 
 def _without_positions(facts: Facts) -> Facts:
