@@ -35,6 +35,7 @@ class _Question:
     names: dict[str, str]
     """Group → name, of what is asked for by name."""
     live: str | None = None
+    dsn: str | None = None
 
     def check(self) -> None:
         """Refuse options that do not go together.
@@ -53,6 +54,9 @@ class _Question:
             raise click.UsageError(msg)
         if not self.names and self.table is None and self.live is None:
             msg = "TABLE is missing: schema.table, or ask for a name with --key, --tag, --l1 or --cdn"
+            raise click.UsageError(msg)
+        if self.dsn is not None and self.where is None:
+            msg = "--dsn is for the rows of --where"
             raise click.UsageError(msg)
         if self.where is not None and self.identity is not None:
             msg = "with --where the replica identity is that of the table"
@@ -73,6 +77,11 @@ class _Question:
     "--where",
     metavar="SQL",
     help='Take the rows from the database, as in "id = 42" (read-only), with the types and identity of the table.',
+)
+@click.option(
+    "--dsn",
+    metavar="DSN",
+    help="Read the rows of --where as a role with SELECT, instead of by source.dsn. Keep passwords out: PGPASSWORD.",
 )
 @click.option("--lookup", metavar="JSON", help='What lookups find, as in {"order": [{"user_id": 7}]}.')
 @click.option("--online", is_flag=True, help="Run the lookups in the database, read-only.")
@@ -103,6 +112,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     event: str | None,
     identity: str | None,
     where: str | None,
+    dsn: str | None,
     lookup: str | None,
     online: bool,
     key: str | None,
@@ -128,7 +138,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     }
     from invalidator.cli._explanation import explained
 
-    question = _Question(table, row, where, event, identity, names, live)
+    question = _Question(table, row, where, event, identity, names, live, dsn)
     question.check()
     if live is not None:
         return _by_transaction(live, settings_file, overrides, as_json=as_json)
@@ -211,11 +221,13 @@ def _changes(question: _Question, settings_file: Path | None, overrides: tuple[s
     from invalidator.errors import ConfigError
     from invalidator.sources import pgoutput
 
-    source = load_settings(settings_file, overrides).source
-    if not isinstance(source, pgoutput.Settings):
-        msg = f"--where reads rows of a source of type 'pgoutput'; the settings say '{source.type}'"
-        raise ConfigError(msg)
-    dsn = source.dsn.get_secret_value()
+    dsn = question.dsn
+    if dsn is None:
+        source = load_settings(settings_file, overrides).source
+        if not isinstance(source, pgoutput.Settings):
+            msg = f"--where reads rows of a source of type 'pgoutput'; the settings say '{source.type}'"
+            raise ConfigError(msg, fix="invalidator explain --dsn DSN …")
+        dsn = source.dsn.get_secret_value()
     return asyncio.run(_change.from_database(dsn, table, question.where, question.row, question.event))
 
 

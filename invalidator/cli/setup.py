@@ -220,6 +220,7 @@ def _look_at_outbox(source: _Source, wanted: tuple[Need, ...], request: Request,
 
 
 async def _online(source: _Source, look: Look, *, is_applied: bool) -> _Outcome:
+    from invalidator.errors import ConfigError, SourceDisconnected
     from invalidator.postgres import provision
 
     async with await _connected(source.dsn, source.role) as connection:
@@ -227,9 +228,23 @@ async def _online(source: _Source, look: Look, *, is_applied: bool) -> _Outcome:
         if not is_applied:
             return _Outcome(plan, server)
         applied: list[Step] = []
-        await provision.apply(connection, plan, report=applied.append)
+        try:
+            await provision.apply(connection, plan, report=applied.append)
+        except (ConfigError, SourceDisconnected) as error:
+            msg = f"{error}{_so_far(applied)}"
+            raise type(error)(msg) from error
         server, plan = await look(connection)
         return _Outcome(plan, server, tuple(applied), is_applied=True)
+
+
+def _so_far(applied: list[Step]) -> str:
+    """What an apply that failed had done by then."""
+    from invalidator.yamlfile.diagnostic import printable
+
+    if not applied:
+        return "\n   = note: nothing has been changed"
+    done = [f"\n   = done: {printable(line)}" for step in applied for line in _sql(step)]
+    return "".join(done) + "\n   = note: this stands, and setup --apply goes on behind it"
 
 
 async def _connected(dsn: str, role: str) -> AsyncConnection[Any]:
@@ -237,13 +252,18 @@ async def _connected(dsn: str, role: str) -> AsyncConnection[Any]:
     from invalidator.postgres.connection import connect
 
     own = f"before the role '{role}' exists, connect as an owner of the tables: setup --dsn OWNER_DSN"
+    password = (
+        "check the password: PGPASSWORD, pgpass or the DSN. Postgres says the same of a role that does not exist:"
+        f" while '{role}' does not, setup --dsn OWNER_DSN makes it"
+    )
     try:
         return await connect(dsn, application_name="invalidator/setup")
     except SourceDisconnected as error:
         msg = f"{error}\n   = help: {own}\n   = help: setup --offline prints generic SQL without a connection"
         raise SourceDisconnected(msg) from error
     except ConfigError as error:
-        msg = f"{error}\n   = help: {own}, or setup --offline"
+        asked = password if "password" in str(error) else own
+        msg = f"{error}\n   = help: {asked}\n   = help: setup --offline prints generic SQL without a connection"
         raise ConfigError(msg) from error
 
 

@@ -51,6 +51,12 @@ async def rows_where(connection: psycopg.AsyncConnection[Any], table: Table, whe
     except psycopg.errors.QueryCanceled as error:
         message = f"finding rows of {table.full_name} takes longer than {STATEMENT_TIMEOUT_SECONDS} s"
         raise ConfigError(message, fix="write a condition that an index serves, such as the primary key") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        message = (
+            f"finding rows of {table.full_name}: {error.diag.message_primary}\n"
+            "   = help: the daemon's own role reads changes and may SELECT nothing but what lookups read"
+        )
+        raise ConfigError(message, fix="connect as a role with SELECT: invalidator explain --dsn DSN …") from error
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
         message = f"finding rows of {table.full_name}: {' '.join(str(error).split())}"
         raise ConfigError(message) from error

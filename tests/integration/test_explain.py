@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from psycopg.conninfo import make_conninfo
 
 from invalidator.cli._exits import Exit
 from invalidator.cli.explain import command as explain_command
@@ -108,6 +109,21 @@ def test_a_condition_that_cannot_be_answered_is_refused(
     monkeypatch.setattr("invalidator.postgres.sample.STATEMENT_TIMEOUT_SECONDS", 1)
     with pytest.raises(ConfigError, match=said):
         raise explain(table, "--where", where).exception or AssertionError
+
+
+def test_the_daemons_role_may_not_read_rows_and_another_may(database: Database) -> None:
+    role = f"poor_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
+    settings = json.loads(Path("settings.yaml").read_text(encoding="utf-8"))
+    settings["source"]["dsn"] = make_conninfo(database.dsn, user=role, password="x")  # noqa: S106
+    Path("settings.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    try:
+        refused = str(explain("public.posts", "--where", "id = 3").exception)
+        assert "permission denied for table posts" in refused
+        assert "invalidator explain --dsn DSN" in refused
+        assert document("public.posts", "--where", "id = 3", "--dsn", database.dsn)["table"] == "public.posts"
+    finally:
+        database.execute(f"DROP ROLE {role}")
 
 
 def test_a_condition_cannot_change_the_database(database: Database) -> None:

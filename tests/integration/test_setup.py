@@ -444,6 +444,26 @@ async def test_a_locked_table_is_an_explained_error_and_nothing_waits(
     assert (await applied(database, need("public.t", ALL, ALL))).to_run == ()
 
 
+def test_an_apply_that_fails_midway_tells_what_stands_and_which_grant_is_missing(
+    database: Database, project: Path
+) -> None:
+    """The table's owner may alter it, and may make no publication in somebody else's database."""
+    database.execute("CREATE TABLE posts (id int PRIMARY KEY, slug text, body text)")
+    role = f"owner_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; ALTER TABLE posts OWNER TO {role}")
+    owner = psycopg.conninfo.make_conninfo(database.dsn, user=role, password="x")  # noqa: S106
+    options = ["-c", str(project), "--role", role, "--apply", "--dsn", owner]
+    try:
+        database.execute(f"ALTER ROLE {role} REPLICATION")
+        said = str(CliRunner().invoke(verbs, ["setup", *options], standalone_mode=False).exception)
+        assert "permission denied for database" in said
+        assert f'= fix: GRANT CREATE ON DATABASE "{database.name}" TO "{role}";' in said
+        assert '= done: ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;' in said
+        assert identity(database, "posts") == "f"
+    finally:
+        database.execute(f"ALTER TABLE posts OWNER TO CURRENT_USER; DROP ROLE {role}")
+
+
 async def test_somebody_without_the_privileges_gets_the_reason(database: Database) -> None:
     database.execute("CREATE TABLE t (id int PRIMARY KEY, slug text, body text)")
     role = f"weak_{database.name}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg import sql
 
 from invalidator.errors import ConfigError, InvalidatorError
 from invalidator.postgres import catalog
@@ -133,10 +134,10 @@ async def _run(connection: psycopg.AsyncConnection[Any], step: Step) -> None:
             for statement in step.statements:
                 await connection.execute(statement)
     except psycopg.Error as error:
-        raise _refused(error, statement.as_string(None)) from error
+        raise _refused(error, statement.as_string(None), connection.info) from error
 
 
-def _refused(error: psycopg.Error, statement: str) -> InvalidatorError:
+def _refused(error: psycopg.Error, statement: str, session: psycopg.ConnectionInfo) -> InvalidatorError:
     first = statement.splitlines()[0]
     match error:
         case pg.LockNotAvailable():
@@ -149,7 +150,19 @@ def _refused(error: psycopg.Error, statement: str) -> InvalidatorError:
             )
         case pg.InsufficientPrivilege():
             msg = f"{first}: {error.diag.message_primary}"
-            fix = "connect as the owner of the tables, with CREATEROLE and REPLICATION (or superuser): setup --dsn …"
-            return ConfigError(msg, fix=fix)
+            return ConfigError(msg, fix=_privilege(error.diag.message_primary or "", session))
         case _:
             return ours(error, doing=first)
+
+
+def _privilege(message: str, session: psycopg.ConnectionInfo) -> str:
+    """What whoever is connected lacks, as the statement that gives it where there is one."""
+    user = sql.Identifier(session.user).as_string(None)
+    if "for database" in message:
+        database = sql.Identifier(session.dbname).as_string(None)
+        return f"GRANT CREATE ON DATABASE {database} TO {user};   -- as the owner of the database"
+    if "replication" in message:
+        return f"ALTER ROLE {user} REPLICATION;   -- as a superuser; on Amazon RDS: GRANT rds_replication TO {user};"
+    if "create role" in message:
+        return f"ALTER ROLE {user} CREATEROLE;   -- as a superuser; or let somebody else run the CREATE ROLE"
+    return "connect as the owner of the tables, with CREATEROLE and REPLICATION (or superuser): setup --dsn …"
