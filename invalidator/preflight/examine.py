@@ -18,7 +18,6 @@ Check = Callable[[Case], Iterator[Finding]]
 OF_A_SERVER: Final[tuple[Check, ...]] = (
     server.wrong_server,
     server.unprivileged_role,
-    server.wrong_slot,
     server.unbounded_wal,
 )
 """Those that a schema file cannot answer."""
@@ -39,6 +38,8 @@ OF_A_SCHEMA: Final[tuple[Check, ...]] = (
     columns.long_values,
     columns.session_dependent,
 )
+AFTER_THE_PUBLICATION: Final[tuple[Check, ...]] = (server.wrong_slot,)
+"""A slot decodes nothing that is older than the publication, so that one comes first."""
 OF_AN_OUTBOX: Final[tuple[Check, ...]] = (
     server.wrong_server,
     outbox.missing_outbox,
@@ -85,7 +86,7 @@ def examine(
 def _checks(facts: Facts) -> tuple[Check, ...]:
     if facts.outbox is not None:
         return OF_AN_OUTBOX
-    return (*(OF_A_SERVER if facts.is_live else ()), *OF_A_SCHEMA)
+    return (*OF_A_SERVER, *OF_A_SCHEMA, *AFTER_THE_PUBLICATION) if facts.is_live else OF_A_SCHEMA
 
 
 def _announced(each: Finding) -> Finding:

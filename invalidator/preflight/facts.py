@@ -70,10 +70,13 @@ class Facts:
         )
 
     def mending(self, needs: Sequence[Need], table: Table) -> str | None:
-        """The SQL that publishes the table as these rules need it; None when no SQL of ours can."""
+        """The SQL that publishes the table as these rules need it; None when no SQL of ours can.
+
+        Without a publication it only makes the table ready for one: that is made once, for all tables.
+        """
         own = [replace(need, schema=table.schema, table=table.name) for need in needs if need.wants(table)]
         made = provision.plan(own, self._without_lists(table), self.request)
-        wanted = {Purpose.IDENTITY, Purpose.PUBLICATION}
+        wanted = {Purpose.IDENTITY} if self.publication is None else {Purpose.IDENTITY, Purpose.PUBLICATION}
         texts = [_as_one(step.texts) for step in made.to_run if step.purpose in wanted]
         return "\n".join(texts) or None
 

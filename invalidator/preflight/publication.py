@@ -31,6 +31,7 @@ def missing_publication(case: Case) -> Iterator[Finding]:
         "publication-missing",
         f"there is no publication '{name}' in this database",
         why="Postgres sends nothing without one; the daemon does not start",
+        help="or: invalidator setup --apply, which makes the role and the slot too",
         fix=fix or "invalidator setup   (says what keeps each table from being published)",
     )
 

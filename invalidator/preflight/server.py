@@ -8,6 +8,7 @@ from typing import Final
 from psycopg import sql
 
 from invalidator.postgres.provision.plan import KEEP_SIZE, OLDEST_SERVER
+from invalidator.postgres.provision.words import FAILOVER_SLOTS
 from invalidator.preflight.case import Case
 from invalidator.preflight.finding import Finding, finding
 
@@ -44,7 +45,7 @@ def unbounded_wal(case: Case) -> Iterator[Finding]:
         severity="warning",
         why="a stopped daemon can fill the primary's disk; beyond a bound the slot is given up instead, and the caches"
         " are emptied by the coarse forms",
-        fix=f"ALTER SYSTEM SET max_slot_wal_keep_size = '{KEEP_SIZE}'; SELECT pg_reload_conf();",
+        fix=f"ALTER SYSTEM SET max_slot_wal_keep_size = '{KEEP_SIZE}';\nSELECT pg_reload_conf();",
     )
 
 
@@ -53,11 +54,14 @@ def wrong_slot(case: Case) -> Iterator[Finding]:
     name, at = case.facts.request.slot, case.at_setting("slot")
     database, slot = case.facts.database.server.database, case.facts.database.slot
     literal = sql.Literal(name).as_string(None)
-    create = f"SELECT pg_create_logical_replication_slot({literal}, 'pgoutput');"
+    more = ", failover => true" if case.facts.database.server.version >= FAILOVER_SLOTS else ""
+    create = f"SELECT pg_create_logical_replication_slot({literal}, 'pgoutput'{more});"
     other = "choose another name: source.slot"
     if slot is None:
         message = f"there is no replication slot '{name}'"
-        yield finding(name, at, "slot-missing", message, why="the daemon does not start without it", fix=create)
+        # What is older than the publication cannot be decoded with it: "publication does not exist".
+        fix = create if case.facts.publication is not None else f"{create}   -- after the publication is there"
+        yield finding(name, at, "slot-missing", message, why="the daemon does not start without it", fix=fix)
     elif slot.plugin != "pgoutput":
         what = f"uses the plugin '{slot.plugin}'" if slot.plugin else "is a physical slot"
         yield finding(name, at, "slot-wrong-plugin", f"slot '{name}' {what}, not pgoutput", help=other)
@@ -67,7 +71,7 @@ def wrong_slot(case: Case) -> Iterator[Finding]:
     elif slot.wal_status == "lost":
         message = f"slot '{name}' lost its WAL: changes are missing"
         why = "caches may hold what those changes made stale"
-        fix = f"SELECT pg_drop_replication_slot({literal}); {create}   -- then empty what the rules name"
+        fix = f"SELECT pg_drop_replication_slot({literal});\n{create}   -- then empty what the rules name"
         yield finding(name, at, "slot-lost", message, why=why, fix=fix)
 
 

@@ -48,6 +48,21 @@ def test_the_metrics_page_is_what_the_catalogue_says() -> None:
     assert page == catalogue.page(), "run: python -m invalidator.telemetry.catalogue > docs/reference/metrics.md"
 
 
+def test_every_metric_that_a_text_of_the_package_names_exists() -> None:
+    """Other names that begin like ours belong to files, variables and SQL objects: they are listed."""
+    others = {
+        "invalidator_source__dsn",
+        "invalidator_targets__edge__api_token",
+        "invalidator_reads",
+        "invalidator_outbox",
+    }
+    named = {
+        name for file in PACKAGE.rglob("*.py") for name in re.findall(r"\binvalidator_[a-z0-9_]+", file.read_text())
+    }
+
+    assert named - others <= set(catalogue.FAMILIES), "no such metric"
+
+
 @pytest.mark.parametrize("family", catalogue.FAMILIES.values(), ids=catalogue.FAMILIES)
 def test_a_family_follows_the_naming_rules(family: catalogue.Family) -> None:
     assert re.fullmatch(r"invalidator_[a-z0-9_]+", family.name)

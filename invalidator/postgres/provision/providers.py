@@ -63,7 +63,7 @@ WAYS = {
         enable_decoding="set the server parameter wal_level = logical, save, restart the server, and run setup again:"
         " it makes the slot",
         limit_wal="Azure does not let you: max_slot_wal_keep_size is read-only there; alert on the storage used, and"
-        " on invalidator_slot_wal_bytes",
+        " on invalidator_slot_retained_wal_bytes",
         notes=("Azure: the slot is made by a user with REPLICATION: ALTER ROLE <admin> WITH REPLICATION, once",),
     ),
     Provider.NEON: Ways(

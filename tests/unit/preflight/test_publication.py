@@ -38,6 +38,21 @@ def test_a_publication_that_is_not_there_comes_with_the_statement_that_makes_it(
     assert found.fix.startswith('CREATE PUBLICATION "invalidator" FOR TABLE "public"."posts"')
 
 
+def test_without_a_publication_each_fix_stands_alone_and_the_publication_is_made_once() -> None:
+    """Two tables that lack an old value: neither of their fixes makes a publication for one table only."""
+    notes = table("notes", POSTS.columns, oid=2)
+    rules = RULE.replace("{id}", "{slug}") + RULE.replace("post", "note").replace("{id}", "{slug}")
+    of = without_publication(facts(POSTS, notes))
+    found = examined(rules, replace(of, database=replace(of.database, slot=None)))
+    fixes = [each.diagnostic.fix or "" for each in found if each.code == "old-value-needed"]
+    assert fixes == [f'ALTER TABLE "public"."{name}" REPLICA IDENTITY FULL;' for name in ("posts", "notes")]
+    made = [each for each in found if "CREATE PUBLICATION" in (each.diagnostic.fix or "")]
+    assert [each.code for each in made] == ["publication-missing"]
+    assert "invalidator setup --apply" in (made[0].diagnostic.help or "")
+    codes_found = [each.code for each in found]
+    assert codes_found.index("publication-missing") < codes_found.index("slot-missing")
+
+
 def test_what_the_daemon_makes_by_itself_is_no_error() -> None:
     of = replace(facts(POSTS), database=replace(without_publication(facts(POSTS)).database, slot=None))
     assert set(codes(RULE, of)) == {"publication-missing", "slot-missing"}

@@ -31,6 +31,21 @@ def test_unbounded_wal_is_a_warning() -> None:
     assert found.diagnostic.severity == "warning"
 
 
+def test_settings_are_mended_by_statements_that_no_transaction_can_hold_on_lines_of_their_own() -> None:
+    found = only(examined(RULE, facts(POSTS, server=replace(SERVER, max_slot_wal_keep_size="-1"))), "wal-keep-size")
+    assert (found.diagnostic.fix or "").splitlines() == [
+        "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB';",
+        "SELECT pg_reload_conf();",
+    ]
+
+
+@pytest.mark.parametrize(("version", "more"), [(180001, ", failover => true"), (160001, "")])
+def test_the_slot_is_made_as_setup_makes_it(version: int, more: str) -> None:
+    of = facts(POSTS, slot=None, server=replace(SERVER, version=version))
+    fix = only(examined(RULE, of), "slot-missing").diagnostic.fix
+    assert fix == f"SELECT pg_create_logical_replication_slot('invalidator', 'pgoutput'{more});"
+
+
 @pytest.mark.parametrize(
     ("slot", "code"),
     [
