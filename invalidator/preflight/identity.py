@@ -57,7 +57,7 @@ def missing_identities(case: Case) -> Iterator[Finding]:
 
 def unfit_publications(case: Case) -> Iterator[Finding]:
     """Column lists and row filters that do not fit the identity of a table, so that its UPDATE and DELETE fail."""
-    tables = (*case.facts.database.tables, *case.facts.database.others)
+    tables = {each.oid: each for each in (*case.facts.database.tables, *case.facts.database.others)}
     for table, at in _with_others(case):
         for part in case.facts.parts(table):
             for misfit in fitness.misfits(part, tables, case.facts.database):

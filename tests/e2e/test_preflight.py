@@ -67,6 +67,30 @@ async def test_a_partition_that_comes_later_without_identity_or_unpublished_is_f
     await watched.until("public.log (no-identity)", is_there=False)
 
 
+async def test_what_makes_the_applications_writes_fail_is_told_and_its_fix_mends_it(stack: Stack) -> None:
+    await stack.sql("CREATE TABLE doc (id int PRIMARY KEY, note text)")
+    await stack.sql("CREATE TABLE loose (note text)")
+    await stack.sql("CREATE PUBLICATION invalidator FOR TABLE item, doc (id)")
+    await stack.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", stack.database.name)
+    stack.source["create"] = False
+    stack.rules = [{"name": "doc", "table": "public.doc", "invalidate": {"keys": ["doc:{id}"]}}]
+    watched = Watched(await stack.start())
+
+    await stack.sql("ALTER TABLE doc REPLICA IDENTITY FULL")
+    await stack.sql("ALTER PUBLICATION invalidator ADD TABLE loose")
+
+    listed = await watched.until("public.doc invalidator (identity-not-covered)", is_there=True)
+    assert listed["severity"] == "critical"
+    bare = await watched.until("public.loose (no-identity)", is_there=True)
+    for problem in (listed, bare):
+        for statement in problem["fix"].split(";"):
+            if statement.strip() not in {"", "BEGIN", "COMMIT"}:
+                await stack.sql(statement)
+    await watched.until("public.doc invalidator (identity-not-covered)", is_there=False)
+    await watched.until("public.loose (no-identity)", is_there=False)
+    await stack.sql("INSERT INTO doc VALUES (1, 'a'); UPDATE doc SET note = 'b'; DELETE FROM loose")
+
+
 async def test_a_question_that_fails_does_not_end_the_stream(stack: Stack) -> None:
     stack.rules = [
         {

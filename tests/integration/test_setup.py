@@ -404,6 +404,24 @@ async def test_the_way_back_from_an_identity_breaks_no_writer(database: Database
     assert [identity(database, name) for name in names] == ["d", "d", "d"]
 
 
+def test_the_way_out_that_offline_prints_reaches_tables_with_a_list_and_partitions(database: Database) -> None:
+    columns = "(id int PRIMARY KEY, slug text, body text)"
+    database.execute(f"CREATE TABLE plain {columns}; CREATE TABLE parted {columns} PARTITION BY RANGE (id)")
+    database.execute("CREATE TABLE parted_1 PARTITION OF parted DEFAULT")
+    listed_columns = " (id, slug)" if has_lists(database) else ""
+    database.execute(f"CREATE PUBLICATION invalidator FOR TABLE plain{listed_columns}, parted")
+    needs = [need("public.plain", ALL, ALL), need("public.parted", ALL, ALL)]
+    fixes = [finding.fix or "" for finding in provision.offline_plan(needs, request_for(database)).findings]
+    assert len(fixes) == 2
+    transaction, _, _ = fixes[0].partition("\n")
+    database.execute(transaction)
+    for (statement,) in database.execute(fixes[1].partition("\n")[2].partition(";   --")[0]):
+        database.execute(statement)
+    assert (identity(database, "plain"), identity(database, "parted_1")) == ("f", "f")
+    write(database, "plain")
+    write(database, "parted")
+
+
 async def run_in_psql(database: Database, text: str) -> None:
     """Each statement by itself, as psql does: a transaction block is what BEGIN and COMMIT make it."""
     statements = (line.partition("   --")[0] for line in text.splitlines())

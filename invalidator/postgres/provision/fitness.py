@@ -8,7 +8,7 @@ filter counts in its own direction: its columns must be in the identity, which F
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -32,12 +32,12 @@ class Misfit:
     """Generated columns of the identity that it does not send: that, and no list, is what does not fit."""
 
 
-def misfits(table: Table, tables: Iterable[Table], facts: Facts) -> Iterator[Misfit]:
+def misfits(table: Table, tables: Mapping[int, Table], facts: Facts) -> Iterator[Misfit]:
     """The publications whose list or filter does not fit the identity that the table has.
 
     Args:
         table: an ordinary table or a partition.
-        tables: where the tables over a partition are found.
+        tables: by OID; where the tables over a partition are found.
         facts: the database.
     """
     if table.identity is None:
@@ -56,7 +56,7 @@ def misfits(table: Table, tables: Iterable[Table], facts: Facts) -> Iterator[Mis
             yield Misfit(publication, entry, reason, unsent)
 
 
-def publishers(table: Table, tables: Iterable[Table], facts: Facts) -> list[Publication]:
+def publishers(table: Table, tables: Mapping[int, Table], facts: Facts) -> list[Publication]:
     """The publications that send updates or deletes of a table, by its own name or by one over it."""
     over = [table, *_ancestors(table, tables)]
     return [
@@ -70,13 +70,12 @@ def publishers(table: Table, tables: Iterable[Table], facts: Facts) -> list[Publ
     ]
 
 
-def _ancestors(table: Table, tables: Iterable[Table]) -> list[Table]:
-    by_oid = {each.oid: each for each in tables}
+def _ancestors(table: Table, tables: Mapping[int, Table]) -> list[Table]:
     found: list[Table] = []
-    at = by_oid.get(table.parent_oid or table.root_oid or 0)
+    at = tables.get(table.parent_oid or table.root_oid or 0)
     while at is not None:
         found.append(at)
-        at = by_oid.get(at.parent_oid or 0)
+        at = tables.get(at.parent_oid or 0)
     return found
 
 

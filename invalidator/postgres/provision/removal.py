@@ -96,12 +96,12 @@ def _identities(needs: Sequence[Need], facts: Facts, *, is_after_steps: bool) ->
 
 def _undoing(table: Table, facts: Facts) -> str:
     """DEFAULT, after the table has left what would not fit it; run any earlier, UPDATE and DELETE on it would fail."""
-    default = replace(table, replica_identity="d")
+    default, tables = replace(table, replica_identity="d"), {each.oid: each for each in facts.tables}
     back = fitness.altered(table, sql.SQL("DEFAULT"))
     if default.identity is None:
-        holders = fitness.publishers(table, facts.tables, facts)
+        holders = fitness.publishers(table, tables, facts)
     else:
-        holders = [misfit.publication for misfit in fitness.misfits(default, facts.tables, facts)]
+        holders = [misfit.publication for misfit in fitness.misfits(default, tables, facts)]
     leaves = [fitness.removed(table, each.name) for each in holders if each.table(table.oid) is not None]
     others = [each.name for each in holders if each.table(table.oid) is None]
     if others:
