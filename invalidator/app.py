@@ -248,11 +248,12 @@ class Daemon:
             self._reload_asked.clear()
             await self._reloader.reload(trigger="signal")
 
-    async def _admit(self, in_force: document.Loaded, wanted: document.Loaded) -> None:
+    async def _admit(self, in_force: document.Loaded, wanted: document.Loaded) -> list[str]:
         check_agreement(self._settings, wanted.ruleset, wanted.sources)
-        testing.require(wanted, cdn_grammars=self._grammars)
+        tested = testing.require(wanted, cdn_grammars=self._grammars)
         if self._preflight is not None and wanted.ruleset.hash != in_force.ruleset.hash:
             await self._preflight.admit(in_force, wanted)
+        return [result.note for result in tested.skipped]
 
     def _swap(self, wanted: document.Loaded) -> None:
         gone = {rule.name for rule in self._loaded.ruleset.rules} - {rule.name for rule in wanted.ruleset.rules}

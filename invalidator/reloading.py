@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -58,6 +58,8 @@ class Outcome:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    skipped_tests: tuple[str, ...] = ()
+    """Tests that could not be run, and why: nobody says what their lookups find."""
     error: str | None = None
     """Why the files were refused, with place and fix, as people read it."""
 
@@ -66,8 +68,11 @@ class Outcome:
         return asdict(self)
 
 
-Admit = Callable[["Loaded", "Loaded"], Awaitable[None]]
-"""Takes the rules in force and the new ones; raises ConfigError or SourceError if those must not be put in force."""
+Admit = Callable[["Loaded", "Loaded"], Awaitable[Sequence[str]]]
+"""Takes the rules in force and the new ones; raises ConfigError or SourceError if those must not be put in force.
+
+The result tells of tests that could not be run.
+"""
 
 
 class Reloader:
@@ -142,13 +147,13 @@ class Reloader:
     async def _reloaded(self) -> Outcome:
         loaded = await asyncio.to_thread(document.load_with_warnings, self._paths)
         old = self._in_force
-        await self._admit(old, loaded)  # also if the rules mean the same: their tests may be others
+        skipped = tuple(await self._admit(old, loaded))  # also if the rules mean the same: their tests may be others
         if loaded.ruleset.hash == old.ruleset.hash:
             self._in_force = loaded
-            return Outcome(Result.UNCHANGED, loaded.ruleset.hash)
+            return Outcome(Result.UNCHANGED, loaded.ruleset.hash, skipped_tests=skipped)
         self._swap(loaded)
         self._in_force = loaded
-        return _difference(old, loaded)
+        return replace(_difference(old, loaded), skipped_tests=skipped)
 
     def _refused(self, error: str, trigger: str) -> Outcome:
         self._events.reload_refused(trigger=trigger, error=error)

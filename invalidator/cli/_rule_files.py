@@ -97,9 +97,7 @@ def _note_tests(report: Report, results: Sequence[testing.Result]) -> None:
     if results:
         more = f" ({len(skipped)} skipped)" if skipped else ""
         report.counted.append(counted(len(results), "test") + more)
-    for result in skipped:
-        place = f"{result.test.place.file}:{result.test.place.line}"
-        report.notes.append(f"test '{result.test.name}' ({place}) was not run: {result.needs}")
+    report.notes += [result.note for result in skipped]
 
 
 def _note_unread(report: Report, found: Sequence[Loaded]) -> None:

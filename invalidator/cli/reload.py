@@ -36,6 +36,8 @@ def command(path: str | None, settings_file: Path | None, overrides: tuple[str, 
         for word in ("added", "removed", "changed"):
             if outcome[word]:
                 click.echo(f"  {word:<8} {', '.join(outcome[word])}")
+        for line in outcome["skipped_tests"]:
+            click.echo(line)
     if outcome["edited_settings"] and not as_json:
         click.echo(f"{outcome['edited_settings']} has changed since the daemon started: settings need a restart")
     return Exit.PROBLEMS if outcome["result"] == "refused" else Exit.FINE

@@ -73,6 +73,11 @@ class Result:
         """Whether the rules do exactly what the test expects."""
         return self.error is None and self.needs is None and not self.differences
 
+    @property
+    def note(self) -> str:
+        """That it was skipped, and why."""
+        return f"test '{self.test.name}' ({self.test.place.file}:{self.test.place.line}) was not run: {self.needs}"
+
     def diagnostic(self) -> Diagnostic:
         """The failure as a finding at the test."""
         test = self.test

@@ -111,6 +111,19 @@ async def test_a_test_that_fails_is_refused_also_if_only_the_tests_changed(stack
     assert "stay in force" in result.stdout
 
 
+async def test_a_test_whose_lookup_nobody_answers_is_told_to_be_skipped(stack: Stack) -> None:
+    await stack.start()
+    lookup = {"other": {"sql": "SELECT i.id FROM item i WHERE i.id = {id}"}}
+    asking = {**ITEM_RULE, "lookup": lookup, "invalidate": {"keys": ["item:{other.id}"]}}
+    write(stack, asking, tests=[{"name": "t", "table": "public.item", "insert": {"id": 1}, "expect": {}}])
+
+    result = await invalidator(stack, "reload")
+
+    assert "applied" in result.stdout
+    assert "test 't' (" in result.stdout
+    assert "was not run: rule 'item' asks its lookup 'other'" in result.stdout
+
+
 async def test_a_reload_without_new_rules_says_since_when_they_are_in_force_and_that_settings_need_a_restart(
     stack: Stack,
 ) -> None:

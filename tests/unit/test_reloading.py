@@ -40,6 +40,7 @@ class Kept:
         self.swapped: list[Loaded] = []
         self.admitted: list[tuple[str, str]] = []
         self.refusal: Exception | None = None
+        self.skipped: list[str] = []
         self.clock = ManualClock()
         self.reloader = Reloader(
             [path],
@@ -51,10 +52,11 @@ class Kept:
             clock=self.clock,
         )
 
-    async def _admit(self, in_force: Loaded, wanted: Loaded) -> None:
+    async def _admit(self, in_force: Loaded, wanted: Loaded) -> list[str]:
         self.admitted.append((in_force.ruleset.hash, wanted.ruleset.hash))
         if self.refusal is not None:
             raise self.refusal
+        return self.skipped
 
     async def reload(self, content: str | None = None) -> Outcome:
         if content is not None:
@@ -112,6 +114,12 @@ async def test_files_that_mean_the_same_are_not_put_in_force_again(kept: Kept) -
     assert outcome.result is Result.UNCHANGED
     assert not kept.swapped
     assert kept.admitted == [(outcome.hash, outcome.hash)]
+
+
+@pytest.mark.parametrize("content", [rules("a", "b"), rules("a")])
+async def test_tests_that_were_not_run_are_told(kept: Kept, content: str) -> None:
+    kept.skipped = ["test 't' was not run"]
+    assert (await kept.reload(content)).skipped_tests == ("test 't' was not run",)
 
 
 async def test_what_is_not_admitted_is_refused_also_if_the_rules_mean_the_same(kept: Kept) -> None:

@@ -125,6 +125,10 @@ _WITHOUT_ORDER: Final = {
 }
 
 
+_BITS: Final = {"smallint": 15, "integer": 31}
+"""Of the narrow types by their names in the catalog; in the stream a number that is too large is just not equal."""
+
+
 def _value_problems(column: Column, value: Value, known: ColumnType, nearest: _Nearest) -> Iterator[ConditionError]:
     if value.form == "null":
         return
@@ -133,7 +137,7 @@ def _value_problems(column: Column, value: Value, known: ColumnType, nearest: _N
         return
     written = f"the text '{_cut(value.text)}'" if value.form == "text" else f"the {value.form} {_cut(value.text)}"
     try:
-        canonical(value, known.kind)
+        _check_width(canonical(value, known.kind), known)
     except Misfit as misfit:
         what = "a number" if known.kind in NUMBERS and value.form == "text" else known.shown
         message = f"column '{column.name}' is {what}, compared with {written}"
@@ -145,6 +149,12 @@ def _value_problems(column: Column, value: Value, known: ColumnType, nearest: _N
         lead = f"did you mean '{near}'? " if near else ""
         message = f"'{_cut(value.text)}' is no label of {known.shown}, the type of column '{column.name}'"
         yield _error(value, message, f"{lead}labels: {labels}")
+
+
+def _check_width(made: bytes | None, known: ColumnType) -> None:
+    bits = _BITS.get(known.type_name)
+    if bits is not None and made is not None and not -(1 << bits) <= int(made) < 1 << bits:
+        raise Misfit(help=f"the column holds numbers from {-(1 << bits)} to {(1 << bits) - 1}")
 
 
 def _pair_problems(left: Column, right: Column, columns: Mapping[str, ColumnType]) -> Iterator[ConditionError]:

@@ -157,3 +157,14 @@ def test_a_number_is_no_text_and_a_text_no_boolean() -> None:
     for text, kind in (("a = 1", Kind.TEXT), ("a = true", Kind.INTEGER), ("a = 1", Kind.UUID)):
         with pytest.raises(Misfit):
             canonical(parse(text).node.right, kind)  # type: ignore[union-attr,arg-type]
+
+
+@pytest.mark.parametrize(("type_name", "bound"), [("smallint", 1 << 15), ("integer", 1 << 31), ("bigint", 1 << 63)])
+def test_a_number_that_the_column_is_too_narrow_for_is_told(type_name: str, bound: int) -> None:
+    columns = {"id": ColumnType(Kind.INTEGER, type_name)}
+    for fitting in (bound - 1, -bound):
+        assert type_problems(parse(f"id = {fitting}"), columns) == []
+    for wrong in (bound, -bound - 1):
+        [problem] = type_problems(parse(f"id in (1, {wrong})"), columns)
+        assert (problem.code, problem.offset, problem.width) == ("condition-type", 10, len(str(wrong)))
+        assert f"compared with the number {wrong}" in str(problem)
