@@ -30,11 +30,17 @@ class Program:
     It ends with this process, also when this process is killed (Linux).
     """
 
-    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+        module: str = "invalidator",
+    ) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVALIDATOR_")}
         environment = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
         self.process = spawn(
-            [sys.executable, "-m", "invalidator", *arguments], env=environment, cwd=cwd, stdout=subprocess.PIPE
+            [sys.executable, "-m", module, *arguments], env=environment, cwd=cwd, stdout=subprocess.PIPE
         )
         self.lines: list[str] = []
         self._changed = threading.Condition()

@@ -1,0 +1,69 @@
+"""Nothing is lost whatever breaks, and the check that says so would notice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from invalidator.demo.servers import ServerMissing
+from tests.support.chaos import FAULTS, RULES, Outcome, World
+from tests.support.services import missing
+
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
+DEADLINE_SECONDS = 120.0
+OLD_FORGOTTEN = [RULES[0], {"name": "slug", "table": "public.item", "invalidate": {"keys": ["slug:{new.slug}"]}}]
+
+
+async def play(world: World, seconds: float, faults: list[str]) -> Outcome:
+    try:
+        return await world.run(seconds, faults)
+    except ServerMissing as error:
+        missing(str(error))
+
+
+async def test_after_any_faults_no_stale_entry_is_left(tmp_path: Path) -> None:
+    seed = int(os.environ.get("CHAOS_SEED", str(int(time.time()))))
+
+    outcome = await play(World(tmp_path, seed), SECONDS, list(FAULTS))
+
+    assert not outcome.stale, f"replay: scripts/chaos --seed {seed}: {outcome}"
+    assert outcome.faults
+    assert outcome.fills
+
+
+@pytest.mark.timeout(DEADLINE_SECONDS * 2)
+@pytest.mark.parametrize(
+    ("defect", "faults"),
+    [
+        ("confirm_before_apply", ["kill_daemon_while_unlink_is_forbidden"]),
+        ("reply_ignored", ["forbid_unlink"]),
+        ("truncate_ignored", ["change_rules"]),
+        ("old_key_forgotten", ["change_rules"]),
+        ("position_remembered", ["kill_daemon"]),
+        ("gap_ignored", ["drop_slot"]),
+        ("failover_ignored", ["fail_over_redis"]),
+    ],
+)
+async def test_a_planted_defect_is_found_within_two_minutes(tmp_path: Path, defect: str, faults: list[str]) -> None:
+    is_rule = defect == "old_key_forgotten"
+    end = asyncio.get_running_loop().time() + DEADLINE_SECONDS
+    seed = 0
+    while asyncio.get_running_loop().time() < end:
+        seed += 1
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        world = World(
+            folder,
+            seed,
+            defect=None if is_rule else defect,
+            rules=OLD_FORGOTTEN if is_rule else RULES,
+            patience_seconds=3,
+            redo_window_seconds=0,  # it would make good for some of them
+        )
+        if (await play(world, 6, faults)).stale:
+            return
+    pytest.fail(f"{defect} was not found with {seed} seeds")
