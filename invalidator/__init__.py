@@ -8,7 +8,13 @@ The folder listing is the pipeline:
 4. ``targets/``     the batch is applied: L2 (unlink), then L1 (publish), then L3 (purge)
 5. ``checkpoint/``  only what every required target has applied is confirmed to Postgres
 
-``pipeline.py`` says the same as code; ``app.py`` puts the parts together.
+``pipeline.py`` says the same as code; ``app.py`` puts the parts together. Beside the pipeline stand
+
+``continuity.py``   notices that changes are missing, by a record beside each cache
+``unstreamed.py``   notices what happens to tables without a word in the stream
+``repairs.py``      makes good what they found: coarse forms, one rule at a time
+``reloading.py``    puts new rules in force between two transactions
+``admin.py``        what an operator on this machine may ask for; ``purging.py`` is one of it
 """
 
 __version__ = "0.1.0"
