@@ -32,7 +32,8 @@ class Engine:
 
     Args:
         ruleset: the checked rules.
-        states: where each rule counts, by rule name; missing ones are made.
+        states: where each rule counts, by rule name; missing ones are made. The engine keeps those of its rules: a
+            reload may take them out while a transaction is open, which the engine handles to its end.
         tables: where rows are counted, by ``schema.table``; made when a relation is bound.
         cdn_grammars: what the configured CDNs take as a tag.
     """
@@ -46,13 +47,13 @@ class Engine:
         cdn_grammars: Sequence[TagGrammar] = (),
     ) -> None:
         self.ruleset = ruleset
-        self._states = states
         self._tables = tables
         self._grammars = tuple(cdn_grammars)
         self._bound: dict[int, tuple[Relation, RowFunction | None]] = {}
         self._problems: dict[int, list[Problem]] = {}
+        self._states = {rule.name: states.setdefault(rule.name, RuleState(rule.name)) for rule in ruleset.rules}
         for rule in ruleset.rules:
-            states.setdefault(rule.name, RuleState(rule.name)).has_lookup = bool(rule.lookups)
+            self._states[rule.name].has_lookup = bool(rule.lookups)
 
     @property
     def problems(self) -> list[Problem]:
@@ -68,10 +69,10 @@ class Engine:
         bound = self._bound.get(relation.oid)
         if bound is not None and bound[0] == relation:
             return bound[1]  # Postgres announces a relation again after each ANALYZE
-        if bound is not None:
-            for state in self._states.values():
-                state.missing_columns.pop(bound[0].name, None)  # it may have another name now, and other rules
-                state.condition_misfits.pop(bound[0].name, None)
+        former = relation if bound is None else bound[0]  # it may have another name now, and other rules
+        for state in self._states.values():
+            state.missing_columns.pop(former.name, None)
+            state.condition_misfits.pop(former.name, None)
         rules = [(index, rule) for index, rule in self._matching(relation) if rule.events - {Operation.TRUNCATE}]
         self._note_problems([rule for _, rule in rules], relation)
         function = None

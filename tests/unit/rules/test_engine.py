@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import Rules, TagGrammar
+from invalidator.postgres.reader import Reader
 from invalidator.rules.engine import Engine, Problem
 from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
 from invalidator.rules.template import parse
-from invalidator.telemetry.state import RuleState, TableState
+from invalidator.telemetry.state import RuleState, SourceState, TableState
 from tests.support import pgoutput
 from tests.support.pgoutput import make_relation
 
@@ -40,6 +42,17 @@ def make_rule(
         soft=False,
         place=Place("rules.yaml", 4, 5),
     )
+
+
+def script(messages: list[bytes]) -> Callable[[int], tuple[int, memoryview]]:
+    """libpq's get_copy_data over a list: 0 when it is dry."""
+    left = iter(messages)
+
+    def read(_: int) -> tuple[int, memoryview]:
+        message = next(left, b"")
+        return len(message), memoryview(message)
+
+    return read
 
 
 def make_engine(
@@ -180,6 +193,37 @@ def test_a_truncate_adds_the_coarse_form_of_every_rule_that_wants_it() -> None:
     }
     assert states["one"].widened == {WidenReason.TRUNCATE: 1}
     assert tables["public.article"].rows[Operation.TRUNCATE] == 1
+
+
+def test_rules_that_a_reload_removed_handle_their_open_transaction_to_its_end() -> None:
+    """The figures of removed rules are gone at once; the stream changes rules at the next Commit only."""
+    old, states, _ = make_engine(make_rule("gone", "article", key="k:{id}:{title}"))
+    del states["gone"]
+    reader = Reader(old, heartbeat_name="s", max_items=1000, max_bytes=1 << 20, state=SourceState())
+    reader.drain(script([pgoutput.begin(final_lsn=9)]))
+    reader.swap(make_engine(make_rule("new", "article"))[0])
+
+    reader.bind(ARTICLE)
+    named = Invalidation()
+    old.widen(ARTICLE, named, Transaction(1, 2, 3), WidenReason.CAPTURE_FAILED)
+    messages = [pgoutput.insert(1, [b"7", b"s"]), pgoutput.truncate([1]), pgoutput.commit(lsn=9, end_lsn=10)]
+    reader.drain(script(messages))
+
+    assert reader.take().invalidation.tags == named.tags == {b"all-gone"}
+    assert reader.end == 10
+    assert dict(old.coarse()) == {"gone": named}
+    assert not states, "and what is counted for them now shows nowhere"
+
+
+def test_what_an_old_engine_found_after_the_swap_is_not_told_of_the_new_rule() -> None:
+    old, states, tables = make_engine(make_rule("r", "article", key="k:{title}"))
+    new = Engine(RuleSet((make_rule("r", "article"),), "4567"), states=states, tables=tables)
+    old.bind(ARTICLE)
+    assert states["r"].missing_columns
+
+    new.bind(ARTICLE)
+
+    assert states["r"].missing_columns == {}
 
 
 def test_a_gap_adds_the_coarse_form_of_every_rule() -> None:
