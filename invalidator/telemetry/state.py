@@ -145,6 +145,7 @@ class RuleState:
     condition_false: int = 0  # row changes for which `when` did not hold
     null_skips: int = 0  # templates skipped because a value was NULL
     widened: Counter[str] = field(default_factory=Counter)  # by WidenReason
+    widened_told: Counter[str] = field(default_factory=Counter)  # how many of them the log has told
     errors: Counter[str] = field(default_factory=Counter)  # by reason
     condition_misfits: dict[str, str] = field(default_factory=dict)  # by relation: why `when` does not fit its columns
     missing_columns: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by relation, as bound at present

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 1.0
 
-Told = Counter[tuple[str, str]]
-
 
 async def watch(events: Events, clock: Callable[[], float], limits: Limits | None = None) -> None:
     """Run until cancelled, as one task of the daemon's group.
@@ -26,24 +24,23 @@ async def watch(events: Events, clock: Callable[[], float], limits: Limits | Non
         limits: what counts as a problem.
     """
     loop = asyncio.get_running_loop()
-    told: Told = Counter()
     refused: Counter[str] = Counter()
     while True:
         due = loop.time() + INTERVAL_SECONDS
         await asyncio.sleep(INTERVAL_SECONDS)
         events.state.loop_lag.observe(max(0.0, loop.time() - due))
-        note_widened(events, told)
+        note_widened(events)
         note_messages(events, refused)
         note_problems(events, clock(), limits)
 
 
-def note_widened(events: Events, told: Told) -> None:
+def note_widened(events: Events) -> None:
     """Tell how often each rule widened since the last look; the rows themselves only count."""
     for rule in events.state.rules.values():
         for reason, count in rule.widened.items():
-            new = count - told[rule.name, reason]
+            new = count - rule.widened_told[reason]
             if new:
-                told[rule.name, reason] = count
+                rule.widened_told[reason] = count
                 events.rule_widened(rule.name, reason=str(reason), count=new)
 
 

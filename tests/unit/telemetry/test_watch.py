@@ -7,6 +7,7 @@ from typing import Any
 
 from invalidator.telemetry import watch as watching
 from invalidator.telemetry.events import Events
+from invalidator.telemetry.state import RuleState
 from invalidator.telemetry.watch import note_messages, note_problems, note_widened, watch
 from tests.support.telemetry_state import NOW, busy_state
 
@@ -45,16 +46,25 @@ def test_two_targets_with_the_same_problem_are_two_problems(quiet_logs: Entries)
 def test_a_rule_that_widens_is_told_with_its_count_and_not_again(quiet_logs: Entries) -> None:
     state = busy_state()
     events = Events(state, lambda: NOW)
-    told: Counter[tuple[str, str]] = Counter()
     quiet_logs.clear()
-    note_widened(events, told)
-    note_widened(events, told)
+    note_widened(events)
+    note_widened(events)
     state.rules["user"].widened["truncate"] += 3
-    note_widened(events, told)
+    note_widened(events)
     assert [(entry["rule"], entry["reason"], entry["count"]) for entry in quiet_logs] == [
         ("user", "truncate", 2),
         ("user", "truncate", 3),
     ]
+
+
+def test_a_rule_that_was_removed_and_came_back_counts_from_nothing_again(quiet_logs: Entries) -> None:
+    state = busy_state()
+    events = Events(state, lambda: NOW)
+    note_widened(events)
+    quiet_logs.clear()
+    state.rules["user"] = RuleState("user", widened=Counter(truncate=1))
+    note_widened(events)
+    assert [(entry["rule"], entry["count"]) for entry in quiet_logs] == [("user", 1)]
 
 
 async def test_the_watch_measures_the_loop_and_looks_for_problems(quiet_logs: Entries, monkeypatch: Any) -> None:
