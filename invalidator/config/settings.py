@@ -60,7 +60,8 @@ class PreflightSettings(Options):
 
     interval_seconds: float = Field(default=30, ge=0.1)
     """How often the database is held against the rules while the daemon streams: columns, replica identities,
-    partitions, publication, slot, SQL of lookups. It reads the catalog only."""
+    partitions, publication, slot; and the SQL of lookups if any of that changed, or something was wrong with them. It
+    reads the catalog only."""
     targets_interval_seconds: float = Field(default=600, ge=1)
     """How often each target is asked whether it would take our calls; CDNs by purging the tag `invalidator-probe`."""
 

@@ -76,20 +76,20 @@ def unpublished_operations(case: Case) -> Iterator[Finding]:
         return
     subjects = [subject for subject in case.subjects if case.facts.wanted(subject.need)]
     needed = publication.operations.union(*(subject.need.operations for subject in subjects))
-    missing = [operation for operation in _ORDER if operation in needed - publication.operations]
-    waiting = [subject for subject in subjects if subject.need.operations.intersection(missing)]
-    if not waiting:
-        return
     published = ", ".join(operation for operation in _ORDER if operation in needed)
-    yield finding(
-        publication.name,
-        case.places.at(waiting[0].rule, "events"),
-        "operation-not-published",
-        f"publication '{publication.name}' does not publish {listed(missing)}",
-        why=f"{rule_names(waiting)} would never see them, and what they name would stay stale",
-        help="first see to it that each table of the publication has a replica identity: UPDATE fails without one",
-        fix=f"{_alter(publication)} SET (publish = '{published}');",
-    )
+    for missing in _ORDER:
+        waiting = [subject for subject in subjects if missing in subject.need.operations - publication.operations]
+        if not waiting:
+            continue
+        yield finding(
+            f"{publication.name} {missing}",
+            case.places.at(waiting[0].rule, "events"),
+            "operation-not-published",
+            f"publication '{publication.name}' does not publish {missing}",
+            why=f"{rule_names(waiting)} would never see one, and what they name would stay stale",
+            help="first see to it that each table of the publication has a replica identity: UPDATE fails without one",
+            fix=f"{_alter(publication)} SET (publish = '{published}');",
+        )
 
 
 def hidden_columns(case: Case) -> Iterator[Finding]:

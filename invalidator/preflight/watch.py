@@ -75,11 +75,13 @@ class Preflight:
         events.state.findings_seen.update((code.name, code.severity) for code in known)
         self._seen: Facts | None = None
         self._found: list[Finding] = []
+        self._explained: Facts | None = None
+        self._found_in_lookups: list[Finding] = []
 
     def use(self, loaded: Loaded) -> None:
         """Other rules are in force."""
         self._loaded = loaded
-        self._seen = None
+        self._seen = self._explained = None
 
     async def look(self, side: SideConnection) -> None:
         """Hold the database against the rules.
@@ -97,13 +99,8 @@ class Preflight:
             SourceError, ConfigError: one of them could not be asked; what was found before stays.
         """
         await self.look(side)
-        if not any(rule.lookups for rule in self._loaded.ruleset.rules):
-            self._tell("lookups", [])
-        elif self._lookups_dsn:
-            async with await connect_pooled(self._lookups_dsn, application_name="invalidator/preflight") as connection:
-                self._tell("lookups", await self._lookups(connection))
-        else:
-            self._tell("lookups", await side.ask(self._lookups))
+        await self._look_at_lookups()
+        self._tell("lookups", self._found_in_lookups)
 
     async def admit(self, in_force: Loaded, wanted: Loaded) -> None:
         """See that new rules bring no error that the old ones do not have.
@@ -116,8 +113,7 @@ class Preflight:
         async with await connect(dsn, application_name="invalidator/preflight") as connection:
             _, old = await self._held(connection, in_force)
             facts, new = await self._held(connection, wanted)
-            if not self._lookups_dsn:
-                new += await examine_lookups(connection, wanted.ruleset, wanted.sources, facts)
+        new += await self._examined_lookups(wanted, facts)
         known = {(each.subject, each.code) for each in old}
         fresh = [
             each.diagnostic
@@ -146,9 +142,24 @@ class Preflight:
     async def _facts(self, connection: AsyncConnection[Any], loaded: Loaded) -> Facts:
         return await gather_for(connection, needs(loaded.ruleset.rules), self._options)
 
-    async def _lookups(self, connection: AsyncConnection[Any]) -> list[Finding]:
+    async def _look_at_lookups(self) -> None:
+        """A thousand of them take many seconds: only if something is another than before, or something was found.
+
+        What was found may be mended by what the facts do not tell of: a privilege, an index, another server.
+        """
         loaded, facts = self._loaded, self._seen
-        return [] if facts is None else await examine_lookups(connection, loaded.ruleset, loaded.sources, facts)
+        if facts is None or (facts == self._explained and not self._found_in_lookups):
+            return
+        self._found_in_lookups = await self._examined_lookups(loaded, facts)
+        self._explained = facts if loaded is self._loaded else None
+
+    async def _examined_lookups(self, loaded: Loaded, facts: Facts) -> list[Finding]:
+        """Asked on a connection of their own: the side connection has the heartbeat to carry meanwhile."""
+        if not any(rule.lookups for rule in loaded.ruleset.rules):
+            return []
+        dsn = self._lookups_dsn or self._options.dsn.get_secret_value()
+        async with await connect_pooled(dsn, application_name="invalidator/preflight") as connection:
+            return await examine_lookups(connection, loaded.ruleset, loaded.sources, facts)
 
     def _tell(self, looked_at: str, found: Sequence[Finding]) -> None:
         self._events.findings_checked(looked_at, [_as_state(each) for each in found])

@@ -93,6 +93,17 @@ def test_an_event_that_is_not_published_is_shown_at_the_events_of_the_rule() -> 
     assert found.fix == "ALTER PUBLICATION \"invalidator\" SET (publish = 'insert, update, delete, truncate');"
 
 
+def test_each_event_that_is_not_published_is_a_finding_of_its_own() -> None:
+    published = publication(POSTS, operations=frozenset({"insert", "update"}))
+    found = [
+        each for each in examined(RULE, facts(POSTS, published=published)) if each.code == "operation-not-published"
+    ]
+    assert [each.subject for each in found] == ["invalidator delete", "invalidator truncate"]
+    assert {each.diagnostic.fix for each in found} == {
+        "ALTER PUBLICATION \"invalidator\" SET (publish = 'insert, update, delete, truncate');"
+    }
+
+
 def test_a_column_list_that_hides_a_column_is_shown_at_the_column() -> None:
     listed = publication(PublishedTable(POSTS.oid, frozenset({"id"}), has_row_filter=False))
     rules = RULE.replace("{id}", "{new.slug}")
