@@ -23,6 +23,8 @@ _SESSION = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "statement_timeout": "0",
+    # The SQL of rules is read as the standard has it; with "off", texts would end elsewhere.
+    "standard_conforming_strings": "on",
     # The heartbeat's commit must not wait for a synchronous standby: it measures us, not the standby.
     "synchronous_commit": "local",
     "idle_session_timeout": "0",

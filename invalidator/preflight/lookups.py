@@ -65,6 +65,7 @@ async def examine_lookups(
             async with connection.transaction(force_rollback=True):
                 await connection.execute("SET TRANSACTION READ ONLY")
                 await connection.execute(f"SET LOCAL statement_timeout = '{_TIMEOUT}'")
+                await connection.execute("SET LOCAL standard_conforming_strings = on")  # as lookup_sql reads it
                 # A large join is planned by hashing all of a table, whether it has an index or not. Loops show it.
                 await connection.execute("SET LOCAL enable_hashjoin = off")
                 await connection.execute("SET LOCAL enable_mergejoin = off")
@@ -95,6 +96,7 @@ def _table(facts: Facts, need: Need) -> Table | None:
 
 
 async def _one(connection: psycopg.AsyncConnection[Any], asked: _Asked, places: Places) -> list[Finding]:
+    # Bound parameters, of which a lookup has at least one, make Postgres take one statement and no more.
     nothing: list[object] = [[None] for _ in asked.wrapped.parameters]
     cursor = psycopg.AsyncRawCursor(connection)
     await cursor.execute(_EXPLAIN + asked.wrapped.text, nothing, prepare=False)

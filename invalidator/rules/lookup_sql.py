@@ -9,11 +9,14 @@ becomes
     SELECT o.user_id FROM orders o WHERE o.id = ("i"."1")::bigint
     ) AS q LIMIT 101) AS l
 
-(with a name that no SQL uses instead of ``i``). Standing inside, it cannot be anything but a query; no value is ever a
-part of the text. Values travel as text, as the stream has them, and each is read as the type of its column: so
-arrays, enums, composites and ``bytea`` need nothing special.
+(with a name that no SQL uses instead of ``i``). Standing inside, it cannot be anything but a query, as far as this
+lexer ends texts and comments where Postgres does; whoever runs it sends it as one statement in a transaction that
+changes nothing, so that no more depends on that. No value is ever a part of the text. Values travel as text, as the
+stream has them, and each is read as the type of its column: so arrays, enums, composites and ``bytea`` need nothing
+special.
 
-The lexical structure is that of the Postgres manual, "SQL Syntax", with ``standard_conforming_strings`` on.
+The lexical structure is that of src/backend/parser/scan.l with ``standard_conforming_strings`` on, which sessions pin.
+Where its versions differ, or a text would go on in a second literal, it is refused.
 """
 
 from __future__ import annotations
@@ -29,21 +32,24 @@ from invalidator.rules.template import Reference, TemplateError, parse_reference
 SQL_FACTS: Final = ("schema", "table")
 """What ``{meta.…}`` may name in the SQL: the facts that are the same for all rows of a batch."""
 
+_ESCAPED: Final = "e'"
 _INPUT: Final = '"invalidator input"'
 _OPENING_WORDS: Final = ("select", "with", "values", "table")
 _NAMING_WORDS: Final = frozenset({"join", "as", "table"})  # not "from": … IS DISTINCT FROM {column}
 
-_SPACE: Final = re.compile(r"\s+")
-_WORD: Final = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*")
-_DOLLAR_QUOTE: Final = re.compile(r"\$(?:[A-Za-z_\u0080-\U0010ffff]\w*)?\$")
+# To Postgres every character beyond ASCII is a letter, the no-break space too.
+_SPACE: Final = re.compile(r"[ \t\n\r\f\v]+")
+_LINE_END: Final = re.compile(r"[\r\n]|\Z")
+_WORD: Final = re.compile(r"[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*")
+_DOLLAR_QUOTE: Final = re.compile(r"\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$")
 _PARAMETER: Final = re.compile(r"\$\d+")
 _PERCENT: Final = re.compile(r"%s\b|%\(\w+\)s")
 _OTHER_PLACEHOLDER: Final = re.compile(r"(?<![:\w]):(?P<name>[A-Za-z_]\w*)|\?(?!\S)|@\w+")
-_NUMBER: Final = re.compile(r"\d[\w.]*")
+_NUMBER: Final = re.compile(r"[0-9][A-Za-z0-9_.\u0080-\U0010ffff]*")
 _COMMENT_PART: Final = re.compile(r"/\*|\*/")
-_STRING: Final = re.compile(r"'(?:[^']|'')*'")
-_ESCAPE_STRING: Final = re.compile(r"'(?:[^'\\]|''|\\.)*'", re.DOTALL)
-_QUOTED_NAME: Final = re.compile(r'"(?:[^"]|"")*"')
+_STRING: Final = re.compile(r"'(?:[^']|'')*+'")
+_ESCAPE_STRING: Final = re.compile(r"'(?:[^'\\]|''|\\.)*+'", re.DOTALL)
+_QUOTED_NAME: Final = re.compile(r'"(?:[^"]|"")*+"')
 _LOOKS_LIKE_REFERENCE: Final = re.compile(r"(?<!\{)\{\s*(?:[^\W\d]\w*\s*\.\s*)?[^\W\d]\w*\s*\}(?!\})")
 _DOUBLED: Final = re.compile(r"\{(\{\s*(?:[^\W\d]\w*\s*\.\s*)?[^\W\d]\w*\s*\})\}")
 
@@ -182,20 +188,30 @@ class _Lexer:
         if match := _SPACE.match(text, at):
             self.at = match.end()
         elif text.startswith("--", at):
-            end = text.find("\n", at)
-            self._silent(at, len(text) if end < 0 else end, "a comment")
+            end = _LINE_END.search(text, at)
+            self._silent(at, len(text) if end is None else end.start(), "a comment")
         elif text.startswith("/*", at):
             self._silent(at, self._comment_end(at), "a comment")
         elif text[at] in "'\"$" or text[at : at + 2] in ("e'", "E'"):
             self._quoted_or_parameter()
         elif text[at] == "{":
             self._placeholder()
-        elif match := _WORD.match(text, at) or _NUMBER.match(text, at):
-            self._begin(match[0], at)
-            self.at = match.end()
-            self._last = match[0].lower()
+        elif match := _WORD.match(text, at):
+            self._word(match[0])
+        elif match := _NUMBER.match(text, at):
+            self._number(match[0])
         else:
             self._symbol(text[at])
+
+    def _number(self, digits: str) -> None:
+        self._word(digits)
+        if self.text[self.at : self.at + 1] in ("'", "$"):  # Postgres 14 reads 1E'…' as 1 and E'…', 15 refuses it
+            raise _error(self.at, "a quote right behind a number", help="write a space between them")
+
+    def _word(self, word: str) -> None:
+        self._begin(word, self.at)
+        self.at += len(word)
+        self._last = word.lower()
 
     def _begin(self, word: str, at: int) -> None:
         if not self._has_begun and word.lower() not in _OPENING_WORDS:
@@ -226,7 +242,10 @@ class _Lexer:
     def _quoted_or_parameter(self) -> None:
         text, at = self.text, self.at
         self._begin(text[at], at)
-        self._last = "'"
+        if text[at] == "'" and self._last == _ESCAPED:
+            message = "a text literal behind E'…': after a new line it would go on as a part of that one"
+            raise _error(at, message, help="write one literal, or || between them")
+        self._last = _ESCAPED if text[at] in "eE" else text[at]
         if text[at] == "$":
             self._dollar(at)
             return

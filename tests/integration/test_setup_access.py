@@ -11,6 +11,8 @@ import psycopg
 import pytest
 
 from invalidator.errors import ConfigError
+from invalidator.postgres.catalog import privileges
+from invalidator.postgres.connection import connect
 from tests.integration.test_setup_proof import Application
 from tests.support.postgres import Database
 
@@ -105,6 +107,29 @@ def test_a_lookup_that_postgres_refuses_is_a_problem(application: Application) -
     code, printed = application.setup()
     assert code == 1
     assert any("lookup 'found'" in finding["text"] and "nowhere" in finding["text"] for finding in printed["findings"])
+
+
+@pytest.mark.parametrize(
+    "begun",
+    ["SELECT {id} --\r", "SELECT {id}, E'x'\n'\\' , '", "SELECT {id}, b\u00a0E'\\'"],
+    ids=["carriage return", "continued literal", "no-break space"],
+)
+def test_a_lookup_that_breaks_out_of_its_text_is_refused(application: Application, begun: str) -> None:
+    end = ") AS query; COMMIT; DROP TABLE untouched; SELECT 1 FROM (SELECT 2 --'"
+    application.write_rules(looking(begun + end))
+    with pytest.raises(ConfigError):
+        application.setup()
+    assert application.database.execute("SELECT to_regclass('untouched') IS NOT NULL") == [(True,)]
+
+
+async def test_a_text_that_is_several_statements_is_none_to_postgres(database: Database) -> None:
+    database.execute(TABLES)
+    text = "SELECT 1) AS query; COMMIT; DROP TABLE untouched; SELECT 1 FROM (SELECT 2"
+    async with await connect(database.dsn, application_name="test") as connection:
+        with pytest.raises(ConfigError, match="multiple commands"):
+            await privileges.readables(connection, text, "postgres")
+        assert connection.info.parameter_status("standard_conforming_strings") == "on"
+    assert database.execute("SELECT to_regclass('untouched') IS NOT NULL") == [(True,)]
 
 
 def test_a_database_closed_to_the_public_is_opened_for_the_role(application: Application) -> None:

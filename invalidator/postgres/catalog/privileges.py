@@ -78,7 +78,9 @@ async def readables(connection: psycopg.AsyncConnection[Any], query: str, role: 
     view = sql.SQL("CREATE TEMPORARY VIEW pg_temp.invalidator_reads AS SELECT 1 AS one FROM ({}\n) AS query")
     try:
         async with connection.transaction(force_rollback=True):
-            await connection.execute(view.format(sql.SQL(query)))  # a rule's own SQL
+            # A rule's own SQL. Prepared: one statement and no more, whatever the text makes of the parenthesis.
+            # Nothing of a view is run when it is made, and it must not change data. READ ONLY would forbid the view.
+            await connection.execute(view.format(sql.SQL(query)), prepare=True)
             cursor = await connection.execute(_READ, ["pg_temp.invalidator_reads", role, role])
             return tuple(Readable(*row) for row in await cursor.fetchall())
     except psycopg.Error as error:

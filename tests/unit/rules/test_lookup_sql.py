@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from invalidator.rules.lookup_sql import LookupSql, Placeholder, parse_sql, wrap
 from invalidator.rules.template import Reference, TemplateError
 
+BREAK_OUT = "1) AS query; COMMIT; DROP TABLE t; SELECT 1 FROM (SELECT 2 --"
+"""What a text would say that Postgres reads as SQL and we as a comment or a literal."""
+
 
 def bound(text: str) -> list[str]:
     return [f"{reference.scope}.{reference.name}" for reference in parse_sql(text).parameters]
@@ -32,7 +35,10 @@ def bound(text: str) -> list[str]:
         (r"SELECT E'\'; {', {a}", ["row.a"]),
         ('SELECT "odd;""name" FROM t WHERE b = {a}', ["row.a"]),
         ("SELECT $q$; ' $1 $q$, {a}", ["row.a"]),
+        ("SELECT $é\u00a0$; ' $é\u00a0$, {a}", ["row.a"]),
         ("SELECT x$1 FROM t WHERE b = {a}", ["row.a"]),
+        ("SELECT 'a'\n'b' || {a}", ["row.a"]),
+        ("SELECT E'a', 'b' || E'c' || {a}", ["row.a"]),
         ("SELECT 7 % 3, a[1:2], x ->> 'y', 1e5, {a}::text", ["row.a"]),
     ],
 )
@@ -72,6 +78,12 @@ def test_values_in_braces_are_bound(text: str, parameters: list[str]) -> None:
         ("SELECT $x$ open", "$x$", "no closing $x$"),
         ("SELECT /* open", "/*", "no closing */"),
         ("SELECT {a", "{a", "no closing '}'"),
+        (f"SELECT {{a}} --\r, {BREAK_OUT}", ")", "')' without '('"),
+        (f"SELECT {{a}}, E'x'\n'\\' , {BREAK_OUT}'", "'", "behind E'…'"),
+        (f"SELECT {{a}}, E'x' -- c\n'\\' , {BREAK_OUT}'", "'", "behind E'…'"),
+        (f"SELECT {{a}}, b\u00a0E'\\' , {BREAK_OUT}'", ")", "')' without '('"),
+        (f"SELECT {{a}}, 1E'\\' , {BREAK_OUT}'", "'", "right behind a number"),
+        ("SELECT {a}, 1a$q$ ; $q$", "$", "right behind a number"),
         ("SELECT 1", "SELECT 1", "asks for nothing of the changed row"),
     ],
 )
@@ -123,7 +135,8 @@ def test_a_place_in_the_statement_is_one_in_the_rule() -> None:
 
 TOKENS = [
     "SELECT", "WITH", "x", "(", ")", "{a}", "{new.a}", "{b.c}", "{meta.table}", "{{", "}}", "{", "}", "'", '"', "$$",
-    "$q$", "$1", "--", "/*", "*/", "\n", ";", "%s", "E'", "\\", ".", ",", "=", "é", "{a|lower}", " ",
+    "$q$", "$1", "--", "/*", "*/", "\n", ";", "%s", "E'", "\\", "\r", "\u00a0", "1", ".", ",", "=", "é",
+    "{a|lower}", " ",
 ]  # fmt: skip
 
 
