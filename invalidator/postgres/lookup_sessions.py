@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -37,6 +37,9 @@ _TEXT_ARRAY_OID: Final = 1009
 _MAY_QUOTE_VALUES: Final = ("22", "23", "P0")
 """Classes of SQLSTATE whose messages hold values of rows, which belong in no log."""
 
+_MAY_BE_RENAMED: Final = "42"
+"""The class of SQLSTATE of names that do not exist: also of a type that had another name when we asked."""
+
 Asked = tuple[bytes | None, ...]
 Made = TypeVar("Made")
 
@@ -51,9 +54,8 @@ class Question:
     parameters: Sequence[Asked]
     transactions: Mapping[int, int]
     timeout: float
-    visible_by: float
-    """When the wait for visibility ends: it is shared by all questions of a batch, or each would wait in turn."""
-    deadline: float = 0.0
+    deadline: float
+    """When its batch has waited for so long: shared by all questions of a batch, or each would wait in turn."""
 
 
 class SessionLostError(Exception):
@@ -66,6 +68,10 @@ class SessionLostError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class LookupNotAskedError(LookupFailed):
+    """Others took all the time: it says nothing about this lookup."""
 
 
 class _TextArray(list[bytes]):
@@ -98,20 +104,27 @@ class Session:
         """Run one question in a transaction of its own that sees the changes which ask."""
         self.is_used = True
         try:
-            await self._begin(question)
-            names = [await self._type_name(oid) for oid in question.type_oids]
-            columns = range(len(names))
-            values = [_TextArray(row[at] or b"" for row in question.parameters) for at in columns]
-            cursor = psycopg.AsyncRawCursor(self._connection)
-            await cursor.execute(question.statement(names).encode("utf-8", "surrogateescape"), values)
-            result = cursor.pgresult
-            if result is None:  # pragma: no cover  (execute() has a result or raises)
-                raise AssertionError
-            return result
+            return await self._result(question)
+        except psycopg.Error as error:
+            if (error.sqlstate or "").startswith(_MAY_BE_RENAMED):
+                self._type_names.clear()
+            raise
         finally:
             if not self.is_lost:
                 with contextlib.suppress(psycopg.Error):
                     await self._connection.execute("ROLLBACK")
+
+    async def _result(self, question: Question) -> PGresult:
+        await self._begin(question)
+        names = [await self._type_name(oid) for oid in question.type_oids]
+        columns = range(len(names))
+        values = [_TextArray(row[at] or b"" for row in question.parameters) for at in columns]
+        cursor = psycopg.AsyncRawCursor(self._connection)
+        await cursor.execute(question.statement(names).encode("utf-8", "surrogateescape"), values)
+        result = cursor.pgresult
+        if result is None:  # pragma: no cover  (execute() has a result or raises)
+            raise AssertionError
+        return result
 
     async def _begin(self, question: Question) -> None:
         """Begin a transaction, again and again until it sees what it must."""
@@ -126,7 +139,7 @@ class Session:
                 raise AssertionError
             if Seen.parse(*(result.get_value(0, at) for at in range(3))).all(question.transactions):
                 return
-            if time.monotonic() + wait > min(question.visible_by, question.deadline):
+            if time.monotonic() + wait > question.deadline:
                 message = (
                     f"the change is not visible there after {question.timeout:g} s: a replica that lags, or a commit "
                     "that waits for a synchronous standby"
@@ -194,7 +207,7 @@ class Pool:
     """
 
     def __init__(self, dsn: str, size: int) -> None:
-        self.slots = asyncio.Semaphore(size)
+        self._slots = asyncio.Semaphore(size)
         self._dsn = dsn
         self._idle: list[Session] = []
         self._failures = 0
@@ -225,6 +238,24 @@ class Pool:
             raise self._refused(late) from error
         self._failures = 0
         return Session(connection)
+
+    @contextlib.asynccontextmanager
+    async def slot(self, question: Question) -> AsyncIterator[None]:
+        """One of the connections that there may be, for the block.
+
+        Raises:
+            LookupNotAskedError: the others took all the time.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, question.deadline - time.monotonic())):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            message = f"no connection of lookups.connections was free within {question.timeout:g} s"
+            raise LookupNotAskedError(message, reason=WidenReason.LOOKUP_TIMEOUT) from error
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     async def put(self, session: Session) -> None:
         """Give a connection back."""

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import psycopg
 from pydantic import Field, SecretStr, field_validator
@@ -21,6 +22,7 @@ from invalidator.errors import ConfigError, LookupFailed
 from invalidator.model import Invalidation, WidenReason
 from invalidator.ports import Options
 from invalidator.postgres.connection import parse_dsn
+from invalidator.postgres.lookup_breaker import Breaker
 from invalidator.postgres.lookup_sessions import Asked, Pool, Question, Session, SessionLostError, failure
 
 if TYPE_CHECKING:
@@ -57,7 +59,9 @@ class Settings(Options):
     connections: int = Field(default=2, ge=1, le=32)
     """How many of them may run at once. Connections are opened when they are needed."""
     timeout_seconds: float = Field(default=2, gt=0, le=60)
-    """How long one answer may take, with the wait until the change is visible there; after that the rule widens."""
+    """How long a batch of changes waits for the answers of a lookup, with the waits for a connection and until the
+    change is visible there; after that the rule widens, and the lookup is not asked for a while: up to 0.2 s at first,
+    up to 30 s when it fails again and again."""
 
 
 class Plan(Protocol):
@@ -116,6 +120,7 @@ class Lookups:
     def __init__(self, settings: Settings, *, dsn: str, events: Events) -> None:
         self._settings = settings
         self._events = events
+        self._breakers: WeakKeyDictionary[Plan, Breaker] = WeakKeyDictionary()
         self._pool = Pool(settings.dsn.get_secret_value() or dsn, settings.connections)
 
     async def answer(self, invalidation: Invalidation) -> None:
@@ -145,31 +150,33 @@ class Lookups:
         groups = list(plan.grouped(asked).items())
         size = max(1, min(_MAX_ASKED, ROWS_PER_STATEMENT // (plan.limit + 1)))
         timeout = plan.timeout_seconds or self._settings.timeout_seconds
+        breaker = self._breakers.setdefault(plan, Breaker())
         for start in range(0, len(groups), size):
             chunk = groups[start : start + size]
+            parameters = [each for each, _ in chunk]
             question = Question(
-                plan.statement,
-                plan.type_oids,
-                [parameters for parameters, _ in chunk],
-                transactions,
-                timeout,
-                visible_by=started + timeout,
+                plan.statement, plan.type_oids, parameters, transactions, timeout, deadline=started + timeout
             )
             try:
+                breaker.check(time.monotonic())
                 columns, found = await self._ask(question, plan.state)
                 plan.answer(invalidation, [members for _, members in chunk], columns, found)
             except LookupFailed as error:
-                is_timeout = error.reason is WidenReason.LOOKUP_TIMEOUT
-                plan.state.lookups["timeout" if is_timeout else "error"] += len(groups) - start
-                plan.widen(invalidation, error.reason)
-                self._events.lookup_failed(plan.state.name, lookup=plan.name, error=str(error), reason=error.reason)
+                breaker.failed(error, time.monotonic())
+                self._widen(plan, invalidation, error, len(groups) - start)
                 return
+        breaker.answered()
         self._events.lookup_answered(plan.state.name)
 
+    def _widen(self, plan: Plan, invalidation: Invalidation, error: LookupFailed, unanswered: int) -> None:
+        is_timeout = error.reason is WidenReason.LOOKUP_TIMEOUT
+        plan.state.lookups["timeout" if is_timeout else "error"] += unanswered
+        plan.widen(invalidation, error.reason)
+        self._events.lookup_failed(plan.state.name, lookup=plan.name, error=str(error), reason=error.reason)
+
     async def _ask(self, question: Question, state: RuleState) -> Answer:
-        async with self._pool.slots:
+        async with self._pool.slot(question):
             begun = time.monotonic()
-            question.deadline = begun + question.timeout
             try:
                 session = await self._pool.take(question.deadline)
                 if session.is_used:

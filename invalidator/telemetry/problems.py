@@ -360,7 +360,8 @@ def _rules(state: State) -> Iterator[Problem]:
             yield _problem(
                 "lookup-failing",
                 rule.name,
-                f"a lookup of rule {rule.name} fails ({rule.lookup_error}); its coarse form is applied instead",
+                f"a lookup of rule {rule.name} fails ({rule.lookup_error}); its coarse form is applied instead,"
+                " and after a failure it is not asked for up to 30 s",
                 "invalidator check --online   (runs EXPLAIN over each lookup, and looks at the privileges)",
                 rule.lookup_failing_since,
             )

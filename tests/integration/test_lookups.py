@@ -124,6 +124,13 @@ async def test_more_rows_than_the_limit_widen_that_row_alone(stream: LookupStrea
     assert state.null_skips == 1  # the key of the post without a slug
 
 
+async def answered(stream: LookupStream, key: bytes) -> None:
+    """Return when order 10 is looked up again after a failure."""
+    async with asyncio.timeout(20):
+        while key not in (await stream.names("DELETE FROM item", "INSERT INTO item VALUES (2, 10)")).keys:
+            pass
+
+
 async def test_a_slow_answer_widens_and_the_next_one_is_waited_for(stream: LookupStream) -> None:
     rule = ITEMS.replace("o.id = {order_id}", "o.id = {order_id} AND (SELECT pg_sleep(nap) IS NOT NULL FROM slow)")
     await stream.sql("CREATE TABLE slow (nap float8)")
@@ -136,9 +143,60 @@ async def test_a_slow_answer_widens_and_the_next_one_is_waited_for(stream: Looku
         assert state.lookups == {"timeout": 1}
         assert state.lookup_error == "no answer within 0.3 s"
         await stream.sql("UPDATE slow SET nap = 0")
-        made = await stream.names("INSERT INTO item VALUES (2, 10)")
-        assert b"user:110:orders" in made.keys
+        await answered(stream, b"user:110:orders")
         assert state.lookup_error is None
+
+
+SLOW = """
+  - name: slow-{0}
+    table: public.item
+    lookup:
+      order:
+        sql: "SELECT o.user_id FROM orders o WHERE o.id = {{order_id}} AND pg_sleep(60) IS NOT NULL"
+        timeout: {1}
+    invalidate: {{keys: ["slow-{0}:{{order.user_id}}"]}}
+    coarse: {{tags: ["all-slow-{0}"]}}
+"""
+
+
+async def test_the_wait_for_a_connection_is_part_of_the_timeout(stream: LookupStream) -> None:
+    timeouts = ("2s", "2s", "100ms", "100ms", "100ms")
+    rules = "".join(SLOW.format(number, timeout) for number, timeout in enumerate(timeouts))
+    async with stream.streaming(rules, "item", connections=2):
+        made = await stream.names("INSERT INTO item VALUES (1, 10)")
+    assert made.tags == {b"all-slow-%d" % number for number in range(5)}
+    states = [stream.state.rules[f"slow-{number}"] for number in range(5)]
+    assert all(state.lookups == {"timeout": 1} for state in states)
+    assert [sum(state.lookup_duration.counts) for state in states] == [1, 1, 0, 0, 0]  # the others had no turn
+    assert states[4].lookup_error == "no connection of lookups.connections was free within 0.1 s"
+
+
+async def test_a_lookup_that_failed_is_not_asked_until_its_back_off_is_over(
+    stream: LookupStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invalidator.postgres.lookup_breaker.FIRST_SECONDS", 60.0)
+    monkeypatch.setattr("invalidator.postgres.lookup_breaker.MAX_SECONDS", 60.0)
+    async with stream.streaming(ITEMS, "item"):
+        await stream.sql("ALTER TABLE orders RENAME TO gone")
+        await stream.names("INSERT INTO item VALUES (1, 10)")
+        await stream.sql("ALTER TABLE gone RENAME TO orders")
+        made = await stream.names("INSERT INTO item VALUES (2, 10)")
+        assert made.tags == {b"all-users"}
+        state = stream.state.rules["item"]
+        assert state.lookups == {"error": 2}
+        assert sum(state.lookup_duration.counts) == 1
+        assert state.lookup_error == 'relation "orders" does not exist'
+
+
+async def test_a_type_that_gets_another_name_is_looked_up_again(stream: LookupStream) -> None:
+    await stream.sql("CREATE TYPE mood AS ENUM ('happy')")
+    await stream.sql("ALTER TABLE item ADD mood mood DEFAULT 'happy'")
+    rule = ITEMS.replace("o.id = {order_id}", "o.id = {order_id} AND {mood}::text = 'happy'")
+    async with stream.streaming(rule, "item", connections=1):
+        made = await stream.names("INSERT INTO item VALUES (1, 10)")
+        assert b"user:110:orders" in made.keys
+        await stream.sql("ALTER TYPE mood RENAME TO temper")
+        await answered(stream, b"user:110:orders")
 
 
 async def test_an_error_widens_and_is_told(stream: LookupStream) -> None:
@@ -150,8 +208,7 @@ async def test_an_error_widens_and_is_told(stream: LookupStream) -> None:
         assert state.widened == {"lookup_error": 1}
         assert state.lookup_error == 'relation "orders" does not exist'
         await stream.sql("ALTER TABLE gone RENAME TO orders")
-        made = await stream.names("INSERT INTO item VALUES (2, 10)")
-        assert b"user:110:orders" in made.keys
+        await answered(stream, b"user:110:orders")
         assert state.lookup_failing_since is None
 
 
