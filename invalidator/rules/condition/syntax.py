@@ -150,7 +150,7 @@ class _Parser:
         if self.terms > MAX_TERMS:
             help_text = "compare a column with many values by in (...), or make several rules of it"
             self.refuse(f"more than {MAX_TERMS} comparisons", help_text=help_text)
-        if self.token.text.lower() == "changed" and self.token.kind == "name" and self.tokens[self.at + 1].text == "(":
+        if self.token.text.lower() == "changed" and self.token.kind == "name" and self.is_next("operator", "("):
             return self.change()
         first = self.operand()
         operator = self.token
@@ -164,7 +164,7 @@ class _Parser:
             raise ConditionError(message, offset=first.offset, width=first.width, help=help_text)
         if self.takes("is"):
             return self.null_test(first)
-        is_not = operator.text == "not" and self.tokens[self.at + 1].text == "in"
+        is_not = operator.kind == "word" and operator.text == "not" and self.is_next("word", "in")
         if is_not:
             self.at += 1
         if self.token.kind == "word" and self.takes("in"):
@@ -226,10 +226,10 @@ class _Parser:
         token = self.token
         if token.kind in ("text", "number") or (token.kind == "word" and token.text in ("true", "false", "null")):
             return self.value()
-        if token.text == "-" and self.tokens[self.at + 1].kind == "number":
-            return self.value()
         if token.kind in ("name", "quoted"):
             return self.column()
+        if token.text == "-" and self.tokens[self.at + 1].kind == "number":
+            return self.value()
         if token.kind == "end":
             message = "something is missing at the end" if self.at else "the condition is empty"
             raise ConditionError(message, offset=token.offset, width=token.width, help=_BEGINNINGS)
@@ -323,6 +323,10 @@ class _Parser:
     @property
     def token(self) -> Token:
         return self.tokens[self.at]
+
+    def is_next(self, kind: str, text: str) -> bool:
+        token = self.tokens[self.at + 1]
+        return token.kind == kind and token.text == text
 
     def takes(self, text: str) -> bool:
         token = self.token

@@ -134,6 +134,15 @@ def test_a_mistake_is_told_with_its_place_and_what_to_write(
     assert error.code == "condition-syntax"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a 'not' in ('x')", "a \"not\" in ('x')", "a not 'in' ('x')", "a not \"in\" ('x')", "changed '(' a)", '"-" 5 = a'],
+)
+def test_quoted_words_and_signs_are_no_operators(text: str) -> None:
+    with pytest.raises(ConditionError):
+        parse(text)
+
+
 def test_depth_and_length_are_bounded() -> None:
     assert parse("(" * MAX_DEPTH + "a" + ")" * MAX_DEPTH).node == Truth(Column("row", "a"))
     assert refused("(" * (MAX_DEPTH + 1) + "a").offset == MAX_DEPTH
