@@ -102,19 +102,28 @@ def _listen(path: Path) -> socket.socket:
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         msg = f"admin.socket: '{path}' is longer than the {_MAX_PATH_BYTES} bytes that a unix socket's path may have"
         raise ConfigError(msg)
-    _clear(path)
+    try:
+        _clear(path)
+        listening = _bound(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"admin.socket: {str(path)!r} cannot be made: {reason}"
+        fix = "make its directory writable for the daemon, or switch it off: admin: {socket: ''}"
+        raise ConfigError(msg, fix=fix) from error
+    listening.setblocking(False)
+    return listening
+
+
+def _bound(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o777 & ~_MODE)
     try:
         listening.bind(os.fspath(path))
-    except OSError as error:
+    except BaseException:
         listening.close()
-        msg = f"admin.socket: '{path}' cannot be made: {error.strerror}"
-        fix = "make its directory writable for the daemon, or switch it off: admin: {socket: ''}"
-        raise ConfigError(msg, fix=fix) from error
+        raise
     finally:
         os.umask(before)
-    listening.setblocking(False)
     return listening
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,19 @@ async def greet(query: Mapping[str, str]) -> Any:
 
 def server(path: Path) -> AdminServer:
     return AdminServer(path, posts={"/greet": greet}, gets={"/see": greet})
+
+
+@contextlib.contextmanager
+def somebody_else() -> Iterator[None]:
+    """A user who may not do everything: root, as whom tests run in containers, may."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
 
 
 @pytest.fixture
@@ -90,6 +106,26 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 async def test_a_path_where_no_socket_can_be_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         await server(tmp_path / name).start()
+
+
+@pytest.mark.parametrize("path", ["/dev/null/x", "/tmp/a\0b"])  # noqa: S108  (nothing is made there)
+async def test_a_path_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be made"):
+        await server(Path(path)).start()
+
+
+async def test_a_dead_socket_that_is_not_ours_to_remove_is_told() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "admin.sock")
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path))
+        path.chmod(0o666)  # noqa: ASYNC240  (a local file)
+        os.chmod(folder, 0o555)  # noqa: S103
+        try:
+            with somebody_else(), pytest.raises(ConfigError, match="cannot be made"):
+                await server(path).start()
+        finally:
+            os.chmod(folder, 0o755)  # noqa: S103
 
 
 async def test_without_a_path_nothing_listens(tmp_path: Path) -> None:
