@@ -12,7 +12,7 @@ CODES: Final = (
     Code(
         "template-syntax",
         "error",
-        "The template cannot be read; the caret stands where it stops making sense.",
+        "The template cannot be read; the caret stands where it stops making sense. A value has 16 filters at most.",
         "",
         'invalidate: {keys: ["user:{id"]}',
         'invalidate: {keys: ["user:{id}"]}',

@@ -38,6 +38,10 @@ META: Final = ("schema", "table", "op", "lsn", "xid", "commit_time")
 """What ``{meta.…}`` may name."""
 
 
+MAX_FILTERS: Final = 16
+"""On one value; each is a call within the call of the next one, and Python's compiler bounds those."""
+
+
 class TemplateError(Exception):
     """A template cannot be understood.
 
@@ -269,6 +273,8 @@ class _Parser:
         while (char := self.char(opened)) == "|":
             self.at += 1
             filters.append(self.filter(opened))
+            if len(filters) > MAX_FILTERS:
+                raise _error(opened, f"more than {MAX_FILTERS} filters on one value", width=self.at - opened)
         if char != "}":
             help_text = template_advice.behind_name(name, self.text[self.at :])
             raise _error(self.at, f"expected '|' or '}}', found {char!r}", help=help_text)

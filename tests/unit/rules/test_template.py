@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from invalidator.rules.template import (
     FILTERS,
+    MAX_FILTERS,
     META,
     Filter,
     Literal,
@@ -138,6 +139,14 @@ def test_any_text_is_a_template_or_an_error_inside_the_text(text: str) -> None:
     except TemplateError as error:
         assert 0 <= error.offset < len(text)  # noqa: PT017  (most texts are no error)
         assert 1 <= error.width <= len(text) - error.offset  # noqa: PT017
+
+
+def test_the_number_of_filters_on_a_value_is_bounded() -> None:
+    parse("a{x" + "|lower" * MAX_FILTERS + "}")
+    text = "a{x" + "|lower" * 250 + "}"
+    with pytest.raises(TemplateError, match=f"more than {MAX_FILTERS} filters") as caught:
+        parse(text)
+    assert text[caught.value.offset :].startswith("{x|lower")
 
 
 @pytest.mark.parametrize(
