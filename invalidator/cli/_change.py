@@ -91,6 +91,15 @@ def json_object(text: str, hint: str) -> Row:
     """The JSON object in an argument; ``-`` is standard input."""
     try:
         data = json.loads(sys.stdin.read() if text == "-" else text)
+        json.dumps(data, ensure_ascii=False).encode("utf-8", "surrogateescape")  # names and values can be shown
+    except UnicodeEncodeError as error:
+        msg = (
+            f"\\u{ord(error.object[error.start]):04x} is half of a surrogate pair: write the character, or both halves"
+        )
+        raise click.BadParameter(msg, param_hint=hint) from None
+    except RecursionError:
+        msg = "no JSON that is read: its lists and objects are nested too deeply"
+        raise click.BadParameter(msg, param_hint=hint) from None
     except ValueError as error:
         msg = f"no JSON: {error}"
         raise click.BadParameter(msg, param_hint=hint) from None

@@ -35,13 +35,14 @@ def check_schema(report: Report, path: Path, found: Sequence[Loaded]) -> None:
     """Hold the rules against a schema file."""
     import os
 
+    from invalidator import yamlfile
     from invalidator.cli._report import counted
     from invalidator.errors import ConfigError
     from invalidator.preflight import snapshot
     from invalidator.preflight.examine import examine
 
     try:
-        facts = snapshot.read(path.read_text(encoding="utf-8-sig"), os.fspath(path))
+        facts = snapshot.read(yamlfile.read_text(path), os.fspath(path))
     except ConfigError as error:
         report.add_error(error)
         return

@@ -6,6 +6,7 @@ differ from one database to the next. Two databases of the same schema give the 
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -133,7 +134,12 @@ def read(text: str, name: str) -> Facts:
         number = _Format.model_validate_json(text).format
         if number != FORMAT:
             raise _invalid(name, f"this schema file has format {number}, and this version reads format {FORMAT}")
-        return _facts(_File.model_validate_json(text))
+        file = _File.model_validate_json(text)
+        TopologicalSorter({each.table: filter(None, (each.partition_of, each.root)) for each in file.tables}).prepare()
+        return _facts(file)
+    except CycleError as error:
+        table = ".".join(error.args[1][0])
+        raise _invalid(name, f"this is no schema file: table {table} is a partition of itself") from None
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))

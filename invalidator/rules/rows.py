@@ -133,20 +133,32 @@ def _value(column: Column, row: JsonRow) -> bytes:
 
 
 def value_text(value: object) -> bytes | None:
-    """A JSON value as Postgres writes it: booleans as ``t`` and ``f``, objects and lists as JSON; None is NULL."""
+    """A JSON value as Postgres writes it: booleans as ``t`` and ``f``, objects and lists as JSON; None is NULL.
+
+    Raises:
+        ConfigError: a text holds half of a surrogate pair.
+    """
     match value:
         case None:
             return None
         case bool():
             return b"t" if value else b"f"
         case str():
-            return value.encode("utf-8", "surrogateescape")
+            return _encoded(value)
         case float() if not math.isfinite(value):
             return b"NaN" if math.isnan(value) else b"Infinity" if value > 0 else b"-Infinity"
         case int() | float():
             return str(value).encode("ascii")
         case _:
-            return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+            return _encoded(json.dumps(value, ensure_ascii=False))
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        message = f"\\u{ord(text[error.start]):04x} is half of a surrogate pair, which is no character in a database"
+        raise ConfigError(message, fix="write the character itself, or both halves") from None
 
 
 def message_operation(message: bytes) -> Operation:

@@ -130,3 +130,22 @@ def test_a_file_that_cannot_be_written_is_an_error_without_traceback(project: Pr
     ended = project.run("snapshot-schema", "-o", str(Path("nowhere") / "schema.json"))
     assert ended.code == 78
     assert "cannot be written" in ended.errors
+
+
+@pytest.mark.parametrize("content", ["{}".encode("utf-16"), bytes(range(256))])
+def test_a_file_that_is_no_text_is_refused(project: Project, content: bytes) -> None:
+    (project.folder / "schema.json").write_bytes(content)
+    ended = project.run("check", "--schema", "schema.json")
+    assert ended.code == 1
+    assert "not-utf8" in ended.output
+
+
+@pytest.mark.parametrize("over", [("public", "events"), ("public", "events_1")])
+def test_a_table_that_is_a_partition_of_itself_is_refused(project: Project, over: tuple[str, str]) -> None:
+    project.run("snapshot-schema", "-o", "schema.json")
+    file = json.loads((project.folder / "schema.json").read_text(encoding="utf-8"))
+    for table in file["tables"]:
+        if table["table"] == ["public", "events"]:
+            table["partition_of"] = over
+    with pytest.raises(Invalid, match="is a partition of itself"):
+        snapshot.read(json.dumps(file), "schema.json")

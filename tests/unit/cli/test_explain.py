@@ -55,6 +55,25 @@ def test_each_name_is_followed_by_the_line_that_makes_it() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("json_text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"id": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"id": "\\ud800"}', "ud800 is half of a surrogate pair"),
+        ('{"\\ud800": 1}', "ud800 is half of a surrogate pair"),
+    ],
+    ids=["open lists", "lists", "value", "name"],
+)
+@pytest.mark.parametrize("hint", ["ROW", "--lookup"])
+def test_json_that_cannot_be_used_is_refused(hint: str, json_text: str, message: str) -> None:
+    row, more = (json_text, []) if hint == "ROW" else ('{"order_id": 1}', ["--lookup", json_text])
+    error = explain("public.items", row, *more).exception
+    assert isinstance(error, click.BadParameter)
+    assert error.param_hint == hint
+    assert message in error.message
+
+
 def test_columns_that_a_row_lacks_are_not_told_and_not_missing() -> None:
     [rule] = document("public.posts", '{"id": 1}')["rules"]
     assert rule["not_given"] == ["slug", "title"]

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invalidator.errors import ConfigError
 from invalidator.model import Operation
 from invalidator.rules.rows import JsonRow, read_message, relation_of, row_message, value_text
 from tests.support.pgoutput import make_relation
@@ -23,6 +24,12 @@ def test_a_message_tells_the_row_that_it_was_made_of(old: JsonRow, new: JsonRow)
             Operation.DELETE: (old, None),
         }[operation]
         assert made == (operation, *expected)
+
+
+@pytest.mark.parametrize("value", ["a\ud800", {"a": ["\ud800"]}])
+def test_half_of_a_surrogate_pair_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"\\ud800 is half of a surrogate pair"):
+        row_message(FULL, Operation.INSERT, None, {"id": value})
 
 
 def test_of_a_key_only_the_identity_is_told() -> None:
