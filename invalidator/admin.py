@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from invalidator.model import Invalidation, Lsn
 from invalidator.postgres import decoder
 from invalidator.rules.explain import (
-    Outcome,
+    Engines,
     explain_message,
     explanation_document,
     invalidation_document,
@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from invalidator.telemetry.admin import Answer, Order
     from invalidator.telemetry.state import State
 
+MAX_LAST: Final = 1000
+"""Transactions that may be asked for at once."""
 MAX_ROWS: Final = 1000
-"""Rows of one transaction that are explained; the others are counted."""
+"""Rows of one answer that are explained; the others are counted."""
+MAX_EXPLANATIONS: Final = 10_000
+"""The same, each row counted once for each rule of its table."""
 MAX_VALUE: Final = 200
 """Characters of a row value that are shown."""
 
@@ -65,6 +69,7 @@ class Admin:
     explicit: Callable[[MessageState], ExplicitInvalidation]
     edited_settings: Callable[[], str | None]
     purging: Purging
+    _explaining: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def posts(self) -> dict[str, Order]:
@@ -87,7 +92,7 @@ class Admin:
         return json.loads(json.dumps(status(self.state, self.clock()), default=str))
 
     async def transactions(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The newest transactions, the newest first; ``last=N`` or ``lsn=X/Y``.
+        """The newest transactions, the newest first; ``last=N`` (to 1000) or ``lsn=X/Y``.
 
         Raises:
             ValueError: the query is none of that.
@@ -97,15 +102,49 @@ class Admin:
             wanted = Lsn.parse(query["lsn"])
             found = [each for each in kept if wanted in (each.end, Lsn(each.transaction.final_lsn))]
         else:
-            found = kept[: max(1, int(query.get("last", "1")))]
+            found = kept[: _count(query.get("last", "1"))]
         oldest = kept[-1].end if kept else None
+        explaining = _Explaining(self.ruleset(), self.grammars, self.explicit)
+        async with self._explaining:
+            documents = await asyncio.to_thread(lambda: [explaining.document(each) for each in found])
         return {
-            "transactions": [self._document(each) for each in found],
+            "transactions": documents,
             "kept": len(kept),
             "oldest_lsn": None if oldest is None else str(oldest),
         }
 
-    def _document(self, each: RecentTransaction) -> dict[str, Any]:
+
+def _count(last: str) -> int:
+    if not (last.isdecimal() and 1 <= int(last[:9]) <= MAX_LAST):
+        message = f"last={last}: not a number from 1 to {MAX_LAST}"
+        raise ValueError(message)
+    return int(last)
+
+
+class _Explaining:
+    """Makes one answer, in a thread; what it compiles serves all rows, and it stops when it has explained enough.
+
+    Args:
+        ruleset: the rules in force.
+        grammars: what the configured CDNs take as a tag.
+        explicit: see ``Admin``.
+    """
+
+    def __init__(
+        self,
+        ruleset: RuleSet,
+        grammars: tuple[TagGrammar, ...],
+        explicit: Callable[[MessageState], ExplicitInvalidation],
+    ) -> None:
+        self._ruleset = ruleset
+        self._grammars = grammars
+        self._explicit = explicit
+        self._engines = Engines(grammars)
+        self._rows = 0
+        self._explanations = 0
+
+    def document(self, each: RecentTransaction) -> dict[str, Any]:
+        """The transaction as JSON holds it."""
         opened = each.transaction
         return {
             "lsn": None if each.end is None else str(each.end),
@@ -114,15 +153,25 @@ class Admin:
             "commit_time": decoder.unix_seconds(opened.commit_time) if opened.xid else None,
             "is_whole": each.is_whole,
             "row_count": len(each.changes),
-            "rows": [self._change(each.transaction, change) for change in each.changes[:MAX_ROWS]],
+            "rows": list(self._changes(each)),
         }
 
-    def _change(self, opened: Transaction, change: RecentRow | decoder.LogicalMessage) -> dict[str, Any]:
-        return self._message(change) if isinstance(change, decoder.LogicalMessage) else self._row(opened, change)
+    def _changes(self, each: RecentTransaction) -> Iterator[dict[str, Any]]:
+        for change in each.changes:
+            if self._rows >= MAX_ROWS or self._explanations >= MAX_EXPLANATIONS:
+                return
+            self._rows += 1
+            yield (
+                self._message(change)
+                if isinstance(change, decoder.LogicalMessage)
+                else self._row(each.transaction, change)
+            )
 
     def _row(self, opened: Transaction, row: RecentRow) -> dict[str, Any]:
-        explanations = explain_message(self.ruleset(), row.relation, row.message, opened, self.grammars)
-        concerned = [one for one in explanations if one.outcome is not Outcome.OTHER_TABLE]
+        concerned = explain_message(
+            self._ruleset, row.relation, row.message, opened, self._grammars, engines=self._engines
+        )
+        self._explanations += len(concerned)
         named = frozenset[str]().union(*(needed_columns(one.rule) for one in concerned))
         return {
             "table": row.relation.name,
@@ -133,7 +182,7 @@ class Admin:
 
     def _message(self, message: decoder.LogicalMessage) -> dict[str, Any]:
         named, told = Invalidation(), MessageState()
-        taken = self.explicit(told)
+        taken = self._explicit(told)
         taken(message.content, is_transactional=message.is_transactional, invalidation=named)
         return {
             "operation": "message",
