@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +114,10 @@ def _count_broken(report: Report, paths: Sequence[Path]) -> None:
     """How many rules there seem to be, for the summary."""
     from invalidator import yamlfile
 
-    files = {file for path in paths for file in (path.glob("*.y*ml") if path.is_dir() else [path])}
+    files: set[Path] = set()
+    for path in paths:
+        with contextlib.suppress(OSError):  # that it cannot be read is a finding already
+            files.update(path.glob("*.y*ml") if path.is_dir() else [path])
     report.files += len(files)
     for file in files:
         try:

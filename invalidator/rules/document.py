@@ -106,7 +106,12 @@ class _Reader:
 
     def add(self, path: Path) -> None:
         """Read a file, or every rule file in a directory."""
-        files = _files_in(path) if path.is_dir() else [path]
+        try:
+            files = _files_in(path) if path.is_dir() else [path]
+        except OSError as error:  # not readable for us, or a network file system that lost it
+            message = f"cannot be read: {error.strerror or error}"
+            self._findings.append(Diagnostic(str(path), 0, 0, 1, "unreadable-file", message, None))
+            return
         if not files:
             message = "this directory holds no rule file"
             help_text = "the names of rule files end in .yaml or .yml"

@@ -149,6 +149,12 @@ def test_check_shows_place_line_caret_and_help(project: Path) -> None:
     assert result.stdout.splitlines()[-1] == "1 rule in 1 file: 1 error"
 
 
+def test_check_of_a_path_that_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
+    result = run(tmp_path, "check", "x" * 300)
+    assert (result.returncode, result.stderr) == (Exit.PROBLEMS, "")
+    assert "error[unreadable-file]: cannot be read: File name too long" in result.stdout
+
+
 def test_check_reports_settings_and_rules_in_one_go(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace("changed", "chnaged"))
     result = run(project, "check", "config/rules.yaml", environment={"INVALIDATOR_LOGLEVEL": "x"})

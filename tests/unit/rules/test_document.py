@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -260,6 +262,22 @@ def test_the_mistakes_of_all_files_are_reported_at_once(tmp_path: Path) -> None:
 def test_a_directory_without_rules_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="this directory holds no rule file"):
         document.load([tmp_path])
+
+
+def test_a_directory_that_cannot_be_read_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(directory: Path) -> Iterator[Path]:
+        raise OSError(errno.ESTALE, "Stale file handle", str(directory))
+
+    monkeypatch.setattr(Path, "iterdir", lost)  # a network file system does so; permissions do not stop root
+    too_long = tmp_path / ("x" * 300)
+
+    with pytest.raises(Invalid) as caught:
+        document.load([tmp_path, too_long])
+
+    assert [(found.file, found.code, found.message) for found in caught.value.diagnostics] == [
+        (str(tmp_path), "unreadable-file", "cannot be read: Stale file handle"),
+        (str(too_long), "unreadable-file", "cannot be read: File name too long"),
+    ]
 
 
 def test_the_hash_names_the_meaning_not_the_layout(tmp_path: Path) -> None:
