@@ -80,6 +80,7 @@ async def _until_told(settings: Settings, state: State) -> None:
         stop.set()
 
     loop.add_signal_handler(signal.SIGHUP, daemon.ask_for_reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came during the start is handled now
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     await daemon.run(stop)

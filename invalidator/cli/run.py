@@ -19,6 +19,7 @@ def command(settings_file: Path | None, overrides: tuple[str, ...]) -> int:
     It applies what it has begun, confirms that to Postgres, frees the slot and exits with 0. A second signal ends it
     at once; what was not confirmed comes again after the next start.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it waits until the daemon listens, and ends nothing
     signal.signal(signal.SIGTERM, _nothing_to_finish)
     settings = load_settings(settings_file, overrides)
     from invalidator import app

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -85,6 +86,69 @@ async def test_a_mistake_is_refused_at_its_place_everywhere_and_the_old_rules_go
     assert (await invalidator(stack, "reload")).return_value == 0
     await watched.until("rules", is_there=False)
     await watched.until_value(1, "invalidator_config_last_reload_successful")
+
+
+async def test_sighup_during_the_start_reloads_once_the_daemon_has_started(
+    stack: Stack, run_program: Callable[..., Program]
+) -> None:
+    """The rules are a pipe at first, so that the daemon waits in the midst of its start."""
+    settings = stack.write()
+    path = stack.folder / "rules.yaml"
+    path.unlink()
+    os.mkfifo(path)
+    program = run_program("run", "--settings", settings)
+    pipe = await asyncio.wait_for(asyncio.to_thread(path.open, "w"), 15)  # returns when the daemon opens it
+    os.kill(program.pid, signal.SIGHUP)
+    path.unlink()
+    write(stack, OTHER_KEY)
+    with pipe:
+        json.dump({"version": 1, "rules": [ITEM_RULE]}, pipe)
+
+    event = await program.event("rules.reloaded")
+
+    assert (event["trigger"], event["changed"]) == ("signal", ["item"])
+    stack.fill("thing:1")
+    await program.event("stream.connected")
+    await stack.sql("INSERT INTO item VALUES (1)")
+    await stack.gone("thing:1")
+    assert len(program.events("rules.reloaded")) == 1
+
+
+async def test_a_rule_that_a_configured_cdn_could_not_carry_out_is_refused(stack: Stack) -> None:
+    stack.targets["edge"] = {"type": "varnish", "url": "http://127.0.0.1:9", "required": False}
+    program = await stack.start()
+    write(stack, {**ITEM_RULE, "invalidate": {"cdn": ["item {id}"]}, "coarse": {"cdn": ["items"]}})
+
+    result = await invalidator(stack, "reload")
+
+    assert result.return_value == 1
+    assert "error[cdn-tag-grammar]: 'item {id}' cannot be a tag at edge (Varnish xkey)" in result.stdout
+    assert "stay in force" in result.stdout
+    assert not program.events("rules.reloaded")
+
+
+async def test_removed_rules_leave_the_metrics_and_may_come_back(stack: Stack) -> None:
+    stack.rules = [ITEM_RULE, {**OTHER_KEY, "name": "thing"}]
+    program = await stack.start()
+    watched = Watched(program)
+    await watched.until_value(0, "invalidator_rule_matches_total", rule="thing", op="insert")
+    write(stack, ITEM_RULE)
+
+    removed = await invalidator(stack, "reload")
+
+    assert "removed  thing" in removed.stdout
+    deadline = asyncio.get_running_loop().time() + 15
+    while 'rule="thing"' in (metrics := await watched.text("/metrics")):  # it is rendered at most once a second
+        assert asyncio.get_running_loop().time() < deadline
+    assert 'rule="item"' in metrics
+    stack.fill("item:1", "thing:1", "thing:2")
+    await stack.sql("INSERT INTO item VALUES (1)")
+    await stack.gone("item:1")
+    assert stack.client.exists("thing:1")
+    write(stack, *stack.rules)  # type: ignore[arg-type]
+    assert (await invalidator(stack, "reload")).return_value == 0
+    await stack.sql("INSERT INTO item VALUES (2)")
+    await stack.gone("thing:2")
 
 
 async def test_rules_that_fail_their_own_tests_are_refused(stack: Stack) -> None:
