@@ -135,7 +135,7 @@ class Daemon:
             loaded,
             settings=settings.reload,
             admit=self._admit,
-            swap=self._swap,
+            use=self._use,
             events=self.events,
             clock=clock,
         )
@@ -256,14 +256,14 @@ class Daemon:
             await self._preflight.admit(in_force, wanted)
         return [result.note for result in tested.skipped]
 
-    def _swap(self, wanted: document.Loaded) -> None:
-        gone = {rule.name for rule in self._loaded.ruleset.rules} - {rule.name for rule in wanted.ruleset.rules}
-        for state in self.state.rules.values():
-            state.forget_relations()
-        self._loaded = wanted
-        self._pipeline.swap(self._engine(wanted))
-        for name in gone:
-            del self.state.rules[name]
+    def _use(self, wanted: document.Loaded) -> None:
+        before, self._loaded = self._loaded, wanted
+        if wanted.ruleset.hash != before.ruleset.hash:
+            for state in self.state.rules.values():
+                state.forget_relations()
+            self._pipeline.swap(self._engine(wanted))
+            for name in self.state.rules.keys() - {rule.name for rule in wanted.ruleset.rules}:
+                del self.state.rules[name]  # the engine of before keeps what it needs until its transaction ends
         if self._preflight is not None:
             self._preflight.use(wanted)
 

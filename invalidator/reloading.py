@@ -37,7 +37,7 @@ class Settings(Options):
     """Reload when the content of a rule file changes, or a file comes or goes. SIGHUP and `invalidator reload` work
     in any case."""
     interval_seconds: float = Field(default=2, ge=0.1)
-    """How often the content is looked at."""
+    """How often the content is looked at; it must be the same twice before it is taken."""
 
 
 class Result(StrEnum):
@@ -83,7 +83,7 @@ class Reloader:
         in_force: what they held at the start.
         settings: when to look.
         admit: the last word about new rules.
-        swap: puts them in force.
+        use: puts what the files hold in force; rules that mean the same may stand at other places.
         events: what is told.
         clock: counts the seconds between two looks.
     """
@@ -95,7 +95,7 @@ class Reloader:
         *,
         settings: Settings,
         admit: Admit,
-        swap: Callable[[Loaded], None],
+        use: Callable[[Loaded], None],
         events: Events,
         clock: Clock,
     ) -> None:
@@ -103,7 +103,7 @@ class Reloader:
         self._in_force = in_force
         self._settings = settings
         self._admit = admit
-        self._swap = swap
+        self._use = use
         self._events = events
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -113,11 +113,17 @@ class Reloader:
         return f"<Reloader in_force={self._in_force.ruleset.hash}>"
 
     async def watch(self) -> None:
-        """Reload whenever the content changes, until cancelled; returns at once when that is switched off."""
+        """Reload when the content is another one, until cancelled; returns at once when that is switched off.
+
+        Two looks in a row must see the same: an editor, ``rsync`` or ``git checkout`` may be in the midst of writing.
+        """
+        before = self._seen
         while self._settings.watch:
             await self._clock.sleep(self._settings.interval_seconds)
-            if await asyncio.to_thread(content_hash, self._paths) != self._seen:
+            content = await asyncio.to_thread(content_hash, self._paths)
+            if content == before != self._seen:
                 await self.reload(trigger="content")
+            before = content
 
     async def reload(self, *, trigger: str) -> Outcome:
         """Read the files, and put them in force if nothing speaks against it.
@@ -148,11 +154,10 @@ class Reloader:
         loaded = await asyncio.to_thread(document.load_with_warnings, self._paths)
         old = self._in_force
         skipped = tuple(await self._admit(old, loaded))  # also if the rules mean the same: their tests may be others
-        if loaded.ruleset.hash == old.ruleset.hash:
-            self._in_force = loaded
-            return Outcome(Result.UNCHANGED, loaded.ruleset.hash, skipped_tests=skipped)
-        self._swap(loaded)
+        self._use(loaded)
         self._in_force = loaded
+        if loaded.ruleset.hash == old.ruleset.hash:
+            return Outcome(Result.UNCHANGED, loaded.ruleset.hash, skipped_tests=skipped)
         return replace(_difference(old, loaded), skipped_tests=skipped)
 
     def _refused(self, error: str, trigger: str) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,11 @@ class Kept:
         self.path = path
         self.path.write_text(rules("a", "b"), encoding="utf-8")
         self.state = State()
-        self.swapped: list[Loaded] = []
-        self.admitted: list[tuple[str, str]] = []
+        self.used: list[Loaded] = []
+        self.held: list[tuple[Loaded, Loaded]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.at_gate = 0
         self.refusal: Exception | None = None
         self.skipped: list[str] = []
         self.clock = ManualClock()
@@ -47,13 +51,20 @@ class Kept:
             document.load_with_warnings([path]),
             settings=settings or Settings(),
             admit=self._admit,
-            swap=self.swapped.append,
+            use=self.used.append,
             events=Events(self.state, lambda: 1000.0),
             clock=self.clock,
         )
 
+    @property
+    def admitted(self) -> list[tuple[str, str]]:
+        """The hashes of what was in force and of what was wanted, by reload."""
+        return [(in_force.ruleset.hash, wanted.ruleset.hash) for in_force, wanted in self.held]
+
     async def _admit(self, in_force: Loaded, wanted: Loaded) -> list[str]:
-        self.admitted.append((in_force.ruleset.hash, wanted.ruleset.hash))
+        self.at_gate += 1
+        await self.gate.wait()
+        self.held.append((in_force, wanted))
         if self.refusal is not None:
             raise self.refusal
         return self.skipped
@@ -82,7 +93,7 @@ async def test_a_reload_names_what_came_what_went_and_what_is_another_now(kept: 
 
     assert outcome.result is Result.APPLIED
     assert (outcome.added, outcome.removed, outcome.changed) == (("c",), ("b",), ("a",))
-    (loaded,) = kept.swapped
+    (loaded,) = kept.used
     assert [rule.name for rule in loaded.ruleset.rules] == ["a", "c"]
     assert outcome.hash == loaded.ruleset.hash == kept.state.rules_loaded.hash
     assert quiet_logs == [
@@ -108,12 +119,51 @@ async def test_the_next_reload_is_held_against_the_rules_of_the_last(kept: Kept)
     assert second.added == ("c",)
 
 
-async def test_files_that_mean_the_same_are_not_put_in_force_again(kept: Kept) -> None:
+async def test_files_that_mean_the_same_are_used_for_their_places_alone(kept: Kept) -> None:
     outcome = await kept.reload("# a comment\n" + rules("b", "a"))
 
     assert outcome.result is Result.UNCHANGED
-    assert not kept.swapped
     assert kept.admitted == [(outcome.hash, outcome.hash)]
+    (loaded,) = kept.used
+    assert [(rule.name, rule.place.line) for rule in loaded.ruleset.rules] == [("b", 4), ("a", 5)]
+    await kept.reload()
+    assert kept.held[-1][0] is loaded
+
+
+async def test_two_reloads_at_once_go_one_after_the_other(kept: Kept) -> None:
+    """Otherwise both are held against the rules of before, and the later one may be overwritten by the earlier."""
+    kept.gate.clear()
+    kept.path.write_text(rules("a"), encoding="utf-8")
+    first = asyncio.create_task(kept.reload())
+    async with asyncio.timeout(10):
+        while not kept.at_gate:  # noqa: ASYNC110  (it reads files in a thread)
+            await asyncio.sleep(0)
+    second = asyncio.create_task(kept.reload())
+    for _ in range(5):  # more than the second one would need to come as far as the first
+        await asyncio.to_thread(document.load_with_warnings, [kept.path])
+    assert kept.at_gate == 1
+    kept.gate.set()
+
+    outcomes = await asyncio.gather(first, second)
+
+    assert [outcome.result for outcome in outcomes] == [Result.APPLIED, Result.UNCHANGED]
+    assert kept.admitted[1] == (outcomes[0].hash, outcomes[0].hash)
+
+
+async def test_a_directory_that_cannot_be_read_is_refused_and_the_old_rules_stay(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(path: Path) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", lost)  # a network file system does so
+        outcome = await kept.reload()
+
+    assert outcome.result is Result.REFUSED
+    assert "Stale file handle" in (kept.problem() or "")
+    assert (await kept.reload()).result is Result.UNCHANGED
+    assert kept.problem() is None
 
 
 @pytest.mark.parametrize("content", [rules("a", "b"), rules("a")])
@@ -154,7 +204,7 @@ async def test_a_file_with_a_mistake_is_refused_with_its_place_and_fix_and_the_o
 
     assert outcome.result is Result.REFUSED
     assert outcome.hash == before
-    assert not kept.swapped
+    assert not kept.used
     for told in (outcome.error, kept.problem(), kept.state.rules_loaded.refused):
         assert told is not None
         assert f"rules.yaml{place}" in told
@@ -208,6 +258,8 @@ async def test_a_database_that_cannot_be_asked_is_asked_again_without_a_change_o
     kept.refusal = SourceDisconnected("gone")
     kept.path.write_text(rules("a"), encoding="utf-8")
     await watching()
+    assert not kept.admitted, "it may still be written"
+    await watching()
     await watching()
     assert len(kept.admitted) == 2
     assert "could not be held against the database" in (kept.problem() or "")
@@ -215,7 +267,7 @@ async def test_a_database_that_cannot_be_asked_is_asked_again_without_a_change_o
     kept.refusal = None
     await watching()
 
-    assert kept.swapped
+    assert kept.used
     assert kept.problem() is None
 
 
@@ -224,14 +276,41 @@ async def test_a_refused_file_is_read_again_only_when_it_changes(
 ) -> None:
     kept.path.write_text("nonsense", encoding="utf-8")
     await watching()
+    await watching()
     kept.path.touch()
     await watching()
     assert kept.state.rules_loaded.reloads["refused"] == 1
 
     kept.path.write_text(rules("c"), encoding="utf-8")
     await watching()
+    await watching()
 
-    assert kept.swapped
+    assert kept.used
+
+
+async def test_a_file_that_is_being_written_is_left_until_two_looks_see_the_same(
+    kept: Kept, watching: Callable[[], Awaitable[None]]
+) -> None:
+    """Half of a file is often a right file too, with rules missing."""
+    for names in (["a"], ["a", "b", "c"], ["a", "b", "c", "d"]):
+        kept.path.write_text(rules(*names), encoding="utf-8")
+        await watching()
+    assert not kept.admitted
+
+    await watching()
+
+    (loaded,) = kept.used
+    assert len(loaded.ruleset.rules) == 4
+    await watching()
+    assert len(kept.admitted) == 1
+
+
+async def test_who_asks_need_not_wait_for_a_second_look(kept: Kept, watching: Callable[[], Awaitable[None]]) -> None:
+    await watching()
+    assert (await kept.reload(rules("a"))).result is Result.APPLIED
+    await watching()
+    await watching()
+    assert len(kept.admitted) == 1
 
 
 async def test_nothing_is_watched_when_that_is_switched_off(tmp_path: Path) -> None:
@@ -239,7 +318,7 @@ async def test_nothing_is_watched_when_that_is_switched_off(tmp_path: Path) -> N
 
     await asyncio.wait_for(kept.reloader.watch(), 5)
 
-    assert not kept.swapped
+    assert not kept.used
 
 
 def test_the_content_decides_not_the_time_the_link_or_the_order(tmp_path: Path) -> None:
