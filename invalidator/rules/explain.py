@@ -149,9 +149,9 @@ class Scene:
         return replace(made, rule=rule, not_given=lacking)
 
     def exact(self, rule: Rule, group: str, template: Template) -> Invalidation:
-        """What this one template of the rule makes of the change, and nothing else of the rule."""
+        """What this one template of a rule that fires makes of the change, and nothing else of the rule."""
         forms: dict[str, tuple[Template, ...]] = {group: (template,)}
-        alone = replace(rule, exact=Exact(**forms), coarse=Coarse(), bulk_over=None, repeat_after=())
+        alone = replace(rule, exact=Exact(**forms), coarse=Coarse(), bulk_over=None, repeat_after=(), when=None)
         return self.explain(alone).invalidation
 
     def _explained(self, rule: Rule) -> RuleExplanation:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from invalidator.model import Operation, WidenReason
+from invalidator.model import Invalidation, Operation, WidenReason
 from invalidator.rules import derivation, inverse
 from invalidator.rules.document import Loaded
 from invalidator.rules.explain import Outcome, RuleExplanation, Scene, name_text
@@ -50,6 +50,8 @@ class Reasons:
     test: InlineTest
     scene: Scene
     explanations: Sequence[RuleExplanation]
+    _made: dict[tuple[str, str, Template], Invalidation] = field(default_factory=dict)
+    """What each template made, by the rule's name and the group: finding out compiles it."""
 
     # -- what is there ------------------------------------------------------------------------------------------
 
@@ -67,12 +69,18 @@ class Reasons:
         exact = [
             f"rule '{rule.name}' ({self._place(rule, group, template)}): {template.text}"
             for template in getattr(rule.exact, group)
-            if name in getattr(self.scene.exact(rule, group, template), kind)
+            if name in getattr(self._made_by(rule, group, template), kind)
         ]
         if exact:
             return exact
         why = "; ".join(WIDEN_WORDS[reason] for reason in explanation.widened)
         return [f"{_called(rule)}: the coarse form, because {why}"]
+
+    def _made_by(self, rule: Rule, group: str, template: Template) -> Invalidation:
+        made = self._made.get((rule.name, group, template))
+        if made is None:
+            made = self._made[rule.name, group, template] = self.scene.exact(rule, group, template)
+        return made
 
     def widened(self, reason: str) -> list[str]:
         """Which rules widen for this reason."""
