@@ -58,8 +58,8 @@ def check(folder: Path, raw: bytes) -> None:
     path = folder / "rules.yaml"
     path.write_bytes(raw)
     seconds, found = timed(path)
-    if seconds > MAX_SECONDS:  # the collector may have had its hour: what is slow is slow again
-        seconds = min(seconds, timed(path)[0], timed(path)[0])
+    for _ in range(5 if seconds > MAX_SECONDS else 0):  # a busy machine, or the collector: what is slow stays slow
+        seconds = min(seconds, timed(path)[0])
     assert seconds <= MAX_SECONDS, seconds
     lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", raw.decode("utf-8-sig", "replace"))
     for each in found:
