@@ -463,7 +463,7 @@ def test_scanning_redis_is_mentioned_only_where_the_coarse_form_is_asked_for(tmp
     for more in ("    bulk_over: 9\n", "    events: [delete, truncate]\n"):
         (found,) = loaded(tmp_path, text + more).warnings
         assert (found.line, found.column, found.code, found.severity) == (5, 18, "coarse-derived", "info")
-    assert loaded(tmp_path, text + "    bulk_over: 9\n    coarse: {tags: [users]}\n").warnings == ()
+    assert loaded(tmp_path, text + "    bulk_over: 9\n    coarse: {keys: [], tags: [users]}\n").warnings == ()
 
 
 def test_two_rules_that_name_the_same_for_one_table_are_a_warning(tmp_path: Path) -> None:
