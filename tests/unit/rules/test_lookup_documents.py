@@ -26,7 +26,7 @@ rules:
         timeout: 500ms
     invalidate:
       keys: ["user:{order.user_id}:orders"]
-    coarse: {tags: [orders]}
+    coarse: {keys: [], tags: [orders]}
 """
 
 
@@ -66,12 +66,12 @@ def test_a_lookup_has_a_limit_unless_it_says_another_one(tmp_path: Path) -> None
 
 
 def test_the_coarse_form_covers_what_is_looked_up(tmp_path: Path) -> None:
-    made = rule(tmp_path, RULE.replace("    coarse: {tags: [orders]}\n", ""))
+    made = rule(tmp_path, RULE.replace("    coarse: {keys: [], tags: [orders]}\n", ""))
     assert [pattern.text for pattern in made.coarse.key_patterns] == ["user:*:orders"]
 
 
 def test_a_lookup_that_may_find_too_much_is_told_what_would_be_scanned_then(tmp_path: Path) -> None:
-    found = only(tmp_path, RULE.replace("    coarse: {tags: [orders]}\n", ""))
+    found = only(tmp_path, RULE.replace("    coarse: {keys: [], tags: [orders]}\n", ""))
     assert (found.code, found.severity, found.line, found.column) == ("coarse-derived", "info", 14, 7)
     assert found.message == "the coarse form scans all of Redis for 'user:*:orders'"
 
@@ -108,7 +108,7 @@ def test_the_hash_tells_lookups_apart(tmp_path: Path) -> None:
             "lookup-name-clash",
             "is a column of the row",
         ),
-        (("[orders]", '["x:{order.id}"]'), (15, 24), "row-in-coarse", "{order.id} is a row value"),
+        (("[orders]", '["x:{order.id}"]'), (15, 34), "row-in-coarse", "{order.id} is a row value"),
         (("user:{order.user_id}", "{order.user_id}"), (14, 15), "unconfined-template", "nothing literal stands before"),
     ],
 )
