@@ -128,7 +128,8 @@ def _model(schema: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     fields = {name: _made(inner, f"{schema['title']}.{name}") for name, inner in schema["properties"].items()}
     needed = list(schema.get("required", ()))
     others = sorted(fields.keys() - needed)
-    chosen = st.lists(st.sampled_from(others), max_size=4, unique=True) if others else st.just([])
+    few = min(2, len(others))
+    chosen = st.lists(st.sampled_from(others), min_size=few, max_size=5, unique=True) if others else st.just([])
 
     @st.composite
     def made(draw: st.DrawFn) -> dict[str, Any]:
@@ -184,13 +185,14 @@ def _spots(value: Any) -> Iterator[tuple[Any, int]]:
 
 def _spoil(draw: st.DrawFn, top: Node) -> None:
     """One mistake somewhere."""
+    what = draw(st.sampled_from(["text", "text", "text", "text", "value", "value", "key", "drop", "twice"]))
     spots = list(_spots(top))
+    texts = [(around, index) for around, index in spots if _is_read(around, index)] if what == "text" else []
     if not spots:
         return
-    around, index = draw(st.sampled_from(spots))
-    key, value = around.pairs[index] if isinstance(around, Node) else (None, around[index])
+    around, index = draw(st.sampled_from(texts or spots))
     inside = around.pairs if isinstance(around, Node) else around
-    what = draw(st.sampled_from(["value", "value", "text", "text", "text", "key", "drop", "twice"]))
+    key, value = inside[index] if isinstance(around, Node) else (None, inside[index])
     if what == "drop":
         del inside[index]
         return
@@ -199,12 +201,18 @@ def _spoil(draw: st.DrawFn, top: Node) -> None:
         return
     if what == "key" and isinstance(around, Node):
         key = draw(WRONG_KEYS)
-    elif what == "text" and isinstance(value, str):
+    elif texts:
         at = draw(st.integers(0, len(value)))
         value = value[:at] + draw(PIECES) + value[at + draw(st.sampled_from([0, 0, 1, 3])) :]
     else:
         value = _as_nodes(draw(WRONG))
     inside[index] = (key, value) if isinstance(around, Node) else value
+
+
+def _is_read(around: Any, index: int) -> bool:
+    """Whether this is a text in a language of ours: a template, a condition, SQL, a pattern of tables, a duration."""
+    value = around.pairs[index][1] if isinstance(around, Node) else around[index]
+    return isinstance(value, str) and re.search(r"\W", value) is not None
 
 
 @st.composite
