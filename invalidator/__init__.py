@@ -8,7 +8,7 @@ The folder listing is the pipeline:
 4. ``targets/``     the batch is applied: L2 (unlink), then L1 (publish), then L3 (purge)
 5. ``checkpoint/``  only what every required target has applied is confirmed to Postgres
 
-``pipeline.py`` says the same as code; ``app.py`` puts the parts together. Beside the pipeline stand
+``pipeline.py`` says the same as code; ``wiring.py`` makes the parts, ``app.py`` puts them together. Beside it stand
 
 ``continuity.py``   notices that changes are missing, by a record beside each cache
 ``unstreamed.py``   notices what happens to tables without a word in the stream

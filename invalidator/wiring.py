@@ -1,0 +1,190 @@
+"""Settings become parts: each function makes one part of the daemon that ``app`` puts together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from invalidator import registry
+from invalidator.config.needs import needs
+from invalidator.continuity import Continuity
+from invalidator.delivery.journaled import JournaledTarget
+from invalidator.model import Gap, Layer
+from invalidator.ports import Recording
+from invalidator.postgres import provision
+from invalidator.postgres.lookups import Lookups
+from invalidator.postgres.options import DatabaseOptions, MessageOptions
+from invalidator.preflight.watch import Preflight
+from invalidator.rules.engine import Engine
+from invalidator.rules.explicit import ExplicitInvalidation
+from invalidator.sources import outbox, pgoutput
+from invalidator.telemetry.state import MessageState, State, TargetState
+from invalidator.unstreamed import CatalogWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import AsyncConnection
+
+    from invalidator.config import Settings
+    from invalidator.delivery.journal import Journal
+    from invalidator.ports import Clock, Source, TagGrammar, Target
+    from invalidator.postgres.companions import Preparation
+    from invalidator.postgres.side import SideConnection
+    from invalidator.rules.document import Loaded
+    from invalidator.rules.rule import RuleSet
+    from invalidator.telemetry.events import Events
+
+Repair = Callable[[Gap, Callable[[], None]], None]
+"""Takes a gap, and what to call when it is made good."""
+
+
+class RulesInUse:
+    """The rule files as they are in force now.
+
+    Args:
+        loaded: as they were read at the start.
+        grammars: of the CDNs that there are.
+        state: counts what each rule does.
+    """
+
+    def __init__(self, loaded: Loaded, grammars: tuple[TagGrammar, ...], state: State) -> None:
+        self.loaded = loaded
+        self.grammars = grammars
+        self._state = state
+
+    def __repr__(self) -> str:
+        return f"<RulesInUse {self.ruleset.hash}>"
+
+    @property
+    def ruleset(self) -> RuleSet:
+        """Its rules."""
+        return self.loaded.ruleset
+
+    def engine(self) -> Engine:
+        """Made anew: it can bind tables and give coarse forms."""
+        return Engine(self.ruleset, states=self._state.rules, tables=self._state.tables, cdn_grammars=self.grammars)
+
+    def explicit(self, messages: MessageOptions, state: MessageState) -> ExplicitInvalidation:
+        """Takes messages of applications; counts them in the state given."""
+        return ExplicitInvalidation(
+            messages.allow.model_dump(), grammars=self.grammars, state=state, is_enabled=messages.enabled
+        )
+
+
+def build_targets(settings: Settings, state: State) -> list[Target]:
+    """Every target of the settings, in their order."""
+    targets: list[Target] = []
+    for name, options in settings.targets.items():
+        target: Target = registry.load("targets", options.type).build(name, options)
+        state.targets[name] = TargetState(name, type=options.type, layer=target.layer.value, required=options.required)
+        targets.append(target)
+    return targets
+
+
+def applier(target: Target, journal: Journal | None, settings: Settings) -> Target:
+    """What batches are handed to: a CDN stands behind the journal, if there is one."""
+    if journal is None or target.layer is not Layer.L3:
+        return target
+    options = settings.targets[target.name]
+    return JournaledTarget(target, journal, required=options.required, retry=options.retry)
+
+
+def build_continuity(settings: Settings, targets: Sequence[Target], events: Events, clock: Clock) -> Continuity:
+    """What notices missing changes, by a record beside each target that can keep one."""
+    recorders = [
+        (target.name, target, settings.targets[target.name].required)
+        for target in targets
+        if isinstance(target, Recording)
+    ]
+    slot = getattr(settings.source, "slot", settings.source.type)
+    return Continuity(recorders, slot=slot, settings=settings.continuity, events=events, clock=clock)
+
+
+def build_lookups(settings: Settings, events: Events) -> Lookups | None:
+    """None: the source is no database, and no other one is given."""
+    own = settings.lookups.dsn.get_secret_value()
+    if isinstance(settings.source, DatabaseOptions):
+        return Lookups(settings.lookups, dsn=settings.source.dsn.get_secret_value(), events=events)
+    return Lookups(settings.lookups, dsn="", events=events) if own else None
+
+
+def build_preflight(settings: Settings, rules: RulesInUse, events: Events) -> Preflight | None:
+    """What holds the database against the rules again and again; None: the source is no database."""
+    if not isinstance(settings.source, DatabaseOptions):
+        return None
+    lookups_dsn = settings.lookups.dsn.get_secret_value()
+    return Preflight(settings.preflight, settings.source, lookups_dsn, rules.loaded, events)
+
+
+def build_source(
+    settings: Settings,
+    events: Events,
+    *,
+    rules: RulesInUse,
+    preflight: Preflight | None,
+    continuity: Continuity,
+    catalog_watch: CatalogWatch | None,
+) -> Source:
+    """The source of the settings, with what looks after it while it streams."""
+    options = settings.source
+    if isinstance(options, outbox.Settings):
+        return outbox.build(options, events, inspection=preflight)
+    if not isinstance(options, pgoutput.Settings):
+        source: Source = registry.load("sources", options.type).build(options, events)
+        return source
+    assert preflight is not None  # noqa: S101  (it is a database)
+    return pgoutput.build(
+        options,
+        events,
+        prepare=_preparation(options, rules, preflight, events),
+        inspections=(preflight, catalog_watch) if catalog_watch is not None else (preflight,),
+        keeper=continuity,
+        on_message=rules.explicit(options.messages, events.state.source.messages),
+        recent_rows=settings.admin.recent_rows if settings.admin.socket else 0,
+    )
+
+
+def build_catalog_watch(
+    settings: Settings, targets: Sequence[Target], rules: RulesInUse, repair: Repair
+) -> CatalogWatch | None:
+    """What looks for changes that a stream does not tell; None: the source is no stream."""
+    options = settings.source
+    if not isinstance(options, pgoutput.Settings):
+        return None
+    recorders = [target for target in targets if isinstance(target, Recording)]
+    recorders.sort(key=lambda target: not settings.targets[target.name].required)
+    return CatalogWatch(
+        interval_seconds=settings.continuity.catalog_seconds,
+        publication=options.publication,
+        name=f"{options.slot}:catalog",
+        patterns=lambda: [(rule.schema, rule.table) for rule in rules.ruleset.rules],
+        recorder=recorders[0] if recorders else None,
+        repair=repair,
+    )
+
+
+def _preparation(options: pgoutput.Settings, rules: RulesInUse, preflight: Preflight, events: Events) -> Preparation:
+    """Holds the database against the rules at each connect; makes publication and slot at the first, if asked to.
+
+    Never a change to a table. A table that is not published would be silent for ever: that must be said.
+    """
+    request = provision.Request(options.slot, options.publication, role=None, may_alter_tables=False)
+    only = frozenset({provision.Purpose.PUBLICATION, provision.Purpose.SLOT})
+
+    def report(step: provision.Step) -> None:
+        for statement in step.texts:
+            events.setup_applied(purpose=step.purpose.value, statement=statement)
+
+    async def prepare(side: SideConnection, *, is_first: bool) -> None:
+        wanted = needs(rules.ruleset.rules)
+
+        async def plan(connection: AsyncConnection[Any]) -> provision.Plan:
+            return provision.plan(wanted, await provision.facts(connection, wanted, request), request)
+
+        if options.create and is_first:
+            left = await side.ask(plan)
+            await provision.apply(side.connection, left, only=only, report=report)
+        await preflight.look(side)
+
+    return prepare
