@@ -8,6 +8,7 @@ import sys
 from tests.bench import latency, memory, outbox, rules, startup, throughput
 from tests.bench.report import Report
 from tests.bench.world import world
+from tests.support import bytecode
 
 
 def main() -> int:
@@ -23,6 +24,7 @@ def main() -> int:
     chosen = arguments.parts or parts
     rounds, rows = (2, 80_000) if arguments.quick else (5, 600_000)
     rounds, rows = arguments.rounds or rounds, arguments.rows or rows
+    bytecode.keep()
     report = Report(arguments.json)
     with world() as servers:
         if "startup" in chosen:
