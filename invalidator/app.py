@@ -26,6 +26,7 @@ from invalidator.rules import document, testing
 from invalidator.rules.covering import CdnCover
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import pgoutput
+from invalidator.tailing import Recalling
 from invalidator.telemetry import logs
 from invalidator.telemetry.admin import AdminServer
 from invalidator.telemetry.events import Events
@@ -48,7 +49,9 @@ def run(settings: Settings) -> int:
         InvalidatorError: the stream cannot go on.
     """
     state = State(version=__version__)
-    output = logs.configure(level=settings.log.level, form=settings.log.format, counts=state.log_messages)
+    output = logs.configure(
+        level=settings.log.level, form=settings.log.format, counts=state.log_messages, watch=state.happenings
+    )
     try:
         asyncio.run(_until_told(settings, state))
     finally:
@@ -274,8 +277,9 @@ class Daemon:
             self._explicit,
             reloading.watch_file(self._settings.file),
             Purging(self._delivery.deliver, rules.engine, rules.grammars, self.events),
+            source if isinstance(source, Recalling) else None,
         )
-        return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets)
+        return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets, watches=admin.watches)
 
     def _build_journal(self) -> Journal | None:
         state, rules = self._settings.state, self._rules

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,26 @@ def socket_path(given: str | None, settings_file: Path | None, overrides: tuple[
     return path
 
 
+def follow(path: str, target: str) -> Iterator[Any]:
+    """What the daemon tells, record by record, until it says farewell.
+
+    Raises:
+        TargetUnavailable: no daemon answers, not to us, or not any more.
+        ConfigError: it does not understand the question.
+    """
+    connection = _Connection(path)
+    with _translated(path), contextlib.closing(connection):
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            _read(path, target, answer)
+        while line := answer.readline():
+            if line.strip():
+                yield json.loads(line)
+    msg = f"the daemon at '{path}' is gone: it ended without a farewell"
+    raise TargetUnavailable(msg)
+
+
 def ask(path: str, method: str, target: str, order: Any = None) -> Any:
     """What the daemon answers.
 
@@ -50,18 +72,25 @@ def ask(path: str, method: str, target: str, order: Any = None) -> Any:
         ConfigError: it does not understand the question.
     """
     connection = _Connection(path)
-    try:
+    with _translated(path), contextlib.closing(connection):
         connection.request(method, target, None if order is None else json.dumps(order))
-        answer = connection.getresponse()
-        body = answer.read()
+        return _read(path, target, connection.getresponse())
+
+
+@contextlib.contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
     except PermissionError as error:
         msg = f"'{path}' is not ours to open: ask as the user that the daemon runs as"
         raise TargetUnavailable(msg) from error
     except (OSError, http.client.HTTPException) as error:
         msg = f"no daemon answers at '{path}': {getattr(error, 'strerror', None) or error}"
         raise TargetUnavailable(msg) from error
-    finally:
-        connection.close()
+
+
+def _read(path: str, target: str, answer: http.client.HTTPResponse) -> Any:
+    body = answer.read()
     try:
         document = json.loads(body)
     except ValueError as error:

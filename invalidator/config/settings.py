@@ -50,9 +50,10 @@ class AdminSettings(Options):
     """``admin:``, what only the operator on this machine may ask for."""
 
     socket: str = ""
-    """Path of a unix socket with mode 0600, for `invalidator reload` and `explain --live`. Empty: none."""
+    """Path of a unix socket with mode 0600, for `invalidator reload`, `purge`, `tail` and `explain --live`.
+    Empty: none."""
     recent_rows: int = Field(default=256, ge=0, le=100_000)
-    """How many of the newest row changes are kept for `explain --live`, if there is a socket."""
+    """How many of the newest row changes are kept for `explain --live` and `tail`, if there is a socket."""
 
 
 class PreflightSettings(Options):

@@ -192,4 +192,8 @@ class Lane:
         age = None
         if batch.oldest_commit_time is not None:
             age = max(0.0, self._delivery.server_time() - batch.oldest_commit_time)
+        happenings = self._delivery.events.state.happenings
+        if happenings.watchers and batch.invalidation:
+            times = {"at": self._delivery.clock.time(), "seconds": seconds}
+            happenings.applied(self.target.name, self.target.layer, batch, applied, **times, age_seconds=age)
         self._delivery.events.batch_applied(self.target.name, applied, seconds=seconds, age_seconds=age)

@@ -55,7 +55,7 @@ class Reader:
         max_bytes: bytes of the stream at which the batch is full.
         state: counts bytes, rows and transactions.
         on_message: takes the messages with which applications invalidate by themselves; None: they are passed over.
-        recent_rows: how many row changes are kept for who wants to look at them.
+        recent: keeps row changes for who wants to look at them.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Reader:
         max_bytes: int,
         state: SourceState,
         on_message: MessageFunction | None = None,
-        recent_rows: int = 0,
+        recent: Recent | None = None,
     ) -> None:
         self._rules = rules
         self._heartbeat_name = heartbeat_name
@@ -75,7 +75,7 @@ class Reader:
         self._max_bytes = max_bytes
         self._state = state
         self._on_message = on_message
-        self._recent = Recent(recent_rows) if recent_rows else None
+        self._recent = recent
         self._bound = _Bound()
         self._relations: dict[bytes, Relation] = {}
         self.unbound: Relation | None = None
@@ -125,6 +125,14 @@ class Reader:
     def recent(self) -> list[RecentTransaction]:
         """The newest transactions that concern rules or were explicit, the oldest of them first."""
         return [] if self._recent is None else self._recent.transactions(self._relations)
+
+    def recent_number(self, count: int) -> int:
+        """The number after which so many whole ones are kept; see ``Recent.number_before``."""
+        return 0 if self._recent is None else self._recent.number_before(count)
+
+    def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
+        """Whole ones with a higher number; see ``Recent.whole_after``."""
+        return [] if self._recent is None else self._recent.whole_after(number, self._relations, rows=rows)
 
     def swap(self, rules: Rules) -> None:
         """Put other rules in force: now, or at the end of the open transaction, which belongs to one set only."""

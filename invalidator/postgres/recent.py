@@ -37,6 +37,15 @@ class RecentTransaction:
     """None: its Commit has not come yet."""
     is_whole: bool = True
     """False: its first changes are not kept any more, or some were too long."""
+    number: int | None = None
+    """Counts the transactions that were kept, over all connections; None: it is still open."""
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Counts the transactions that were kept; of the source, so that the numbers go on over its connections."""
+
+    newest: int = 0
 
 
 class Recent:
@@ -46,13 +55,15 @@ class Recent:
 
     Args:
         rows: how many messages of whole transactions are kept, and of the open one.
+        numbers: gives each transaction its number.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, numbers: Numbers | None = None) -> None:
+        self._numbers = Numbers() if numbers is None else numbers
         self._rows = rows
         self._count = 0
         self._begin = b""
-        self._whole: deque[tuple[bytes, deque[bytes], Lsn]] = deque()
+        self._whole: deque[tuple[bytes, deque[bytes], Lsn, int]] = deque()
         self._open: deque[bytes] = deque(maxlen=rows + 1)  # one more tells that some are gone
         self.keep: Callable[[bytes], None] = self._open.append
         """Called once per message of interest, in the hot loop; another one after each ``commit``."""
@@ -65,7 +76,8 @@ class Recent:
         """The open transaction ends: the oldest make room for it."""
         if not self._open:
             return
-        self._whole.append((self._begin, self._open, Lsn(end)))
+        self._numbers.newest += 1
+        self._whole.append((self._begin, self._open, Lsn(end), self._numbers.newest))
         self._count += len(self._open)
         while self._count > self._rows and len(self._whole) > 1:
             self._count -= len(self._whole.popleft()[1])
@@ -73,14 +85,33 @@ class Recent:
         self.keep = self._open.append
 
     def transactions(self, relations: Mapping[bytes, Relation]) -> list[RecentTransaction]:
-        """What is kept, the oldest first.
+        """What is kept, the oldest first; the open one last.
 
         Args:
             relations: by the four bytes of their OID, as they were announced last.
         """
-        found = [self._read(begin, messages, end, relations) for begin, messages, end in self._whole]
+        found = [self._read(begin, messages, end, relations) for begin, messages, end, _ in self._whole]
         if self._open:
             found.append(self._read(self._begin, self._open, None, relations))
+        return found
+
+    def number_before(self, count: int) -> int:
+        """The number after which so many transactions are kept, if there are so many."""
+        newest = self._numbers.newest
+        return max(newest - count, self._whole[0][3] - 1) if self._whole else newest
+
+    def whole_after(self, number: int, relations: Mapping[bytes, Relation], *, rows: int) -> list[RecentTransaction]:
+        """Whole transactions with a higher number, the oldest first: so many that they hold this many rows."""
+        found: list[RecentTransaction] = []
+        for begin, messages, end, own in self._whole:
+            if own <= number:
+                continue
+            if rows <= 0:
+                break
+            rows -= len(messages)
+            read = self._read(begin, messages, end, relations)
+            read.number = own
+            found.append(read)
         return found
 
     def _read(

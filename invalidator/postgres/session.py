@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.options import StreamOptions
     from invalidator.postgres.reader import MessageFunction
-    from invalidator.postgres.recent import RecentTransaction
+    from invalidator.postgres.recent import Recent, RecentTransaction
     from invalidator.telemetry.events import Events
 
 _ROUNDS = 8
@@ -52,7 +52,7 @@ class Session:
         events: Events,
         *,
         on_message: MessageFunction | None = None,
-        recent_rows: int = 0,
+        recent: Recent | None = None,
     ) -> None:
         self._settings = settings
         self._events = events
@@ -67,7 +67,7 @@ class Session:
             max_bytes=settings.max_batch_bytes,
             state=self._state,
             on_message=on_message,
-            recent_rows=recent_rows,
+            recent=recent,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._stream: ReplicationStream | None = None
@@ -174,6 +174,14 @@ class Session:
     def recent(self) -> list[RecentTransaction]:
         """The newest transactions that concern rules or were explicit, the oldest of them first."""
         return self._reader.recent()
+
+    def recent_number(self, count: int) -> int:
+        """The number after which so many whole ones are kept; see ``Recent.number_before``."""
+        return self._reader.recent_number(count)
+
+    def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
+        """Whole ones with a higher number; see ``Recent.whole_after``."""
+        return self._reader.recent_after(number, rows)
 
     def swap(self, rules: Rules) -> None:
         """Put other rules in force between two transactions."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from invalidator.errors import ConfigError, InvalidatorError, SlotLost, SourceDisconnected
 from invalidator.postgres.options import StreamOptions
+from invalidator.postgres.recent import Numbers, Recent
 from invalidator.postgres.session import Session
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class PgoutputSource:
         recent_rows: int = 0,
     ) -> None:
         self._recent_rows = recent_rows
+        self._recent_numbers = Numbers()
         self._settings = settings
         self._events = events
         self._prepare = prepare
@@ -93,9 +95,8 @@ class PgoutputSource:
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches in commit order for one connection; see ``ports.Source``."""
         await self.close()
-        session = Session(
-            self._settings, rules, self._events, on_message=self._on_message, recent_rows=self._recent_rows
-        )
+        recent = Recent(self._recent_rows, self._recent_numbers) if self._recent_rows else None
+        session = Session(self._settings, rules, self._events, on_message=self._on_message, recent=recent)
         self._session = session
         try:
             await session.open(
@@ -124,6 +125,14 @@ class PgoutputSource:
     def recent(self) -> list[RecentTransaction]:
         """The newest transactions of this connection that concern rules or were explicit, the oldest first."""
         return [] if self._session is None else self._session.recent()
+
+    def recent_number(self, count: int) -> int:
+        """The number after which so many whole ones are kept; numbers never go back."""
+        return self._recent_numbers.newest if self._session is None else self._session.recent_number(count)
+
+    def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
+        """Whole ones with a higher number, about so many rows of them, the oldest first."""
+        return [] if self._session is None else self._session.recent_after(number, rows)
 
     def swap(self, rules: Rules) -> None:
         """Put other rules in force between two transactions; see ``ports.Source``."""

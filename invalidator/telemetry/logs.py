@@ -41,7 +41,12 @@ EventDict = MutableMapping[str, Any]
 
 
 def configure(
-    *, level: Level = "info", form: Form = "auto", counts: Counter[str], descriptor: int | None = None
+    *,
+    level: Level = "info",
+    form: Form = "auto",
+    counts: Counter[str],
+    watch: Processor | None = None,
+    descriptor: int | None = None,
 ) -> LogOutput:
     """Set up logging for this process; call ``close()`` of what is returned as the last thing.
 
@@ -49,6 +54,7 @@ def configure(
         level: lines below it are not written.
         form: ``auto`` is the console form on a terminal and JSON elsewhere.
         counts: counts every line by its level (``State.log_messages``).
+        watch: is shown every line that is written, before it becomes text.
         descriptor: where lines go; standard output if not given.
     """
     descriptor = _standard_output() if descriptor is None else descriptor
@@ -61,6 +67,7 @@ def configure(
         structlog.processors.format_exc_info,
         add_timestamp,
         redact_fields,
+        *([] if watch is None else [watch]),
         render,
     ]
     structlog.configure(

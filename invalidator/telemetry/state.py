@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 from invalidator.model import Operation
+from invalidator.telemetry.happenings import Happenings
 
 DURATION_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -241,4 +242,5 @@ class State:
     findings_seen: set[tuple[str, str]] = field(default_factory=set)  # (code, severity) to be exposed, be it as 0
     log_messages: Counter[str] = field(default_factory=Counter)  # by level
     loop_lag: Histogram = field(default_factory=lambda: Histogram(DELIVERY_BUCKETS))
+    happenings: Happenings = field(default_factory=Happenings)  # for who watches
     problem_since: dict[tuple[str, str], float] = field(default_factory=dict)  # (code, subject) -> unix seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from invalidator.rules.explain import Engines, explain_message, explanation_docu
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.rules.rows import relation_of, row_message
 from invalidator.rules.rule import RuleSet
+from invalidator.tailing import MAX_WATCHERS, ROWS_PER_LOOK, Tail
+from invalidator.telemetry.happenings import Happenings
 from invalidator.telemetry.state import MessageState, State
 
 RULES = """\
@@ -63,7 +66,7 @@ def admin(
 
     kept = [RecentTransaction(OPENED, list(each), Lsn(100 + at)) for at, each in enumerate(changes)]
     unused: Any = None
-    return Admin(unused, lambda: kept, lambda: ruleset, (), State(), lambda: 0.0, explicit, lambda: None, unused)
+    return Admin(unused, lambda: kept, lambda: ruleset, (), State(), lambda: 0.0, explicit, lambda: None, unused, None)
 
 
 async def test_only_the_rules_of_the_table_are_explained_each_row_by_itself(ruleset: RuleSet) -> None:
@@ -107,10 +110,10 @@ async def test_an_answer_explains_so_many_rows_and_counts_the_others(
     ruleset: RuleSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = admin(ruleset, [row(1)] * 4, [row(2)] * 4)
-    monkeypatch.setattr("invalidator.admin.MAX_ROWS", 5)
+    monkeypatch.setattr("invalidator.explaining.MAX_ROWS", 5)
     made = (await kept.transactions({"last": "2"}))["transactions"]
     assert [(each["row_count"], len(each["rows"])) for each in made] == [(4, 4), (4, 1)]
-    monkeypatch.setattr("invalidator.admin.MAX_EXPLANATIONS", 6)  # two rules for each row
+    monkeypatch.setattr("invalidator.explaining.MAX_EXPLANATIONS", 6)  # two rules for each row
     made = (await kept.transactions({"last": "2"}))["transactions"]
     assert [(each["row_count"], len(each["rows"])) for each in made] == [(4, 3), (4, 0)]
 
@@ -119,3 +122,104 @@ async def test_an_answer_explains_so_many_rows_and_counts_the_others(
 async def test_a_number_of_transactions_that_is_none_is_refused(ruleset: RuleSet, last: str) -> None:
     with pytest.raises(ValueError, match="not a number from 1 to 1000"):
         await admin(ruleset, [row(1)]).transactions({"last": last})
+
+
+class Kept:
+    """A source that keeps these transactions."""
+
+    def __init__(self, *changes: Sequence[RecentRow | decoder.LogicalMessage]) -> None:
+        self.kept = [
+            RecentTransaction(OPENED, list(each), Lsn(100 + at), number=at + 1) for at, each in enumerate(changes)
+        ]
+
+    def recent_number(self, count: int) -> int:
+        return max(0, len(self.kept) - count)
+
+    def recent_after(self, number: int, rows: int) -> Sequence[RecentTransaction]:
+        return [each for each in self.kept if each.number is not None and each.number > number][:rows]
+
+
+async def first(ruleset: RuleSet, source: Kept, **query: list[str]) -> list[dict[str, Any]]:
+    """What a watcher sees at its first look."""
+    seen: list[dict[str, Any]] = []
+    watching = Tail(source, lambda: ruleset, (), explicitly, Happenings(), asyncio.Lock())
+    records = watching.watch({"last": ["100"]} | query)
+    async for record in records:
+        if record is None:
+            break
+        seen.append(record)
+    await records.aclose()
+    return seen
+
+
+def explicitly(state: MessageState) -> ExplicitInvalidation:
+    return ExplicitInvalidation({"keys": [""]}, grammars=(), state=state)
+
+
+async def test_a_watcher_is_told_how_many_transactions_it_missed(ruleset: RuleSet) -> None:
+    source = Kept([row(1)], [row(2)], [row(3)])
+    del source.kept[0]
+    source.recent_number = lambda count: 0  # type: ignore[method-assign]  # what it had seen up to
+    seen = await first(ruleset, source)
+    assert seen[0] == {"record": "missed", "transactions": 1}
+    assert [each["lsn"] for each in seen[1:]] == ["0/65", "0/66"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({}, [["post:a"], ["every:1"], ["m"]]),
+        ({"table": ["public.p*"]}, [["post:a"], ["every:1"]]),
+        ({"table": ["public.x"]}, []),
+        ({"rule": ["every"]}, [["every:1"]]),
+        ({"name": ["p*:a", "m"]}, [["post:a"], ["m"]]),
+        ({"kind": ["cdn", "l1"]}, []),
+        ({"kind": ["keys"], "rule": ["post"]}, [["post:a"]]),
+        ({"target": ["redis"]}, []),
+    ],
+)
+async def test_a_watcher_sees_the_names_it_asked_for(
+    ruleset: RuleSet, query: dict[str, list[str]], names: list[list[str]]
+) -> None:
+    message = decoder.LogicalMessage(True, "invalidator", b'{"keys": ["m"]}')
+    seen = await first(ruleset, Kept([row(1), message]), **query)
+    rows = [each for record in seen for each in record["rows"]]
+    found = [rule["invalidation"] for each in rows for rule in each.get("rules", [each])]
+    assert [each["keys"] for each in found] == names
+
+
+async def test_rows_for_which_no_rule_fired_are_shown_to_who_asks(ruleset: RuleSet) -> None:
+    assert await first(ruleset, Kept([row(0)]), rule=["post"]) == []
+    (seen,) = await first(ruleset, Kept([row(0)]), rule=["post"], all=["1"])
+    assert "when: id > 0 is" in seen["rows"][0]["rules"][0]["why_not"]
+
+
+async def test_one_look_explains_so_many_rows_and_the_next_look_goes_on(ruleset: RuleSet) -> None:
+    (seen,) = await first(ruleset, Kept([row(1)] * (ROWS_PER_LOOK + 5)))
+    assert (len(seen["rows"]), seen["rows_not_explained"]) == (ROWS_PER_LOOK, 5)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"tabel": ["x"]}, "'tabel' is nothing that can be asked for"),
+        ({"kind": ["key"]}, "'key' is no kind of name: there are keys, tags, patterns, l1, cdn"),
+        ({"last": ["-1"]}, "not a number from 0 to 1000"),
+    ],
+)
+async def test_a_wrong_watch_is_refused(ruleset: RuleSet, query: dict[str, list[str]], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        await first(ruleset, Kept(), **query)
+
+
+async def test_no_more_than_a_few_watch_at_once(ruleset: RuleSet) -> None:
+    happenings = Happenings()
+    watching = Tail(None, lambda: ruleset, (), explicitly, happenings, asyncio.Lock())
+    watchers = [watching.watch({}) for _ in range(MAX_WATCHERS)]
+    for each in watchers:
+        assert await anext(each) is None
+    with pytest.raises(ValueError, match="8 are watching already"):
+        watching.watch({})
+    for each in watchers:
+        await each.aclose()
+    assert happenings.watchers == 0

@@ -15,7 +15,7 @@ from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, W
 from invalidator.ports import RowFunction
 from invalidator.postgres.decoder import LogicalMessage
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
-from invalidator.postgres.recent import RecentRow, RecentTransaction
+from invalidator.postgres.recent import Recent, RecentRow, RecentTransaction
 from invalidator.telemetry.state import SourceState
 from tests.support import pgoutput as wire
 
@@ -273,7 +273,7 @@ def relations_of(kept: RecentTransaction) -> list[Relation]:
 
 
 def test_the_newest_rows_are_kept_by_whole_transactions() -> None:
-    reader = make_reader(recent_rows=4)
+    reader = make_reader(recent=Recent(4))
 
     play(reader, [wire.relation(ITEM), *transaction(1, [1, 2]), *transaction(2, [3]), *transaction(3, [4, 5])])
 
@@ -288,7 +288,7 @@ def test_the_newest_rows_are_kept_by_whole_transactions() -> None:
 
 
 def test_of_a_transaction_with_more_rows_than_are_kept_the_newest_are_there_and_that_is_said() -> None:
-    reader = make_reader(recent_rows=3)
+    reader = make_reader(recent=Recent(3))
 
     play(reader, [wire.relation(ITEM), *transaction(1, [1]), *transaction(2, [2, 3, 4, 5])])
 
@@ -298,7 +298,7 @@ def test_of_a_transaction_with_more_rows_than_are_kept_the_newest_are_there_and_
 
 
 def test_heartbeats_and_transactions_without_anything_of_interest_push_nothing_out() -> None:
-    reader = make_reader(recent_rows=2, rules=ItemOnly(), on_message=lambda *_, **__: None)
+    reader = make_reader(recent=Recent(2), rules=ItemOnly(), on_message=lambda *_, **__: None)
     idle = [
         wire.begin(final_lsn=500),
         wire.message(HEARTBEAT_PREFIX, b"s 1.0", transactional=True),
@@ -315,7 +315,7 @@ def test_heartbeats_and_transactions_without_anything_of_interest_push_nothing_o
 
 
 def test_an_open_transaction_is_shown_without_its_end_as_soon_as_a_rule_wants_a_row() -> None:
-    reader = make_reader(recent_rows=100)
+    reader = make_reader(recent=Recent(100))
 
     play(reader, [wire.relation(ITEM), wire.relation(OTHER), wire.begin(final_lsn=7), wire.insert(18, [b"1"])])
     assert reader.recent() == []
@@ -327,7 +327,7 @@ def test_an_open_transaction_is_shown_without_its_end_as_soon_as_a_rule_wants_a_
 
 
 def test_a_message_too_long_to_keep_makes_its_transaction_incomplete() -> None:
-    reader = make_reader(recent_rows=100)
+    reader = make_reader(recent=Recent(100))
     begin, _, commit = transaction(1, [1])
 
     play(reader, [wire.relation(ITEM), begin, wire.insert(17, [b"x" * 10_000]), wire.insert(17, [b"1"]), commit])
@@ -347,7 +347,7 @@ def test_a_truncate_of_a_partitioned_table_counts_once() -> None:
             counted.append([relation.oid for relation in relations])
             super().truncate(relations, invalidation, transaction)
 
-    reader = make_reader(recent_rows=100, rules=Counting())
+    reader = make_reader(recent=Recent(100), rules=Counting())
     begin, _, commit = transaction(1, [1])
 
     play(reader, [wire.relation(ITEM), wire.relation(leaf), begin, wire.truncate([17, 19]), commit])
@@ -358,7 +358,7 @@ def test_a_truncate_of_a_partitioned_table_counts_once() -> None:
 
 
 def test_messages_with_which_an_application_invalidates_are_kept() -> None:
-    reader = make_reader(recent_rows=100, on_message=lambda *_, **__: None)
+    reader = make_reader(recent=Recent(100), on_message=lambda *_, **__: None)
     begin, _, commit = transaction(1, [1])
 
     play(reader, [begin, wire.message("invalidator", b'{"keys": ["a"]}', transactional=True), commit])
