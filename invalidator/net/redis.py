@@ -60,6 +60,8 @@ NOT_NOW: Final = frozenset(
 )
 """First words of error replies that a retry can cure. All others are refusals that only the operator can cure."""
 
+_ROLE: Final = (b"ROLE",)
+
 _IN_SCRIPT: Final = re.compile(r": -([A-Z]+) ")
 
 # Its stub says "a tuple of one".
@@ -141,22 +143,28 @@ class RedisClient:
         """
         return (await self.pipeline([command]))[0]
 
-    async def pipeline(self, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
+    async def pipeline(self, commands: Sequence[Sequence[bytes]], *, at_primary: bool = False) -> list[Reply]:
         """Send commands at once and return all replies, in order.
 
         One error reply anywhere, nested ones included, raises after all replies were read: which of the other
         commands were carried out is then unknown.
 
+        Args:
+            commands: each as its words.
+            at_primary: they must reach a primary, and a replica would not refuse them (PUBLISH): ask behind them.
+
         Raises:
             TargetUnavailable: a reply is missing, or says "not now".
             TargetRejected: the server refuses a command.
         """
-        packed = [_pack(tuple(command)) for command in commands]
+        packed = [_pack(tuple(command)) for command in (*commands, *[_ROLE] * at_primary)]
         async with self._lock:
             is_in_step = False  # whether the next byte that comes is the first one of the next reply
             try:
                 connection = await self._connected()
                 replies = await _exchange(connection, packed, self._options.timeout_seconds)
+                if at_primary:  # a primary may have become a replica under an open connection
+                    self._check_role(replies.pop())
                 is_in_step = True
                 return [_checked(reply) for reply in replies]
             except (RedisError, OSError) as error:
@@ -221,8 +229,11 @@ class RedisClient:
         A replica takes PUBLISH without a word, and only its own subscribers get the message. Both commands may
         be forbidden to us or unknown to a proxy: then we go on without.
         """
-        commands = [_pack((b"CLIENT", b"SETNAME", b"invalidator")), _pack((b"ROLE",))]
+        commands = [_pack((b"CLIENT", b"SETNAME", b"invalidator")), _pack(_ROLE)]
         _, role = await _exchange(connection, commands, self._options.timeout_seconds)
+        self._check_role(role)
+
+    def _check_role(self, role: Reply | ResponseError) -> None:
         if isinstance(role, list) and role and role[0] == b"slave":
             msg = f"{self._address.label}: is a replica, which cannot be written to"
             raise TargetUnavailable(msg, result="unavailable")

@@ -178,7 +178,8 @@ class RedisBus:
     async def _publish(self, payloads: Iterator[bytes]) -> None:
         fewest: int | None = None
         for chunk in _chunks(payloads, MESSAGES_PER_EXCHANGE):
-            replies = await self._client.pipeline([(b"PUBLISH", self._channel, payload) for payload in chunk])
+            commands = [(b"PUBLISH", self._channel, payload) for payload in chunk]
+            replies = await self._client.pipeline(commands, at_primary=True)
             fewest = min(map(as_integer, replies)) if fewest is None else min(fewest, *map(as_integer, replies))
         self._published_at = self._clock.monotonic()
         self._receivers = fewest or 0

@@ -321,6 +321,25 @@ async def test_a_replica_is_not_published_to(own_redis: KeyValueServer) -> None:
         await bus.apply(stale(b"user:1"))
 
 
+async def test_a_primary_that_becomes_a_replica_under_an_open_connection_is_not_published_to(
+    own_redis: KeyValueServer,
+) -> None:
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client, opened(own_redis.url) as bus:
+        await bus.apply(stale(b"user:1"))
+        await client.replicaof("127.0.0.1", "1")
+        with pytest.raises(TargetUnavailable, match="is a replica"):
+            await bus.apply(stale(b"user:1"))
+        await client.replicaof("NO", "ONE")
+        await bus.apply(stale(b"user:1"))
+
+
+async def test_a_user_who_may_only_publish_is_enough(own_redis: KeyValueServer) -> None:
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        await client.acl_setuser("publisher", enabled=True, passwords=["+pw"], channels=["*"], commands=["+publish"])
+        async with opened(own_redis.url.replace("://", "://publisher:pw@")) as bus:
+            assert await bus.apply(stale(b"user:1")) == Applied(keys=1)
+
+
 async def test_a_channel_that_is_forbidden_is_for_the_operator(own_redis: KeyValueServer) -> None:
     async with redis.asyncio.Redis.from_url(own_redis.url) as client:
         await client.acl_setuser("narrow", enabled=True, passwords=["+pw"], channels=["other"], categories=["+@all"])

@@ -106,7 +106,7 @@ async def test_one_error_among_many_publications_keeps_the_batch_back(
         await target.apply(batch)
     assert await target.apply(batch) == Applied(keys=60)
     # Every other reply was read, so the connection was in step and could be kept.
-    assert [command[0] for command in resp_server.introductions] == [b"CLIENT", b"ROLE"]
+    assert [command[0] for command in resp_server.introductions].count(b"CLIENT") == 1
     await target.close()
 
 
