@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio as redis
@@ -89,3 +90,33 @@ async def test_latency_is_added_in_both_directions(proxy_to: ProxyTo, redis_url:
     assert loop.time() - begin >= 0.1
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_half_closed_connection_ends_in_one_direction_and_goes_on_in_the_other(proxy_to: ProxyTo) -> None:
+    heard = asyncio.Queue[bytes]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            await heard.put(line)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        proxy = await proxy_to(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"before\n")
+        assert await heard.get() == b"before\n"
+        proxy.half_close(towards_clients=True)
+        assert await reader.read() == b""
+        writer.write(b"after\n")
+        assert await heard.get() == b"after\n"
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_another_upstream_counts_for_new_connections(proxy_to: ProxyTo, redis_url: str) -> None:
+    proxy = await proxy_to("tcp://127.0.0.1:1")
+    port = urlsplit(redis_url).port
+    assert port is not None
+    proxy.upstream = ("127.0.0.1", port)
+    async with _client(proxy.through(redis_url)) as client:
+        assert await client.ping()

@@ -33,6 +33,7 @@ class FaultProxy:
 
     Attributes:
         port: where clients connect.
+        upstream: host and port of the server; another one counts for new connections.
         latency_seconds: added to each chunk in each direction.
         connections: how many were accepted so far.
         request_bytes: sent on to the server so far.
@@ -51,7 +52,9 @@ class FaultProxy:
         self._flowing.set()
         self._cut_request_at: int | None = None
         self._cut_reply_at: int | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._to_clients: set[asyncio.StreamWriter] = set()
+        self._to_servers: set[asyncio.StreamWriter] = set()
+        self._ended: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -88,8 +91,13 @@ class FaultProxy:
 
     def reset_connections(self) -> None:
         """Cut every open connection with a TCP reset on both sides."""
-        for writer in tuple(self._writers):
+        for writer in (*self._to_clients, *self._to_servers):
             _reset(writer)
+
+    def half_close(self, *, towards_clients: bool) -> None:
+        """End one direction of every open connection with a FIN; bytes in the other one go on."""
+        for writer in tuple(self._to_clients if towards_clients else self._to_servers):
+            self._end(writer)
 
     def cut_after(self, *, request_bytes: int | None = None, reply_bytes: int | None = None) -> None:
         """Reset everything once that many more bytes have passed; the last chunk is cut short. Happens once."""
@@ -106,7 +114,7 @@ class FaultProxy:
                 _reset(writer)
             else:
                 await self._forward(reader, writer)
-        except OSError:  # one side is gone: so is the other
+        except (OSError, asyncio.CancelledError):  # one side is gone: so is the other; or this proxy is
             pass
         finally:
             self._tasks.discard(task)
@@ -114,21 +122,20 @@ class FaultProxy:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection(*self.upstream)
-        pair = {writer, upstream_writer}
-        self._writers |= pair
+        self._to_clients.add(writer)
+        self._to_servers.add(upstream_writer)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, upstream_writer, is_reply=False))
                 group.create_task(self._pump(upstream_reader, writer, is_reply=True))
         except* OSError:
-            self._abort(pair)
-        finally:
-            self._writers -= pair
-            upstream_writer.close()
-
-    def _abort(self, pair: set[asyncio.StreamWriter]) -> None:
-        for writer in pair:
             _reset(writer)
+            _reset(upstream_writer)
+        finally:
+            self._to_clients.discard(writer)
+            self._to_servers.discard(upstream_writer)
+            self._ended -= {writer, upstream_writer}
+            upstream_writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
         while chunk := await reader.read(65536):
@@ -138,14 +145,20 @@ class FaultProxy:
             if is_reply and self._fault is Fault.DROP_REPLIES:
                 continue
             part = chunk[: self._room(is_reply=is_reply)]
-            writer.write(part)
-            await writer.drain()
+            if writer not in self._ended:
+                writer.write(part)
+                await writer.drain()
             self._count(len(part), is_reply=is_reply)
             if len(part) < len(chunk) or self._room(is_reply=is_reply) == 0:
                 self._cut_request_at = self._cut_reply_at = None
                 self.reset_connections()
                 return
-        if writer.can_write_eof():
+        self._end(writer)
+
+    def _end(self, writer: asyncio.StreamWriter) -> None:
+        """Send the FIN of one direction, once."""
+        if writer not in self._ended and not writer.is_closing():
+            self._ended.add(writer)
             writer.write_eof()
 
     def _room(self, *, is_reply: bool) -> int | None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import psycopg
+
 from invalidator.demo.servers import PostgresServer
-from invalidator.demo.servers.process import ServerFailed, spawn
+from invalidator.demo.servers.process import ServerFailed, spawn, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FOLLOW = {"sync_replication_slots": "on", "hot_standby_feedback": "on"}
 
 
 class Standby(PostgresServer):
@@ -14,16 +22,47 @@ class Standby(PostgresServer):
 
     Args:
         primary: the cluster that it follows.
+        physical_slot: made there for it; with one, the standby keeps copies of failover slots (Postgres 17 and newer).
+        settings: server settings, over those for tests and demo.
     """
 
-    def __init__(self, primary: PostgresServer) -> None:
+    def __init__(
+        self,
+        primary: PostgresServer,
+        *,
+        physical_slot: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._primary = primary
-        super().__init__(binaries=primary.binaries)
+        self._physical_slot = physical_slot
+        follow = _FOLLOW if physical_slot is not None else {}
+        super().__init__(binaries=primary.binaries, settings={**follow, **(settings or {})})
+
+    def wait_for_slot(self, slot: str, *, deadline_seconds: float = 15) -> bool:
+        """Whether a lasting copy of the logical slot is here within that time."""
+        query = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary"
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            try:
+                wait_until(
+                    lambda: connection.execute(query, [slot]).fetchone() is not None,
+                    what=f"a copy of slot {slot}",
+                    deadline_seconds=deadline_seconds,
+                )
+            except ServerFailed:
+                return False
+        return True
+
+    def promote(self) -> None:
+        """Make it a primary of its own; returns when it takes writes."""
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
 
     def _initialise(self) -> None:
         self._password = urlsplit(self._primary.dsn()).password or ""
         command: list[str | Path] = [self.binaries / "pg_basebackup", "-d", self._primary.dsn(), "-D", self._data]
         command += ["-R", "-X", "stream", "-c", "fast", "--no-sync"]
+        if self._physical_slot is not None:
+            command += ["-C", "-S", self._physical_slot]
         with self._log.open("ab") as log:
             process = spawn(command, account=self._account, env=self._environment(), stdout=log)
         if process.wait() != 0:
