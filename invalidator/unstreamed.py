@@ -6,6 +6,7 @@ is replaced only when the coarse forms are applied: a daemon that ends before fi
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from invalidator.errors import TargetError
 from invalidator.model import Gap, GapReason
+from invalidator.ports import Kept
 from invalidator.postgres.catalog import unstreamed
 from invalidator.postgres.catalog.unstreamed import Looked, TableFacts
 
@@ -53,8 +55,7 @@ class CatalogWatch:
         self._recorder = recorder
         self._repair = repair
         self._seen: Looked | None = None
-        self._kept: bytes | None = None
-        self._is_known = recorder is None
+        self._kept = Kept(None, "")
         self._pending = 0
 
     async def look_again(self, side: SideConnection) -> None:
@@ -65,42 +66,47 @@ class CatalogWatch:
         """
         patterns = sorted(set(self._patterns()))
         looked = await side.ask(lambda connection: unstreamed.look(connection, patterns, self._publication))
-        if not self._is_known:
-            await self._recall()
-        if self._seen is not None:
-            changes = unstreamed.changes(self._seen, looked)
-            # Rules that are new have tables that were not looked at: nothing is known to have happened to them.
-            if changes:
-                detail = "; ".join(f"{table}: {what}" for table, what in changes.items())
-                gap = Gap(GapReason.CATALOG_CHANGED, detail, tables=frozenset(changes))
-                self._pending += 1
-                self._repair(gap, self._repaired)
+        is_known = self._recorder is None
+        earlier = [self._seen]
+        if self._recorder is not None:
+            with contextlib.suppress(TargetError):  # told elsewhere; asked again at the next look
+                kept = await self._recorder.load_record(self._name)
+                is_known = True
+                if kept != self._kept:
+                    # What another daemon, or this one before a restart, saw last; or the cache was set back to an
+                    # earlier state, and what was widened in it since then is stale again.
+                    earlier.append(decode(kept.content))
+                self._kept = kept
+        self._compare([each for each in earlier if each is not None], looked)
         self._seen = looked
-        if not self._pending:
+        if is_known and not self._pending:
             await self._keep(looked)
+
+    def _compare(self, earlier: Iterable[Looked], looked: Looked) -> None:
+        """Have widened what happened since any of the earlier looks."""
+        changes: dict[str, str] = {}
+        for before in earlier:
+            # Rules that are new have tables that were not looked at: nothing is known to have happened to them.
+            changes |= unstreamed.changes(before, looked)
+        if changes:
+            detail = "; ".join(f"{table}: {what}" for table, what in changes.items())
+            self._pending += 1
+            self._repair(Gap(GapReason.CATALOG_CHANGED, detail, tables=frozenset(changes)), self._repaired)
 
     def _repaired(self) -> None:
         self._pending -= 1
 
-    async def _recall(self) -> None:
-        """What another daemon, or this one before a restart, saw last."""
-        assert self._recorder is not None  # noqa: S101  (only then something is unknown)
-        try:
-            self._kept = (await self._recorder.load_record(self._name)).content
-        except TargetError:
-            return  # told elsewhere; asked again at the next look
-        self._is_known = True
-        if self._seen is None:
-            self._seen = decode(self._kept)
-
     async def _keep(self, looked: Looked) -> None:
-        content = encode(looked)
-        if self._recorder is None or not self._is_known or content == self._kept:
+        """Write down what was seen, unless it stands there: a flushed cache has forgotten it."""
+        content, before = encode(looked), self._kept
+        if self._recorder is None or content == before.content:
             return
-        try:
-            self._kept = (await self._recorder.keep_record(self._name, content, expected=self._kept)).content
-        except TargetError:
-            self._is_known = False
+        with contextlib.suppress(TargetError):  # it may have been written all the same: the next look tells
+            kept = await self._recorder.keep_record(self._name, content, expected=before.content)
+            if kept.incarnation != before.incarnation:
+                self._seen = decode(before.content)  # another server, which may lack what was widened since then
+            elif kept.content == content:
+                self._kept = kept
 
 
 def encode(looked: Looked) -> bytes:

@@ -96,6 +96,37 @@ async def test_what_happened_while_no_daemon_ran_is_found_too(shop: Stack) -> No
     assert shop.client.exists("event:7")
 
 
+async def test_a_flushed_cache_gets_what_was_seen_again(shop: Stack) -> None:
+    program = await shop.start()
+    await looked(shop)
+    shop.client.flushall()
+    await looked(shop)
+    program.kill()
+    await shop.sql("ALTER PUBLICATION invalidator DROP TABLE item")
+    await shop.sql("ALTER PUBLICATION invalidator ADD TABLE item")
+    shop.fill("item:1")
+
+    await shop.start()
+
+    await shop.gone("item:1")
+
+
+async def test_a_cache_that_is_set_back_to_before_it_was_widened_is_widened_again(shop: Stack) -> None:
+    name = f"invalidator:{shop.database.name}:catalog"
+    watched = Watched(await shop.start())
+    await looked(shop)
+    before = shop.client.dump(name)
+    await shop.sql("ALTER PUBLICATION invalidator DROP TABLE item")
+    await watched.until_value(1, "invalidator_gaps_total", reason="catalog_changed")
+    await shop.until(lambda: shop.client.dump(name) != before, "it keeps what it has seen")
+
+    shop.client.restore(name, 0, before, replace=True)
+    shop.fill("item:1")
+
+    await shop.gone("item:1")
+    await watched.until_value(2, "invalidator_gaps_total", reason="catalog_changed")
+
+
 async def test_vacuum_analyze_and_new_partitions_widen_nothing(shop: Stack) -> None:
     program = await shop.start()
     await looked(shop)
