@@ -94,6 +94,7 @@ class GapReason(StrEnum):
     OTHER_HISTORY = "other_history"  # another cluster, or a promoted standby
     TARGET_LOST_WRITES = "target_lost_writes"  # a Redis that forgot what it had answered
     CATALOG_CHANGED = "catalog_changed"  # something happened to tables that the stream says nothing of
+    OUTBOX_EMPTIED = "outbox_emptied"  # somebody else removed rows of the outbox
     NOT_LISTENING = "not_listening"  # notifications of that time went to nobody
 
 
@@ -211,13 +212,16 @@ class StreamStart:
     """Where a connection to the source begins."""
 
     system: str
-    """``pg_control_system().system_identifier``: names a cluster over all of its life."""
+    """``pg_control_system().system_identifier``: names a cluster over all of its life. Of an outbox with the OIDs of
+    its database and table behind it."""
     timeline: int
     """Counts the promotions of that cluster."""
     position: Lsn
     """Everything before it is not sent (again)."""
     gap: Gap | None = None
     """What the source knows to be missing before this."""
+    end: Lsn | None = None
+    """The end of the log when the connection began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,13 @@ from invalidator.postgres.catalog import unstreamed
 from invalidator.postgres.catalog.unstreamed import Looked, TableFacts
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from invalidator.ports import Recording
     from invalidator.postgres.side import SideConnection
 
+Look = Callable[["AsyncConnection[Any]", Sequence[tuple[str, str]]], Awaitable[Looked]]
+"""Looks at the tables that match one of the patterns (schema and table)."""
 Repair = Callable[[Gap, Callable[[], None]], None]
 """Has the rules of some tables widened, and calls back when that is applied."""
 
@@ -31,7 +35,7 @@ class CatalogWatch:
 
     Args:
         interval_seconds: between two looks.
-        publication: whose members count.
+        look: how: by a publication, or by triggers.
         name: of the record.
         patterns: schema and table of each rule in force.
         recorder: where what was seen is kept; None: in memory alone.
@@ -42,14 +46,14 @@ class CatalogWatch:
         self,
         *,
         interval_seconds: float,
-        publication: str,
+        look: Look,
         name: str,
         patterns: Callable[[], Iterable[tuple[str, str]]],
         recorder: Recording | None,
         repair: Repair,
     ) -> None:
         self.interval_seconds = interval_seconds
-        self._publication = publication
+        self._look = look
         self._name = name
         self._patterns = patterns
         self._recorder = recorder
@@ -65,7 +69,7 @@ class CatalogWatch:
             SourceError, ConfigError: the database could not be asked.
         """
         patterns = sorted(set(self._patterns()))
-        looked = await side.ask(lambda connection: unstreamed.look(connection, patterns, self._publication))
+        looked = await side.ask(lambda connection: self._look(connection, patterns))
         is_known = self._recorder is None
         earlier = [self._seen]
         if self._recorder is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from invalidator import registry
@@ -12,6 +13,7 @@ from invalidator.delivery.journaled import JournaledTarget
 from invalidator.model import Gap, Layer
 from invalidator.ports import Recording
 from invalidator.postgres import provision
+from invalidator.postgres.catalog import unstreamed
 from invalidator.postgres.lookups import Lookups
 from invalidator.postgres.options import DatabaseOptions, MessageOptions
 from invalidator.preflight.watch import Preflight
@@ -19,7 +21,7 @@ from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import outbox, pgoutput
 from invalidator.telemetry.state import MessageState, State, TargetState
-from invalidator.unstreamed import CatalogWatch
+from invalidator.unstreamed import CatalogWatch, Look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from invalidator.config import Settings
     from invalidator.delivery.journal import Journal
     from invalidator.ports import Clock, Source, TagGrammar, Target
-    from invalidator.postgres.companions import Preparation
+    from invalidator.postgres.companions import Inspection, Preparation
     from invalidator.postgres.side import SideConnection
     from invalidator.rules.document import Loaded
     from invalidator.rules.rule import RuleSet
@@ -97,8 +99,7 @@ def build_continuity(settings: Settings, targets: Sequence[Target], events: Even
         for target in targets
         if isinstance(target, Recording)
     ]
-    slot = getattr(settings.source, "slot", settings.source.type)
-    return Continuity(recorders, slot=slot, settings=settings.continuity, events=events, clock=clock)
+    return Continuity(recorders, slot=_record_name(settings), settings=settings.continuity, events=events, clock=clock)
 
 
 def build_lookups(settings: Settings, events: Events) -> Lookups | None:
@@ -129,7 +130,7 @@ def build_source(
     """The source of the settings, with what looks after it while it streams."""
     options = settings.source
     if isinstance(options, outbox.Settings):
-        return outbox.build(options, events, inspection=preflight)
+        return outbox.build(options, events, inspections=_inspections(preflight, catalog_watch))
     if not isinstance(options, pgoutput.Settings):
         source: Source = registry.load("sources", options.type).build(options, events)
         return source
@@ -138,7 +139,7 @@ def build_source(
         options,
         events,
         prepare=_preparation(options, rules, preflight, events),
-        inspections=(preflight, catalog_watch) if catalog_watch is not None else (preflight,),
+        inspections=_inspections(preflight, catalog_watch),
         keeper=continuity,
         on_message=rules.explicit(options.messages, events.state.source.messages),
         recent_rows=settings.admin.recent_rows if settings.admin.socket else 0,
@@ -148,20 +149,37 @@ def build_source(
 def build_catalog_watch(
     settings: Settings, targets: Sequence[Target], rules: RulesInUse, repair: Repair
 ) -> CatalogWatch | None:
-    """What looks for changes that a stream does not tell; None: the source is no stream."""
+    """What looks for changes that neither a stream nor an outbox tells; None: the source is none of them."""
     options = settings.source
-    if not isinstance(options, pgoutput.Settings):
+    look: Look
+    if isinstance(options, pgoutput.Settings):
+        look = partial(unstreamed.look, publication=options.publication)
+    elif isinstance(options, outbox.Settings):
+        look = unstreamed.look_at_triggers
+    else:
         return None
     recorders = [target for target in targets if isinstance(target, Recording)]
     recorders.sort(key=lambda target: not settings.targets[target.name].required)
     return CatalogWatch(
         interval_seconds=settings.continuity.catalog_seconds,
-        publication=options.publication,
-        name=f"{options.slot}:catalog",
+        look=look,
+        name=f"{_record_name(settings)}:catalog",
         patterns=lambda: [(rule.schema, rule.table) for rule in rules.ruleset.rules],
         recorder=recorders[0] if recorders else None,
         repair=repair,
     )
+
+
+def _record_name(settings: Settings) -> str:
+    """What our record is kept under: daemons that share a Redis have different ones."""
+    options = settings.source
+    if isinstance(options, pgoutput.Settings):
+        return options.slot
+    return options.name if isinstance(options, outbox.Settings) else options.type
+
+
+def _inspections(preflight: Preflight | None, catalog_watch: CatalogWatch | None) -> tuple[Inspection, ...]:
+    return tuple(each for each in (preflight, catalog_watch) if each is not None)
 
 
 def _preparation(options: pgoutput.Settings, rules: RulesInUse, preflight: Preflight, events: Events) -> Preparation:

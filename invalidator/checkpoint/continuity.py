@@ -74,24 +74,38 @@ def judge(records: Mapping[str, Record | None], start: StreamStart) -> list[Gap]
     known = {target: record for target, record in records.items() if record is not None}
     if start.gap is not None or not known:
         return []
-    best = max(known.values(), key=lambda record: record.applied)
-    if (best.system, best.timeline) != (start.system, start.timeline):
-        return [Gap(GapReason.OTHER_HISTORY, _other_history(best, start))]
+    here = {target: record for target, record in known.items() if _is_of(record, start)}
+    if not here:
+        newest = max(known.values(), key=lambda record: record.applied)
+        return [Gap(GapReason.OTHER_HISTORY, _other_history(newest, start))]
+    best = max(here.values(), key=lambda record: record.applied)
     if best.applied < start.position:
-        detail = f"the slot goes on at {start.position}, and only what came before {best.applied} was applied"
+        detail = f"the source goes on at {start.position}, and only what came before {best.applied} was applied"
         return [Gap(GapReason.POSITION_AHEAD, detail)]
-    return [_lost(target, record, start) for target, record in known.items() if record.applied < start.position]
+    others = [target for target in known if target not in here]
+    gaps = [Gap(GapReason.OTHER_HISTORY, _other_history(known[each], start), each) for each in others]
+    return gaps + [_lost(target, record, start) for target, record in here.items() if record.applied < start.position]
+
+
+def _is_of(record: Record, start: StreamStart) -> bool:
+    """Whether what was applied is a part of the history that goes on."""
+    is_ahead = start.end is not None and record.applied > start.end
+    return (record.system, record.timeline) == (start.system, start.timeline) and not is_ahead
 
 
 def _other_history(record: Record, start: StreamStart) -> str:
-    if record.system != start.system:
+    if record.system.partition("/")[0] != start.system.partition("/")[0]:
         return f"the server is another cluster (system identifier {start.system}, was {record.system})"
-    return (
-        f"the server is on timeline {start.timeline}, was on {record.timeline}: a standby was promoted, and commits "
-        "that it had not received may live on in caches"
-    )
+    if record.timeline != start.timeline:
+        return (
+            f"the server is on timeline {start.timeline}, was on {record.timeline}: a standby was promoted, and "
+            "commits that it had not received may live on in caches"
+        )
+    if record.system != start.system:
+        return f"the outbox is another one ({start.system}, was {record.system}): made anew, or restored from a dump"
+    return f"the server's log ends at {start.end}, and {record.applied} was applied: it is as it was at an earlier time"
 
 
 def _lost(target: str, record: Record, start: StreamStart) -> Gap:
-    detail = f"{target} holds what was applied up to {record.applied}, and the slot goes on at {start.position}"
+    detail = f"{target} holds what was applied up to {record.applied}, and the source goes on at {start.position}"
     return Gap(GapReason.TARGET_LOST_WRITES, detail, target)

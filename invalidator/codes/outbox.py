@@ -12,15 +12,24 @@ CODES: Final = (
     Code(
         "outbox-missing",
         "error",
-        "The table `invalidator.outbox` is not there, or has other columns than this version writes and reads.",
+        "The table `invalidator.outbox`, or `invalidator.confirmed` beside it, is not there, or has other columns than"
+        " this version writes and reads.",
         "There is nothing to read: `invalidator setup --source outbox --apply` makes it.",
     ),
     Code(
         "no-outbox-privilege",
         "error",
         "The daemon's role may not read, fill or empty the outbox: it needs USAGE on the schema `invalidator`, and"
-        " SELECT, INSERT and DELETE on the table.",
-        "It deletes what every target has applied, and sends its heartbeats through the table.",
+        " SELECT, INSERT and DELETE on the table, and SELECT and UPDATE on `invalidator.confirmed`.",
+        "It deletes what every target has applied and notes up to where, and sends its heartbeats through the table.",
+    ),
+    Code(
+        "outbox-unguarded",
+        "warning",
+        "The trigger on `invalidator.outbox` that tells the daemon when somebody else removes rows is missing,"
+        " disabled, or another one.",
+        "A TRUNCATE or DELETE of rows that were not read yet would go by unnoticed."
+        " `invalidator setup --source outbox --apply` makes it.",
     ),
     Code(
         "trigger-missing",

@@ -75,13 +75,13 @@ async def start(side: SideConnection, slot: str, gap: Gap | None) -> StreamStart
     rows = await side.fetch(
         """
         SELECT c.system_identifier::text, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
-               s.confirmed_flush_lsn::text
+               s.confirmed_flush_lsn::text, pg_current_wal_flush_lsn()::text
           FROM pg_control_system() c LEFT JOIN pg_replication_slots s ON s.slot_name = %s
         """,
         [slot],
     )
-    system, timeline, position = rows[0]
-    return StreamStart(system, timeline, Lsn.parse(position) if position else Lsn(0), gap)
+    system, timeline, position, end = rows[0]
+    return StreamStart(system, timeline, Lsn.parse(position) if position else Lsn(0), gap, end=Lsn.parse(end))
 
 
 async def make_anew(side: SideConnection, slot: str) -> None:

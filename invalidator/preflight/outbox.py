@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from invalidator.postgres.provision.outbox import COLUMNS, PRIVILEGES, VIRTUAL, captures, problem_of
+from invalidator.postgres.provision.outbox import VIRTUAL, captures, problem_of
+from invalidator.postgres.provision.outbox_table import COLUMNS, CONFIRMED_COLUMNS, PRIVILEGES, is_guarded
 from invalidator.preflight.case import Case, Subject, rule_names
 from invalidator.preflight.finding import Finding, finding
 
@@ -20,13 +21,22 @@ def missing_outbox(case: Case) -> Iterator[Finding]:
     if facts is None:
         return
     found = facts.outbox
-    if found.columns != COLUMNS:
-        what = "has other columns than this version reads" if found.columns else "is not there"
-        message = f"the table invalidator.outbox {what}"
-        yield finding(facts.server.database, at, "outbox-missing", message, fix=_SETUP)
-    elif missing := {"USAGE", *PRIVILEGES} - found.privileges:
-        message = f"the role '{facts.server.user}' lacks {', '.join(sorted(missing))} on invalidator.outbox"
+    for name, columns, wanted in (
+        ("outbox", found.columns, COLUMNS),
+        ("confirmed", found.confirmed_columns, CONFIRMED_COLUMNS),
+    ):
+        if columns != wanted:
+            what = "has other columns than this version reads" if columns else "is not there"
+            message = f"the table invalidator.{name} {what}"
+            yield finding(facts.server.database, at, "outbox-missing", message, fix=_SETUP)
+            return
+    if missing := set(PRIVILEGES) - found.privileges:
+        message = f"the role '{facts.server.user}' lacks {', '.join(sorted(missing))} in the schema invalidator"
         yield finding(facts.server.user, at, "no-outbox-privilege", message, fix=_SETUP)
+    if not is_guarded(found):
+        message = "the guard trigger on invalidator.outbox is missing, disabled or another one"
+        why = "rows that somebody else removes would never be read, and nothing would tell"
+        yield finding(facts.server.database, at, "outbox-unguarded", message, why=why, fix=_SETUP)
 
 
 def wrong_triggers(case: Case) -> Iterator[Finding]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
 from invalidator.postgres.outbox.options import OutboxOptions
-from invalidator.postgres.outbox.session import NAME, OutboxSession
+from invalidator.postgres.outbox.session import OutboxSession
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from invalidator.model import Batch, Lsn
     from invalidator.ports import Rules
@@ -23,15 +23,15 @@ class Settings(OutboxOptions):
     type: Literal["outbox"]
 
 
-def build(settings: Settings, events: Events, *, inspection: Inspection | None = None) -> OutboxSource:
+def build(settings: Settings, events: Events, *, inspections: Sequence[Inspection] = ()) -> OutboxSource:
     """Make the source.
 
     Args:
         settings: its options.
         events: what it reports to.
-        inspection: looks at the database again and again while it is read.
+        inspections: look at the database again and again while it is read.
     """
-    return OutboxSource(settings, events, inspection=inspection)
+    return OutboxSource(settings, events, inspections=inspections)
 
 
 class OutboxSource:
@@ -40,13 +40,13 @@ class OutboxSource:
     Batches come in the order in which their transactions became visible, as far as one look tells them apart.
     """
 
-    def __init__(self, settings: Settings, events: Events, *, inspection: Inspection | None = None) -> None:
+    def __init__(self, settings: Settings, events: Events, *, inspections: Sequence[Inspection] = ()) -> None:
         self._settings = settings
         self._events = events
-        self._inspection = inspection
+        self._inspections = inspections
         self._session: OutboxSession | None = None
         self._has_streamed = False
-        events.state.source.slot = NAME
+        events.state.source.slot = settings.name
         events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
 
     def __repr__(self) -> str:
@@ -57,7 +57,7 @@ class OutboxSource:
         await self.close()
         self._session = session = OutboxSession(self._settings, rules, self._events)
         try:
-            await session.open(self._inspection)
+            await session.open(self._inspections)
             self._has_streamed = True
             while True:
                 yield await session.next()

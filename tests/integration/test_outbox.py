@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -10,7 +11,8 @@ import pytest
 
 from invalidator.demo.servers import PostgresServer
 from invalidator.errors import ConfigError, SlotInUse
-from invalidator.model import WidenReason
+from invalidator.model import GapReason, Lsn, WidenReason
+from invalidator.postgres.outbox.window import LAST_ID, PAGE_SQL, Window, page, xmin
 from invalidator.sources.outbox import OutboxSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
@@ -32,7 +34,8 @@ async def shop(database: Database) -> Database:
 
 def rows(database: Database) -> list[tuple[Any, ...]]:
     return database.execute(
-        "SELECT operation::text, old_rows, new_rows FROM invalidator.outbox WHERE operation <> 'H' ORDER BY xid, id"
+        "SELECT operation::text, old_rows, new_rows FROM invalidator.outbox WHERE operation NOT IN ('H', 'L')"
+        " ORDER BY xid, id"
     )
 
 
@@ -335,14 +338,135 @@ async def test_a_missing_outbox_says_what_to_run(database: Database) -> None:
         await anext(source.batches(engine_of([ITEM], State())))
 
 
-async def test_rows_of_another_cluster_are_refused(shop: Database) -> None:
+async def test_a_connection_begins_where_everything_was_confirmed(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as first:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await first.until("item:1")
+        await emptied(shop)
+        confirmed = first.end
+    async with reading(shop.dsn, [ITEM]) as second:
+        shop.execute("INSERT INTO item VALUES (2, 'b', 1)")
+        await second.until("item:2")
+    [begun], [again] = first.starts, second.starts
+    assert (begun.position, begun.gap, again.gap) == (Lsn(0), None, None)
+    assert again.position >= confirmed
+    assert (again.system, again.timeline) == (begun.system, begun.timeline)
+    assert again.end is not None
+    assert again.end >= again.position
+
+
+async def test_rows_of_a_restored_dump_are_a_gap_and_go(shop: Database) -> None:
+    """Their numbers mean nothing here, so they would never be new or old."""
     shop.execute(
         "INSERT INTO invalidator.outbox (xid, relation, schema_name, table_name, operation)"
         " VALUES ('999999999', 0, 'public', 'item', 'T')"
     )
-    source = OutboxSource(Settings(type="outbox", dsn=shop.dsn), Events(State()))
-    with pytest.raises(ConfigError, match="another cluster"):
-        await anext(source.batches(engine_of([ITEM], State())))
+    async with reading(shop.dsn, [ITEM]) as reader:
+        gap = await reader.gap()
+        assert (gap.reason, "restored dump" in gap.detail) == (GapReason.OTHER_HISTORY, True)
+        await emptied(shop)
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        assert b"item:*" not in reader.keys
+        await emptied(shop)
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (2, 'b', 1)")
+        await reader.until("item:2")
+        assert [start.gap for start in reader.starts] == [None]
+
+
+async def test_a_gap_is_found_again_until_something_is_confirmed(shop: Database) -> None:
+    """A daemon that ends before the gap is made good must not make the next one forget it."""
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        await emptied(shop)
+    shop.execute("UPDATE invalidator.confirmed SET outbox = '7/1/1'")
+    for _ in range(2):
+        async with reading(shop.dsn, [ITEM]) as reader:
+            reader.may_confirm = False
+            assert (await reader.gap()).reason is GapReason.OTHER_HISTORY
+
+
+async def test_an_outbox_that_was_made_anew_is_another_one(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        await emptied(shop)
+    shop.execute("DROP TABLE invalidator.outbox")
+    await setup(shop.dsn, [ITEM])
+    async with reading(shop.dsn, [ITEM]) as reader:
+        assert "another one" in (await reader.gap()).detail
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "TRUNCATE invalidator.outbox",
+        "DELETE FROM invalidator.outbox",
+        "UPDATE invalidator.outbox SET operation = 'D'",
+        "SET session_replication_role = replica; DELETE FROM invalidator.outbox",
+    ],
+)
+async def test_whoever_changes_the_outbox_makes_a_gap(shop: Database, statement: str) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        await emptied(shop)
+        reader.may_confirm = False
+        with shop.connect() as other:
+            other.execute(statement)
+        gap = await reader.gap()
+        word = statement.rpartition(";")[2].split()[0]
+        assert (gap.reason, f"by {word}" in gap.detail) == (GapReason.OUTBOX_EMPTIED, True)
+    async with reading(shop.dsn, [ITEM]) as reader:  # not confirmed: found again, then gone
+        await reader.gap()
+        await emptied(shop)
+        assert len(reader.starts) == 2
+
+
+async def test_what_waits_is_not_read_again_while_an_old_transaction_is_open(shop: Database) -> None:
+    """Rows that wait for their confirmation for the redo window must not make each look longer."""
+    shop.execute("INSERT INTO item SELECT n, 'x', 1 FROM generate_series(1, 10) AS n")
+    with shop.connect() as old:
+        old.execute("SELECT pg_current_xact_id()")
+        async with reading(shop.dsn, [ITEM], poll_max_seconds=0.01) as reader:
+            reader.may_confirm = False
+            for number in range(1, 11):
+                shop.execute("UPDATE item SET price = 2 WHERE id = %s", number)
+            await reader.until(*(f"item:{number}" for number in range(1, 11)))
+            reader.forget()
+            shop.execute("INSERT INTO item VALUES (11, 'y', 1)")
+            await reader.until("item:11")
+            assert reader.keys == {b"item:11", b"slug:y"}
+
+
+async def test_the_server_looks_at_what_is_new_alone(shop: Database) -> None:
+    """However much waits, and however old the oldest open transaction is: by the plan's own count of rows."""
+    insert = "INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation) VALUES (0, 's', 't', 'C')"
+    shop.execute(f"DO $$ BEGIN FOR n IN 1..5000 LOOP {insert}; COMMIT; END LOOP; END $$")
+    shop.execute("ANALYZE invalidator.outbox")
+    with shop.connect() as old:
+        old.execute("SELECT pg_current_xact_id()")
+        shop.execute(insert)
+        seen = shop.execute("SELECT pg_current_snapshot()::text")[0][0]
+        shop.execute(insert)
+        window = Window(seen=seen, xid=xmin(seen) - 1, id=LAST_ID)
+        with psycopg.connect(shop.dsn) as connection:
+            connection.execute("SET enable_seqscan = off")  # a small table: what matters is how an index is used
+            [[plan]] = connection.execute(
+                "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, FORMAT JSON) " + PAGE_SQL, page(window, 64)
+            ).fetchall()
+    scans = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "outbox"]
+    assert sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in scans) == 1
+    assert {node["Node Type"] for node in scans} <= {"Index Scan", "Bitmap Heap Scan"}
+    assert plan[0]["Plan"]["Shared Hit Blocks"] < 20
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
 
 
 async def test_writers_that_replication_applies_are_seen_only_with_fire_always(shop: Database) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from invalidator.errors import ConfigError
 from tests.support.checked import Project
 from tests.support.outbox import emptied, reading, rule, setup
 from tests.support.postgres import Database
@@ -50,7 +51,7 @@ async def test_other_rules_replace_the_functions_and_unneeded_triggers_go(shop: 
     shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
     shop.execute("UPDATE item SET slug = 'b'")
     assert shop.execute("SELECT operation::text, columns FROM invalidator.outbox") == [("I", ["id"])]
-    assert shop.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == [(1,)]
+    assert shop.execute("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'item'::regclass") == [(1,)]
 
 
 async def test_what_somebody_changed_is_shown_and_mended(shop: Database) -> None:
@@ -67,6 +68,36 @@ async def test_what_somebody_changed_is_shown_and_mended(shop: Database) -> None
         shop.execute("DELETE FROM item")
         await reader.until("item:1")
         await emptied(shop)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TRIGGER invalidator_guard ON invalidator.outbox",
+        "ALTER TABLE invalidator.outbox DISABLE TRIGGER invalidator_guard",
+        "ALTER TABLE invalidator.outbox ENABLE TRIGGER invalidator_guard",
+        "DROP FUNCTION invalidator.outbox_guard CASCADE",
+    ],
+)
+async def test_a_guard_that_is_gone_or_does_not_fire_is_mended(shop: Database, statement: str) -> None:
+    await setup(shop.dsn, [ITEM])
+    shop.execute(statement)
+    plan = await setup(shop.dsn, [ITEM], apply=False)
+    assert [mark.what for mark in plan.marks if mark.sign != "="] == ["guard trigger on invalidator.outbox"]
+    assert (await setup(shop.dsn, [ITEM])).to_run == ()
+
+
+async def test_an_outbox_without_what_was_confirmed_gets_it(shop: Database) -> None:
+    """One that an earlier version has made."""
+    await setup(shop.dsn, [ITEM])
+    shop.execute("DROP TABLE invalidator.confirmed")
+    with pytest.raises(ConfigError, match=r"invalidator\.confirmed is not there"):
+        async with reading(shop.dsn, [ITEM]) as reader:
+            await reader.until("item:1")
+    assert (await setup(shop.dsn, [ITEM])).to_run == ()
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
 
 
 async def test_a_partition_that_is_made_later_gets_its_triggers_by_the_next_run(database: Database) -> None:
@@ -129,6 +160,9 @@ def test_the_command_prints_sql_applies_compares_and_drops(checked: Project) -> 
     assert checked.run("setup", "--diff").code == 1
     assert checked.run("setup", "--apply").code == 0
     assert checked.run("check", "--online").code == 0
+    checked.database.execute("DROP TRIGGER invalidator_guard ON invalidator.outbox")
+    assert checked.run("check", "--online", "--json").codes() == ["outbox-unguarded"]
+    assert checked.run("setup", "--apply").code == 0
     checked.run("setup", "--drop", "--apply")
     assert checked.database.execute("SELECT to_regnamespace('invalidator')::text") == [(None,)]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from invalidator.config.needs import needs
 from invalidator.errors import SourceDisconnected
-from invalidator.model import Batch, Lsn
+from invalidator.model import Batch, Gap, Lsn, StreamStart
 from invalidator.postgres import provision
 from invalidator.postgres.connection import connect
 from invalidator.postgres.provision import OutboxRequest, Plan
@@ -71,6 +71,7 @@ class Reading:
         self.source = OutboxSource(Settings(type="outbox", dsn=dsn, **options), Events(self.state))
         self.engine = engine_of(rules, self.state)
         self.batches: list[Batch] = []
+        self.starts: list[StreamStart] = []
         self.may_confirm = True
         self._grown = asyncio.Event()
         self.task = asyncio.ensure_future(self._read())
@@ -78,7 +79,10 @@ class Reading:
     async def _read(self) -> None:
         try:
             async for batch in self.source.batches(self.engine):
-                self.batches.append(batch)
+                if batch.start is not None:
+                    self.starts.append(batch.start)
+                else:
+                    self.batches.append(batch)
                 if batch.end is not None and self.may_confirm:
                     self.source.confirm(batch.end)
                 self._grown.set()
@@ -104,6 +108,16 @@ class Reading:
                     self.task.result()
                 self._grown.clear()
                 await self._grown.wait()
+
+    async def gap(self, number: int = 1) -> Gap:
+        """The gap that the source itself has found, or the next one of them."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while len(found := [start.gap for start in self.starts if start.gap is not None]) < number:
+                if self.task.done():
+                    self.task.result()
+                self._grown.clear()
+                await self._grown.wait()
+        return found[number - 1]
 
     def forget(self) -> None:
         """Start the list anew."""

@@ -12,6 +12,10 @@ from invalidator.postgres.failures import ours
 
 SCHEMA = "invalidator"
 TABLE = "outbox"
+CONFIRMED = "confirmed"
+"""The table with the one row that says up to where everything was applied."""
+READER_SETTING = "invalidator.reader"
+"""``on`` in the daemon's session: only it may remove rows without the guard telling of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,16 @@ class Outbox:
     has_schema: bool = False
     columns: tuple[tuple[str, str], ...] = ()
     """Name and type of each column of the table; empty: there is no table."""
+    confirmed_columns: tuple[tuple[str, str], ...] = ()
+    """The same of the table with the confirmed position."""
     functions: Mapping[str, Function] = field(default_factory=dict)
     triggers: tuple[Trigger, ...] = ()
+    """Those that write changes down."""
+    guard: Trigger | None = None
+    """The one on the outbox itself."""
     privileges: frozenset[str] = frozenset()
-    """What the role in question may do: ``USAGE`` of the schema; ``SELECT``, ``INSERT``, ``DELETE`` of the table."""
+    """What the role in question may do: ``USAGE`` of the schema; ``SELECT``, ``INSERT``, ``DELETE`` of the table;
+    ``UPDATE`` (and SELECT) of the confirmed position."""
 
     def trigger(self, relation_oid: int, name: str) -> Trigger | None:
         """The trigger of that name on that relation."""
@@ -69,16 +79,8 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
     schemas = await _fetch(connection, "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [SCHEMA])
     if not schemas:
         return Outbox()
-    columns = await _fetch(
-        connection,
-        """
-        SELECT a.attname, format_type(a.atttypid, a.atttypmod)
-          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-         WHERE c.relnamespace = %s::oid AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
-         ORDER BY a.attnum
-        """,
-        [schemas[0][0], TABLE],
-    )
+    columns = await _columns(connection, schemas[0][0], TABLE)
+    confirmed_columns = await _columns(connection, schemas[0][0], CONFIRMED)
     functions = await _fetch(
         connection,
         """
@@ -100,16 +102,39 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
         """,
         [schemas[0][0]],
     )
+    found = [Trigger(*row) for row in triggers]
+    own = [trigger for trigger in found if (trigger.schema, trigger.table) == (SCHEMA, TABLE)]
+    has_tables = bool(columns and confirmed_columns)
     return Outbox(
         has_schema=True,
-        columns=tuple((name, type_name) for name, type_name in columns),
+        columns=columns,
+        confirmed_columns=confirmed_columns,
         functions={name: Function(source, tuple(config), *rest) for name, source, config, *rest in functions},
-        triggers=tuple(Trigger(*row) for row in triggers),
-        privileges=await _privileges(connection, role, has_table=bool(columns)),
+        triggers=tuple(trigger for trigger in found if trigger not in own),
+        guard=own[0] if own else None,
+        privileges=await _privileges(connection, role, has_tables=has_tables),
     )
 
 
-async def _privileges(connection: psycopg.AsyncConnection[Any], role: str | None, *, has_table: bool) -> frozenset[str]:
+async def _columns(
+    connection: psycopg.AsyncConnection[Any], schema_oid: int, table: str
+) -> tuple[tuple[str, str], ...]:
+    rows = await _fetch(
+        connection,
+        """
+        SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+          FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+         WHERE c.relnamespace = %s::oid AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+         ORDER BY a.attnum
+        """,
+        [schema_oid, table],
+    )
+    return tuple((name, type_name) for name, type_name in rows)
+
+
+async def _privileges(
+    connection: psycopg.AsyncConnection[Any], role: str | None, *, has_tables: bool
+) -> frozenset[str]:
     rows = await _fetch(
         connection,
         """
@@ -117,10 +142,21 @@ async def _privileges(connection: psycopg.AsyncConnection[Any], role: str | None
          WHERE r.rolname = coalesce(%(role)s, current_user) AND has_schema_privilege(r.oid, %(schema)s, 'USAGE')
         UNION ALL
         SELECT p.name FROM pg_roles r, unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS p (name)
-         WHERE r.rolname = coalesce(%(role)s, current_user) AND %(has_table)s
+         WHERE r.rolname = coalesce(%(role)s, current_user) AND %(has_tables)s
            AND has_table_privilege(r.oid, to_regclass(%(table)s), p.name)
+        UNION ALL
+        SELECT 'UPDATE' FROM pg_roles r
+         WHERE r.rolname = coalesce(%(role)s, current_user) AND %(has_tables)s
+           AND has_table_privilege(r.oid, to_regclass(%(confirmed)s), 'SELECT')
+           AND has_table_privilege(r.oid, to_regclass(%(confirmed)s), 'UPDATE')
         """,
-        {"role": role, "schema": SCHEMA, "table": f"{SCHEMA}.{TABLE}", "has_table": has_table},
+        {
+            "role": role,
+            "schema": SCHEMA,
+            "table": f"{SCHEMA}.{TABLE}",
+            "confirmed": f"{SCHEMA}.{CONFIRMED}",
+            "has_tables": has_tables,
+        },
     )
     return frozenset(name for (name,) in rows)
 

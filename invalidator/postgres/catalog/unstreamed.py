@@ -1,8 +1,8 @@
 """What happens to tables without a word in the stream: asked for again and again, and compared.
 
-Postgres sends rows, and TRUNCATE. It says nothing when a table leaves or joins the publication, when a publication is
-dropped or publishes less, when a partition with rows is attached or detached, when a table is dropped, renamed or made
-anew, and when ALTER TABLE rewrites the values of a column.
+Postgres sends rows, and TRUNCATE, and triggers write no more. Nobody says when a table leaves or joins the publication,
+when a publication is dropped or publishes less, when a trigger is dropped or disabled, when a partition with rows is
+attached or detached, when a table is dropped, renamed or made anew, and when ALTER TABLE rewrites a column's values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class TableFacts:
     oid: int
     published: tuple[str, ...]
     """How it and its partitions are published: each entry changes with the publication's operations, and with the
-    table's membership, column list and row filter."""
+    table's membership, column list and row filter. With an outbox: the triggers, each of which has another entry when
+    it is made anew, altered, disabled or enabled."""
     partitions: Mapping[int, bool]
     """OID of each partition below it, and whether it holds anything."""
     columns: Mapping[int, str]
@@ -45,8 +46,19 @@ async def look(
         publication: whose members count.
     """
     schemas = _SCHEMAS if connection.info.server_version >= 150000 else "'{}'::text[]"
+    return await _look(connection, patterns, f"{_PUBLISHED} || {schemas}", publication)
+
+
+async def look_at_triggers(connection: psycopg.AsyncConnection[Any], patterns: Sequence[tuple[str, str]]) -> Looked:
+    """The same for an outbox: what counts are the triggers that write into it."""
+    return await _look(connection, patterns, _TRIGGERS, "")
+
+
+async def _look(
+    connection: psycopg.AsyncConnection[Any], patterns: Sequence[tuple[str, str]], ways: str, publication: str
+) -> Looked:
     parameters = {"schemas": [like(each) for each, _ in patterns], "tables": [like(each) for _, each in patterns]}
-    rows = await fetch(connection, _LOOK.replace("SCHEMAS", schemas), parameters | {"name": publication})
+    rows = await fetch(connection, _LOOK.replace("WAYS", ways), parameters | {"name": publication})
     return {name: _facts(*each) for name, *each in rows}
 
 
@@ -70,17 +82,25 @@ _LOOK = """
             SELECT p.oid, p.xmin::text || p.puballtables AS version FROM pg_publication p WHERE pubname = %(name)s
         )
         SELECT root.nspname || '.' || root.relname, root.oid::bigint,
-               ARRAY(SELECT p.oid || '/' || p.version || '/' || r.prrelid || '/' || r.oid || '/' || r.xmin
-                       FROM published p JOIN pg_publication_rel r ON r.prpubid = p.oid
-                       JOIN member m ON m.oid = r.prrelid WHERE m.root = root.oid ORDER BY 1)
-               || ARRAY(SELECT 'all/' || p.oid || '/' || p.version FROM published p
-                         WHERE p.version LIKE '%%true' ORDER BY 1) || SCHEMAS,
+               WAYS,
                (SELECT coalesce(jsonb_object_agg(m.oid, pg_relation_size(m.oid) > 0), '{}')
                   FROM member m WHERE m.root = root.oid AND m.oid <> root.oid AND m.relkind = 'r'),
                (SELECT coalesce(jsonb_object_agg(a.attnum, a.attname || '/' || a.atttypid || '/' || a.xmin), '{}')
                   FROM pg_attribute a WHERE a.attrelid = root.oid AND a.attnum > 0 AND NOT a.attisdropped)
           FROM root
         """
+
+_PUBLISHED = """ARRAY(SELECT p.oid || '/' || p.version || '/' || r.prrelid || '/' || r.oid || '/' || r.xmin
+                       FROM published p JOIN pg_publication_rel r ON r.prpubid = p.oid
+                       JOIN member m ON m.oid = r.prrelid WHERE m.root = root.oid ORDER BY 1)
+               || ARRAY(SELECT 'all/' || p.oid || '/' || p.version FROM published p
+                         WHERE p.version LIKE '%%true' ORDER BY 1)"""
+
+_TRIGGER = "trigger"
+_TRIGGERS = """ARRAY(SELECT 'trigger/' || m.oid || '/' || t.oid || '/' || t.xmin || '/' || t.tgenabled::text
+                       FROM member m JOIN pg_trigger t ON t.tgrelid = m.oid AND NOT t.tgisinternal
+                       JOIN pg_proc f ON f.oid = t.tgfoid AND f.pronamespace = 'invalidator'::regnamespace
+                      WHERE m.root = root.oid ORDER BY 1)"""
 
 _SCHEMAS = """ARRAY(SELECT 'schema/' || p.oid || '/' || p.version || '/' || s.oid
                        FROM published p JOIN pg_publication_namespace s ON s.pnpubid = p.oid
@@ -117,8 +137,7 @@ def _reasons(before: TableFacts | None, after: TableFacts | None) -> Iterator[st
     if before.oid != after.oid:
         yield "made anew"
         return
-    if before.published != after.published:
-        yield "published in another way"
+    yield from _other_ways(before, after)
     gone = before.partitions.keys() - after.partitions.keys()
     come = [oid for oid in after.partitions.keys() - before.partitions.keys() if after.partitions[oid]]
     if gone:
@@ -127,3 +146,12 @@ def _reasons(before: TableFacts | None, after: TableFacts | None) -> Iterator[st
         yield f"{len(come)} partitions with rows attached"
     if any(after.columns.get(number) != text for number, text in before.columns.items()):
         yield "columns altered"
+
+
+def _other_ways(before: TableFacts, after: TableFacts) -> Iterator[str]:
+    gone, come = set(before.published) - set(after.published), set(after.published) - set(before.published)
+    # The triggers of a new partition come after it: as long as it is empty, nothing was written past them.
+    new = {str(oid) for oid, holds in after.partitions.items() if oid not in before.partitions and not holds}
+    is_of_outbox = any(each.startswith(_TRIGGER) for each in gone | come)
+    if gone or any(not is_of_outbox or each.split("/")[1] not in new for each in come):
+        yield "its triggers were made anew, altered or disabled" if is_of_outbox else "published in another way"

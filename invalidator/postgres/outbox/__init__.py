@@ -1,6 +1,7 @@
 """Reading the outbox: rows that triggers wrote (``provision.capture``) become batches, and are deleted when confirmed.
 
 options    what it can be told
+history    which outbox it is, and from where on it holds everything
 window     which rows are new, without ever passing over a transaction that commits late
 images     arrays of texts become row messages as logical replication would send them
 reader     rows go into the open batch

@@ -13,6 +13,9 @@ from invalidator.postgres.options import DatabaseOptions
 class OutboxOptions(DatabaseOptions):
     """What an outbox can be told."""
 
+    name: str = Field(default="outbox", min_length=1, max_length=63)
+    """Name of the record beside the caches that says what was applied, and in logs and metrics. Databases whose daemons
+    share a Redis need different ones."""
     wake: Literal["never", "notify"] = "never"
     """Whether each statement of the application wakes the daemon with an empty NOTIFY. It shortens the wait for the
     next poll, and makes commits of all writers wait for each other: for databases with few writes only."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from invalidator.telemetry.state import SourceState
 
 HEARTBEAT: Final = "H"
+LOST: Final = "L"
+"""Somebody else removed rows (``provision.outbox_table``)."""
 _TRUNCATE: Final = "T"
 _ROWS: Final = frozenset("IUD")
 
@@ -86,7 +88,7 @@ class Reader:
 
     def unknown(self, rows: Iterable[Row]) -> list[Layout]:
         """The layouts among these that must be bound first."""
-        layouts = dict.fromkeys(row.layout for row in rows if row.operation != HEARTBEAT)
+        layouts = dict.fromkeys(row.layout for row in rows if row.operation not in (HEARTBEAT, LOST))
         return [layout for layout in layouts if layout not in self._relations]
 
     def bind(self, layout: Layout, relation: Relation) -> None:
@@ -115,6 +117,8 @@ class Reader:
         self._state.received_bytes += row.size
         if row.operation == HEARTBEAT:
             self._beat(row.layout.table)
+            return
+        if row.operation == LOST:
             return
         before = len(self._invalidation)
         self._change(row)

@@ -11,6 +11,7 @@ import contextlib
 import secrets
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 import psycopg
@@ -18,13 +19,14 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 
 from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SourceDisconnected, SourceError
-from invalidator.model import Lsn
+from invalidator.model import Batch, Gap, GapReason, Lsn
 from invalidator.postgres import catalog
 from invalidator.postgres.connection import connect
 from invalidator.postgres.failures import ours
+from invalidator.postgres.outbox.history import CONFIRM_SQL, EMPTY_SQL, START_SQL, begun
 from invalidator.postgres.outbox.images import texts
-from invalidator.postgres.outbox.reader import HEARTBEAT, Layout, Reader, Row
-from invalidator.postgres.outbox.window import DELETE_SQL, NOTHING, PAGE_SQL, Window
+from invalidator.postgres.outbox.reader import HEARTBEAT, LOST, Layout, Reader, Row
+from invalidator.postgres.outbox.window import NOTHING, PAGE_SQL, Window, page, unseen
 from invalidator.postgres.provision.capture import CHANNEL
 from invalidator.postgres.side import SideConnection
 
@@ -33,14 +35,12 @@ if TYPE_CHECKING:
 
     from psycopg.abc import Buffer
 
-    from invalidator.model import Batch
+    from invalidator.model import StreamStart
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection
     from invalidator.postgres.outbox.options import OutboxOptions
     from invalidator.telemetry.events import Events
 
-NAME: Final = "outbox"
-"""What stands for a slot's name in logs and metrics."""
 LOCK_KEY: Final = int.from_bytes(b"invaldtr")
 """Advisory lock of the one daemon that reads this database's outbox."""
 _TEXT_ARRAY_OID: Final = 1009
@@ -48,13 +48,14 @@ _FIRST_ROWS: Final = 64
 _MOST_ROWS: Final = 4096
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 """A page that was larger makes the next one have half as many rows."""
-_DELETE_INTERVAL_SECONDS: Final = 0.05
+_DELETE_INTERVAL_SECONDS: Final = 0.2
 _FORGET_SECONDS: Final = 10.0
 """Names and types of relations are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
 _CLOSE_SECONDS: Final = 2.0
 
 _SESSION: Final[LiteralString] = """
     SELECT set_config('synchronous_commit', 'off', false),  -- a deletion that is lost is made again
+           set_config('invalidator.reader', 'on', false),  -- for the guard of the outbox
            set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '3', false),
            set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)
 """
@@ -63,9 +64,6 @@ _HOLDER: Final[LiteralString] = """
     SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
        AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
-"""
-_FOREIGN: Final[LiteralString] = """
-    SELECT count(*) FROM invalidator.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
 """
 _HEARTBEAT: Final[LiteralString] = """
     INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation)
@@ -96,7 +94,7 @@ class OutboxSession:
         self._events = events
         self._state = events.state.source
         self._loop = asyncio.get_running_loop()
-        self._heartbeat_name = f"{NAME}/{secrets.token_hex(8)}"
+        self._heartbeat_name = f"{options.name}/{secrets.token_hex(8)}"
         self._reader = Reader(
             rules, heartbeat_name=self._heartbeat_name, max_items=options.max_batch_items, state=self._state
         )
@@ -114,7 +112,9 @@ class OutboxSession:
         self._has_rows_without_end = False
         self._ends: deque[tuple[Lsn, str]] = deque()
         """Position of each window that was handed over and is not confirmed, with its snapshot."""
-        self._confirmed: str | None = None
+        self._confirmed: tuple[Lsn, str] | None = None
+        self._begun: StreamStart | None = None
+        self._has_strangers = False
         self._deleted = NOTHING
         self._deleted_at = self._forgot_at = time.monotonic()
 
@@ -123,7 +123,7 @@ class OutboxSession:
 
     # ---------------------------------------------------------------- life
 
-    async def open(self, inspection: Inspection | None = None) -> None:
+    async def open(self, inspections: Sequence[Inspection] = ()) -> None:
         """Connect, take the lock, and see that the outbox is there.
 
         Raises:
@@ -131,7 +131,7 @@ class OutboxSession:
             ConfigError: something is missing or cannot work; says what to run.
         """
         dsn = self._options.dsn.get_secret_value()
-        self._connection = connection = await connect(dsn, application_name=f"invalidator/{NAME}")
+        self._connection = connection = await connect(dsn, application_name=f"invalidator/{self._options.name}")
         connection.adapters.register_loader(_TEXT_ARRAY_OID, _Raw)
         connection.add_notify_handler(lambda _: self._stirred.set())
         await self._rows(_SESSION)
@@ -140,16 +140,17 @@ class OutboxSession:
             holders = await self._rows(_HOLDER, {"key": LOCK_KEY})
             msg = "another daemon reads this outbox: it holds the advisory lock"
             raise SlotInUse(msg, holder_pid=holders[0][0] if holders else None)
-        await self._refuse_rows_of_another_cluster()
+        self._begun = start = begun((await self._rows(START_SQL))[0])
+        self._ready.append(Batch(start=start))
+        self._has_strangers = start.gap is not None
         if self._options.wake == "notify":
             await connection.execute(f"LISTEN {CHANNEL}")  # a constant
-        self._side = side = await SideConnection.open(dsn, slot=NAME)
+        self._side = side = await SideConnection.open(dsn, slot=self._options.name)
         side.watch(self._fail)
-        position = Lsn.parse((await self._rows("SELECT pg_current_wal_insert_lsn()::text"))[0][0])
         version = side.server_version
-        self._events.stream_connected(position=position, server_version=f"{version // 10000}.{version % 10000}")
+        self._events.stream_connected(position=start.position, server_version=f"{version // 10000}.{version % 10000}")
         self._start(self._keep_heartbeat(side), "heartbeat")
-        if inspection is not None:
+        for inspection in inspections:
             self._start(self._keep_looking(inspection, side), "preflight")
 
     async def close(self) -> None:
@@ -175,6 +176,9 @@ class OutboxSession:
                 return self._ready.popleft()
             if time.monotonic() - self._deleted_at > _DELETE_INTERVAL_SECONDS:
                 await self._delete()
+            if self._has_strangers:
+                self._has_strangers = False
+                await self._rows(EMPTY_SQL)
             self._stirred.clear()
             if not await self._read_page():
                 await self._wait()
@@ -193,7 +197,7 @@ class OutboxSession:
             msg = f"refused to confirm {position}: nothing beyond {self._last_end} was handed over"
             raise ProtocolError(msg)
         while self._ends and self._ends[0][0] <= position:
-            _, self._confirmed = self._ends.popleft()
+            self._confirmed = self._ends.popleft()
         self._state.confirmed_position = self._state.applied_position = position.value
 
     # ---------------------------------------------------------------- reading
@@ -201,20 +205,15 @@ class OutboxSession:
     async def _read_page(self) -> bool:
         """Read one page into batches; whether there was anything."""
         window = self._window
-        parameters = {
-            "xid": str(window.xid),
-            "id": str(window.id),
-            "seen": window.seen,
-            "until": window.until,
-            "limit": str(self._limit),
-        }
-        found = await self._rows(PAGE_SQL, parameters)
+        found = await self._rows(PAGE_SQL, page(window, self._limit))
         snapshot, position = str(found[0][0]), Lsn.parse(found[0][1])
         rows = [self._row(values) for _, _, *values in found if values[0] is not None]
         self._state.received_position = self._state.server_position = position.value
         is_full = len(rows) == self._limit
         self._window = window.after(snapshot, (rows[-1].xid, rows[-1].id) if rows else None, is_full=is_full)
         await self._bind(rows)
+        if lost := [row for row in rows if row.operation == LOST]:
+            self._tell_lost(lost[0])
         for row in rows:
             if self._reader.is_full:
                 self._ready.append(self._reader.take(None))
@@ -225,6 +224,14 @@ class OutboxSession:
         if end is not None or self._reader.has_something:
             self._ready.append(self._reader.take(end))
         return bool(rows) or bool(self._ready)
+
+    def _tell_lost(self, row: Row) -> None:
+        """Begin again in the middle of the connection: nothing is confirmed until what was lost is made up for."""
+        assert self._begun is not None  # noqa: S101  (open() made it)
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row.written_at))
+        detail = f"somebody changed the outbox by {row.layout.table} at {at} UTC: rows may be gone that were never read"
+        gap = Gap(GapReason.OUTBOX_EMPTIED, detail)
+        self._ready.append(Batch(start=replace(self._begun, position=Lsn(self._state.confirmed_position), gap=gap)))
 
     def _end(self, position: Lsn, snapshot: str) -> Lsn | None:
         """What confirms everything read so far; None: nothing was read, or its position is no new one yet.
@@ -262,7 +269,7 @@ class OutboxSession:
 
     def _row(self, values: Sequence[Any]) -> Row:
         xid, number, written_at, relation, schema, table, operation, columns, old, new = values
-        if operation == HEARTBEAT:  # each has its own text
+        if operation in (HEARTBEAT, LOST):  # each has its own text
             layout = Layout(relation, schema, table, b"")
         else:
             key = relation, schema, table, columns
@@ -287,8 +294,10 @@ class OutboxSession:
     async def _delete(self) -> None:
         self._deleted_at = time.monotonic()
         if self._confirmed is not None:
-            until, self._confirmed = self._confirmed, None
-            await self._rows(DELETE_SQL, {"from": self._deleted, "until": until})
+            assert self._begun is not None  # noqa: S101  (open() made it)
+            (position, until), self._confirmed = self._confirmed, None
+            names = {"position": str(position), "outbox": self._begun.system, "until": until}
+            await self._rows(CONFIRM_SQL, {**names, **unseen(self._deleted)})
             self._deleted = until
 
     async def _rows(
@@ -301,15 +310,6 @@ class OutboxSession:
                 return await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             raise ours(error, doing="asking the outbox") from error
-
-    async def _refuse_rows_of_another_cluster(self) -> None:
-        """A restored dump: the numbers of their transactions mean nothing here, so they would never be new or old."""
-        if (await self._rows(_FOREIGN))[0][0]:
-            msg = (
-                "the outbox holds rows of another cluster (a restored dump?): whatever caches hold is not of this "
-                "database. Empty the caches, then the outbox"
-            )
-            raise ConfigError(msg, fix="TRUNCATE invalidator.outbox;")
 
     # ---------------------------------------------------------------- beside reading
 
@@ -351,7 +351,8 @@ class OutboxSession:
 
 async def _verify(connection: psycopg.AsyncConnection[Any]) -> None:
     from invalidator.postgres.catalog.outbox import outbox
-    from invalidator.postgres.provision.outbox import COLUMNS, OLDEST_SERVER, PRIVILEGES
+    from invalidator.postgres.provision.outbox import OLDEST_SERVER
+    from invalidator.postgres.provision.outbox_table import COLUMNS, CONFIRMED_COLUMNS, PRIVILEGES
 
     version = connection.info.server_version
     if version < OLDEST_SERVER:
@@ -362,10 +363,14 @@ async def _verify(connection: psycopg.AsyncConnection[Any]) -> None:
         raise SourceDisconnected(msg, reason="configuration")
     found = await outbox(connection, None)
     fix = "invalidator setup --source outbox   (prints the SQL that makes what is missing)"
-    if found.columns != COLUMNS:
-        what = "has other columns than this version reads" if found.columns else "is not there"
-        msg = f"the table invalidator.outbox {what}"
-        raise ConfigError(msg, fix=fix)
-    if missing := {"USAGE", *PRIVILEGES} - found.privileges:
-        msg = f"the role '{connection.info.user}' lacks {', '.join(sorted(missing))} on invalidator.outbox"
+    for name, columns, wanted in (
+        ("outbox", found.columns, COLUMNS),
+        ("confirmed", found.confirmed_columns, CONFIRMED_COLUMNS),
+    ):
+        if columns != wanted:
+            what = "has other columns than this version reads" if columns else "is not there"
+            msg = f"the table invalidator.{name} {what}"
+            raise ConfigError(msg, fix=fix)
+    if missing := set(PRIVILEGES) - found.privileges:
+        msg = f"the role '{connection.info.user}' lacks {', '.join(sorted(missing))} in the schema invalidator"
         raise ConfigError(msg, fix=fix)

@@ -19,25 +19,37 @@ PAGE_SQL: Final[LiteralString] = """
            page.table_name, page.operation::text, page.columns, page.old_rows, page.new_rows
       FROM (SELECT pg_current_snapshot() AS snapshot) AS seen
       LEFT JOIN LATERAL (
-           SELECT * FROM invalidator.outbox AS o
-            WHERE (o.xid, o.id) > (%(xid)s::xid8, %(id)s::bigint)
-              AND NOT pg_visible_in_snapshot(o.xid, %(seen)s::pg_snapshot)
-              AND (%(until)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(o.xid, %(until)s::pg_snapshot))
-            ORDER BY o.xid, o.id
+           SELECT * FROM (
+               (SELECT * FROM invalidator.outbox AS o
+                 WHERE o.xid = ANY (%(open)s::xid8[]) AND (o.xid, o.id) > (%(xid)s::xid8, %(id)s::bigint)
+                   AND (%(until)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(o.xid, %(until)s::pg_snapshot))
+                 ORDER BY o.xid, o.id LIMIT %(limit)s::int)
+               UNION ALL
+               (SELECT * FROM invalidator.outbox AS o
+                 WHERE (o.xid, o.id) > (%(begun_xid)s::xid8, %(begun_id)s::bigint)
+                   AND (%(until)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(o.xid, %(until)s::pg_snapshot))
+                 ORDER BY o.xid, o.id LIMIT %(limit)s::int)
+               ) AS fresh
+            ORDER BY fresh.xid, fresh.id
             LIMIT %(limit)s::int
            ) AS page ON true
 """
-"""One page. ``pg_current_snapshot`` is the snapshot of this very statement: it sees just what the page could hold."""
+"""One page. ``pg_current_snapshot`` is the snapshot of this very statement: it sees just what the page could hold.
+
+What the snapshot before did not see had not begun, or was open; asked for in two parts, so that what was read and waits
+for its confirmation is not looked at again while an old transaction stays open. One lower bound each: with two the
+index scan may begin at the lower one."""
 
 DELETE_SQL: Final[LiteralString] = """
     DELETE FROM invalidator.outbox
-     WHERE xid >= pg_snapshot_xmin(%(from)s::pg_snapshot) AND xid < pg_snapshot_xmax(%(until)s::pg_snapshot)
+     WHERE (xid >= %(begun)s::xid8 OR xid = ANY (%(open)s::xid8[])) AND xid < pg_snapshot_xmax(%(until)s::pg_snapshot)
        AND pg_visible_in_snapshot(xid, %(until)s::pg_snapshot)
 """
 """Everything up to a window whose snapshot this is, from the one that was deleted last on."""
 
 NOTHING: Final = "1:1:"
 """The snapshot that has seen no transaction (their numbers begin at 3)."""
+LAST_ID: Final = 2**63 - 1
 
 
 def xmin(snapshot: str) -> int:
@@ -68,4 +80,31 @@ class Window:
         until = self.until or snapshot
         if is_full and last is not None:
             return replace(self, until=until, xid=last[0], id=last[1])
-        return Window(seen=until, xid=xmin(until) - 1, id=2**63 - 1)
+        return Window(seen=until, xid=xmin(until) - 1, id=LAST_ID)
+
+
+def page(window: Window, limit: int) -> dict[str, object]:
+    """The parameters of :data:`PAGE_SQL`."""
+    begun, running = _unseen(window.seen)
+    here = window.xid, window.id
+    fresh = max(here, (begun - 1, LAST_ID))
+    return {
+        "open": running,
+        "xid": str(here[0]),
+        "id": str(here[1]),
+        "begun_xid": str(fresh[0]),
+        "begun_id": str(fresh[1]),
+        "until": window.until,
+        "limit": str(limit),
+    }
+
+
+def unseen(snapshot: str) -> dict[str, object]:
+    """Which transactions a snapshot does not see: those from ``begun`` on, and the ``open`` ones."""
+    begun, running = _unseen(snapshot)
+    return {"begun": str(begun), "open": running}
+
+
+def _unseen(snapshot: str) -> tuple[int, list[str]]:
+    _, begun, running = snapshot.split(":")
+    return int(begun), running.split(",") if running else []

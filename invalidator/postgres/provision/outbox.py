@@ -20,7 +20,7 @@ from psycopg import sql
 
 from invalidator.postgres import catalog
 from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Role, Server, Table
-from invalidator.postgres.catalog.outbox import SCHEMA, TABLE, Outbox, outbox
+from invalidator.postgres.catalog.outbox import SCHEMA, Outbox, outbox
 from invalidator.postgres.provision.capture import (
     COMMENT,
     Capture,
@@ -32,6 +32,7 @@ from invalidator.postgres.provision.capture import (
     trigger_statements,
 )
 from invalidator.postgres.provision.grants import lookup_plan
+from invalidator.postgres.provision.outbox_table import GUARD, PRIVILEGES, grants, table_plan, table_removal
 from invalidator.postgres.provision.run import reads
 from invalidator.postgres.provision.words import (
     OPERATIONS,
@@ -47,23 +48,7 @@ from invalidator.postgres.provision.words import (
 
 OLDEST_SERVER = 140000
 VIRTUAL = "v"
-_TABLE = sql.Identifier(SCHEMA, TABLE)
 _ORDER = ("insert", "update", "delete", "truncate")
-_COLUMNS = (
-    ("xid", "xid8", "NOT NULL DEFAULT pg_current_xact_id()"),
-    ("id", "bigint", "GENERATED ALWAYS AS IDENTITY"),
-    ("at", "timestamp with time zone", "NOT NULL DEFAULT clock_timestamp()"),
-    ("relation", "oid", "NOT NULL"),
-    ("schema_name", "text", "NOT NULL"),
-    ("table_name", "text", "NOT NULL"),
-    ("operation", '"char"', "NOT NULL"),
-    ("columns", "text[]", ""),
-    ("old_rows", "text[]", ""),
-    ("new_rows", "text[]", ""),
-)
-COLUMNS = tuple((name, type_name) for name, type_name, _ in _COLUMNS)
-PRIVILEGES = ("SELECT", "INSERT", "DELETE")
-"""Of the daemon's role on the table: it reads, it deletes what is confirmed, and its heartbeats go in like changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +110,7 @@ def outbox_plan(needs: Sequence[Need], facts: OutboxFacts, request: OutboxReques
     if facts.server.is_standby:
         return Plan((), (Finding("this server is a standby: run setup against the primary"),))
     wanted, findings = captures(needs, facts, request)
-    table = _table(facts)
+    table = table_plan(facts.outbox)
     parts = [table, _role(facts, request), facts.lookups]
     if not table.findings:
         parts += [_triggers(capture, facts, request) for capture in wanted]
@@ -140,13 +125,7 @@ def outbox_plan(needs: Sequence[Need], facts: OutboxFacts, request: OutboxReques
 def outbox_removal(facts: OutboxFacts) -> Plan:
     """Take away triggers and functions, then the table with what is still in it."""
     steps = list(_superfluous((), facts).steps)
-    if facts.outbox.columns:
-        drop = sql.SQL("DROP TABLE {}").format(_TABLE)
-        why = "what is in it and was not read is lost for caches"
-        steps.append(Step(Purpose.OUTBOX, (drop,), why, marks=(Mark("-", f"table {SCHEMA}.{TABLE}"),)))
-    if facts.outbox.has_schema:
-        drop = sql.SQL("DROP SCHEMA {}").format(sql.Identifier(SCHEMA))
-        steps.append(Step(Purpose.OUTBOX, (drop,), "empty by now", marks=(Mark("-", f"schema {SCHEMA}"),)))
+    steps += table_removal(facts.outbox)
     findings: tuple[Finding, ...] = ()
     if facts.role is not None:
         text = f"role '{facts.role.name}' stays: whether it is needed for more is not known"
@@ -218,26 +197,6 @@ def _capture(needs: Sequence[Need], table: Table, facts: OutboxFacts, *, wakes: 
     )
 
 
-def _table(facts: OutboxFacts) -> Plan:
-    title = f"table {SCHEMA}.{TABLE}"
-    if facts.outbox.columns == COLUMNS:
-        return Plan((), (), (Mark("=", title),))
-    if facts.outbox.columns:
-        text = f"{title} has other columns than this version writes and reads"
-        fix = "stop the daemon, empty the caches, then: setup --drop --apply and setup --apply"
-        return Plan((), (Finding(text, fix),), (Mark("~", title, "other columns"),))
-    made: list[sql.Composed] = []
-    if not facts.outbox.has_schema:
-        made.append(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
-    columns = ",".join(f"\n  {' '.join(part for part in column if part)}" for column in _COLUMNS)
-    # Rows come and go: vacuum by number, and never with the exclusive lock that giving pages back takes.
-    storage = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = false"
-    create = "CREATE TABLE {} (" + columns + ",\n  PRIMARY KEY (xid, id)\n) WITH (" + storage + ")"
-    made.append(sql.SQL(create).format(_TABLE))
-    why = "where triggers write changes down; the daemon reads them, and deletes what every target has applied"
-    return Plan((Step(Purpose.OUTBOX, tuple(made), why, marks=(Mark("+", title),)),))
-
-
 def _role(facts: OutboxFacts, request: OutboxRequest) -> Plan:
     """A role that may connect, and read and empty the outbox. It needs no REPLICATION, and nothing of your tables."""
     if request.role is None or (facts.role is not None and facts.role.is_superuser):
@@ -259,14 +218,12 @@ def _role(facts: OutboxFacts, request: OutboxRequest) -> Plan:
         grant = sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(facts.server.database), name)
         mark = Mark("+", f"CONNECT on database {facts.server.database} for {request.role}")
         steps.append(Step(Purpose.GRANT, (grant,), "PUBLIC may not connect to this database", marks=(mark,)))
-    title = f"{', '.join(PRIVILEGES)} on {SCHEMA}.{TABLE} for {request.role}"
-    if facts.outbox.privileges >= {"USAGE", *PRIVILEGES}:
+    title = f"{', '.join(PRIVILEGES)} in schema {SCHEMA} for {request.role}"
+    if facts.outbox.privileges >= set(PRIVILEGES):
         kept.append(Mark("=", title))
     else:
-        usage = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(sql.Identifier(SCHEMA), name)
-        grant = sql.SQL("GRANT SELECT, INSERT, DELETE ON {} TO {}").format(_TABLE, name)
         why = "the daemon reads and empties the outbox, and sends heartbeats through it"
-        steps.append(Step(Purpose.GRANT, (usage, grant), why, marks=(Mark("+", title),)))
+        steps.append(Step(Purpose.GRANT, grants(request.role), why, marks=(Mark("+", title),)))
     return Plan(tuple(steps), (), tuple(kept))
 
 
@@ -306,7 +263,11 @@ def _superfluous(wanted: Sequence[Capture], facts: OutboxFacts) -> Plan:
     }
     drops: list[sql.Composed] = []
     marks: list[Mark] = []
-    ours = {name for name, function in facts.outbox.functions.items() if function.comment.startswith(COMMENT)}
+    ours = {
+        name
+        for name, function in facts.outbox.functions.items()
+        if function.comment.startswith(COMMENT) and name != GUARD
+    }
     for trigger in facts.outbox.triggers:
         is_replaced = (trigger.relation_oid, trigger.name) in needed  # CREATE OR REPLACE gives it another function
         if trigger.function in ours and not is_replaced:

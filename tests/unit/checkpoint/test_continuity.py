@@ -78,3 +78,25 @@ def test_the_words_name_the_positions() -> None:
 
     assert "0/64" in gap.detail
     assert "0/63" in gap.detail
+
+
+def test_a_cache_of_another_history_is_repaired_alone_when_another_one_goes_on() -> None:
+    records = {"a": record(100), "old": record(10**9, timeline=9), "new": None}
+    assert reasons(records, replace(START, end=Lsn(200))) == [(GapReason.OTHER_HISTORY, "old")]
+
+
+def test_a_log_that_ends_before_what_was_applied_is_of_an_earlier_time() -> None:
+    start = replace(START, end=Lsn(150))
+    assert reasons({"a": record(150)}, start) == []
+    [gap] = judge({"a": record(151)}, start)
+    assert (gap.reason, gap.target) == (GapReason.OTHER_HISTORY, None)
+    assert "earlier time" in gap.detail
+
+
+@pytest.mark.parametrize(
+    ("system", "timeline", "told"),
+    [("7/1/2", 2, "promoted"), ("7/1/3", 1, "another one"), ("8/1/2", 1, "another cluster"), ("7/1/3", 2, "promoted")],
+)
+def test_the_words_say_in_what_an_outbox_is_another_one(system: str, timeline: int, told: str) -> None:
+    [gap] = judge({"a": record(100, system="7/1/2")}, StreamStart(system, timeline, Lsn(100)))
+    assert told in gap.detail

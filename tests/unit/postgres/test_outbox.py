@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invalidator.errors import ProtocolError
+from invalidator.errors import ConfigError, ProtocolError
 from invalidator.model import Column, Invalidation, Lsn, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction
+from invalidator.postgres.outbox.history import begun
 from invalidator.postgres.outbox.images import messages, texts, tuples
 from invalidator.postgres.outbox.reader import Layout, Reader, Row
 from invalidator.postgres.outbox.window import NOTHING, Window
@@ -204,3 +205,34 @@ def test_only_own_heartbeats_count(reader: Reader) -> None:
     assert not reader.has_something
     reader.read(row(5, "H", layout=Layout(0, "invalidator", "me 12.5", b"")), Lsn(9))
     assert reader.take(None).heartbeat == 12.5
+
+
+IDENTITY = "7000000000000000001/16384/16390"
+
+
+@pytest.mark.parametrize(
+    ("confirmed_of", "has_strangers", "told"),
+    [
+        (IDENTITY, False, None),
+        (None, False, None),
+        (None, True, "rows of another cluster"),
+        ("7/16384/16390", False, "another one"),
+        (IDENTITY, True, "rows of another cluster"),
+        ("unknown", False, "another one"),
+    ],
+)
+def test_an_outbox_that_contradicts_itself_is_a_gap(
+    confirmed_of: str | None, has_strangers: bool, told: str | None
+) -> None:
+    start = begun((IDENTITY, 3, "0/C8", True, confirmed_of, "0/64", has_strangers))
+    assert (start.system, start.timeline, start.position, start.end) == (IDENTITY, 3, Lsn(100), Lsn(200))
+    if told is None:
+        assert start.gap is None
+    else:
+        assert start.gap is not None
+        assert told in start.gap.detail
+
+
+def test_an_outbox_without_its_row_says_how_to_make_it() -> None:
+    with pytest.raises(ConfigError, match=r"INSERT INTO invalidator\.confirmed"):
+        begun((IDENTITY, 1, "0/C8", None, None, None, False))
