@@ -133,18 +133,17 @@ async def test_a_dropped_column_widens_its_rule_and_is_reported(stack: Stack) ->
     assert any(problem["code"] == "missing-column" for problem in status(program)["problems"])
 
 
-@pytest.mark.parametrize("value", ["*", "?", "[a]", "a b", "a,b", "a\nb", "\x01\x7f", "x" * 10_000, "ü€😀", "'\"\\"])
-async def test_hostile_values_name_their_own_key_and_no_other(stack: Stack, value: str) -> None:
+async def test_hostile_values_name_their_own_key_and_no_other(stack: Stack) -> None:
     stack.rules = [
         {"name": "name", "table": "public.item", "invalidate": {"keys": ["k:{new.name}"], "l1": ["k:{new.name}:*"]}}
     ]
     await stack.start()
-    stack.fill(f"k:{value}", "k:other")
 
-    await stack.sql("INSERT INTO item VALUES (1, %s)", value)
-
-    await stack.gone(f"k:{value}")
-    assert stack.client.exists("k:other")
+    for number, value in enumerate(["*", "?", "[a]", "a b", "a,b", "a\nb", "\x01\x7f", "x" * 10_000, "ü€😀", "'\"\\"]):
+        stack.fill(f"k:{value}", "k:other")
+        await stack.sql("INSERT INTO item VALUES (%s, %s)", number, value)
+        await stack.gone(f"k:{value}")
+        assert stack.client.exists("k:other")
 
 
 async def test_bytes_that_are_no_utf8_name_their_key(

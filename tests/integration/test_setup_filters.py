@@ -1,7 +1,11 @@
-"""Row filters that ``setup`` makes change no name that the rules make; careless ones do."""
+"""Row filters that ``setup`` makes change no name that the rules make; careless ones do.
+
+``FUZZ_EXAMPLES=200 pytest --timeout=0 tests/integration/test_setup_filters.py`` looks longer.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from tests.integration.test_setup_proof import Application
 from tests.support.heard import heard
 from tests.support.postgres import Database
 
+SEEDS = int(os.environ.get("FUZZ_EXAMPLES", "8"))
 EVERYTHING = frozenset({"insert", "update", "delete", "truncate"})
 SINGLE = frozenset({"insert", "delete"})
 Row = dict[str, str | None]
@@ -177,7 +182,7 @@ def write_at_random(database: Database, chance: random.Random) -> None:
             continue
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(2 * SEEDS))
 async def test_the_names_are_equal_with_and_without_the_filters_that_setup_makes(
     filtering: Database, seed: int
 ) -> None:
@@ -303,7 +308,7 @@ TEMPLATES: tuple[dict[str, list[str]], ...] = (
 )
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_what_the_daemon_makes_of_conditions_is_the_same_with_and_without_filters(
     filtering: Database, tmp_path: Path, seed: int
 ) -> None:
