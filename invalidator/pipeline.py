@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from invalidator.telemetry.events import Events
 
 FIRST_RETRY_SECONDS = 0.2
-MAX_RETRY_SECONDS = 15.0
+MAX_RETRY_SECONDS = 2.0
+"""A server that is away may be back at any moment, and one attempt to connect costs it little."""
+MAX_OPERATOR_RETRY_SECONDS = 15.0
+"""While only an operator can mend it. Refused passwords, for one, may lock an account."""
+_FOR_THE_OPERATOR = frozenset({"configuration", "slot_lost"})
 STANDBY_SECONDS = 1.0
 """Between two looks whether the slot is free; jittered, so that several standbys do not knock together."""
 
@@ -91,7 +95,8 @@ class Pipeline:
             try:
                 await self._stream()
             except SourceDisconnected as error:
-                wait = random.uniform(0, min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 30)))  # noqa: S311
+                longest = MAX_OPERATOR_RETRY_SECONDS if error.reason in _FOR_THE_OPERATOR else MAX_RETRY_SECONDS
+                wait = random.uniform(0, min(longest, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 30)))  # noqa: S311
                 self._failures += 1
                 self._events.stream_lost(error=str(error), reason=error.reason, retry_in_seconds=round(wait, 3))
                 await self._clock.sleep(wait)
@@ -106,10 +111,10 @@ class Pipeline:
         self._tracker = tracker = Tracker()
         self._repairs.hold_again(self._hold)
         async for batch in self._source.batches(self._rules):
-            self._failures = 0
             if batch.start is not None:
                 self._continuity.begin(batch.start)
                 continue
+            self._failures = 0  # connecting alone says nothing: the server may fail to decode what comes
             ticket = tracker.start(batch.end)
             if batch.invalidation.lookups:
                 await self._answer(batch.invalidation)

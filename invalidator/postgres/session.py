@@ -93,13 +93,16 @@ class Session:
         prepare: Preparation | None,
         *,
         has_streamed: bool,
+        stands_by: bool = False,
         inspections: Sequence[Inspection] = (),
         keeper: SlotKeeper | None = None,
     ) -> None:
-        """Check, connect and start streaming."""
+        """Check, connect and start streaming; while it ``stands_by``, look first whether the slot is free."""
         settings = self._settings
         dsn = settings.dsn.get_secret_value()
         self._side = side = await SideConnection.open(dsn, slot=settings.slot)
+        if stands_by:
+            await slots.refuse_if_in_use(side, settings.slot)
         is_first = not has_streamed
         if is_first and keeper is not None and not await slots.exists(side, settings.slot):
             is_first = not await keeper.has_record()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from invalidator.errors import ConfigError
+from invalidator.errors import ConfigError, SlotInUse
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 
 if TYPE_CHECKING:
@@ -66,6 +66,18 @@ async def verify(side: SideConnection, *, slot: str, publication: str, has_strea
 async def exists(side: SideConnection, slot: str) -> bool:
     """Whether there is a slot of this name, of whatever kind."""
     return bool(await side.fetch("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [slot]))
+
+
+async def refuse_if_in_use(side: SideConnection, slot: str) -> None:
+    """Ask what a standby asks again and again: one small question.
+
+    Raises:
+        SlotInUse: somebody streams from the slot.
+    """
+    statement: LiteralString = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
+    for (holder,) in await side.fetch(statement, [slot]):
+        msg = f"replication slot '{slot}' is active for PID {holder}"
+        raise SlotInUse(msg, holder_pid=holder)
 
 
 async def start(side: SideConnection, slot: str, gap: Gap | None) -> StreamStart:

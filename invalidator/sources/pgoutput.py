@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Literal
 
-from invalidator.errors import ConfigError, InvalidatorError, SlotLost, SourceDisconnected
+from invalidator.errors import ConfigError, InvalidatorError, SlotInUse, SlotLost, SourceDisconnected
 from invalidator.postgres.options import StreamOptions
 from invalidator.postgres.recent import Numbers, Recent
 from invalidator.postgres.session import Session
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from invalidator.postgres.reader import MessageFunction
     from invalidator.postgres.recent import RecentTransaction
     from invalidator.telemetry.events import Events
+
+_LOOK_SECONDS = 60.0
+"""While it stands by, the database is held against the rules so often; between that only the slot is looked at."""
 
 __all__ = ["PgoutputSource", "Settings", "build"]
 
@@ -85,7 +90,8 @@ class PgoutputSource:
         self._keeper = keeper
         self._on_message = on_message
         self._session: Session | None = None
-        self._has_streamed = False
+        self._has_seen_slot = False
+        self._looked_at = -math.inf
         events.state.source.slot = settings.slot
         events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
 
@@ -98,16 +104,23 @@ class PgoutputSource:
         recent = Recent(self._recent_rows, self._recent_numbers) if self._recent_rows else None
         session = Session(self._settings, rules, self._events, on_message=self._on_message, recent=recent)
         self._session = session
+        began = time.monotonic()
+        stands_by = began - self._looked_at < _LOOK_SECONDS
         try:
             await session.open(
-                self._prepare, has_streamed=self._has_streamed, inspections=self._inspections, keeper=self._keeper
+                self._prepare,
+                has_streamed=self._has_seen_slot,
+                stands_by=stands_by,
+                inspections=self._inspections,
+                keeper=self._keeper,
             )
-            self._has_streamed = True
+            self._has_seen_slot = True
+            self._looked_at = -math.inf
             while True:
                 yield await session.next()
         except ConfigError as error:
             await self.close()
-            if not self._has_streamed:
+            if not self._has_seen_slot:
                 raise
             # It worked before: a password is being rotated, a publication made anew. The daemon waits for the operator.
             raise SourceDisconnected(str(error), reason="configuration") from error
@@ -118,6 +131,12 @@ class PgoutputSource:
                 raise
             # Lost while it streamed: the next connection sees the slot as it is now, and decides.
             raise SourceDisconnected(str(error), reason="slot_lost") from error
+        except SlotInUse:
+            self._has_seen_slot = True  # one that is missing from now on is a hole, which a new one would hide
+            if not stands_by:
+                self._looked_at = began
+            await self.close()
+            raise
         except InvalidatorError:
             await self.close()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import latency, memory, outbox, rules, startup, throughput
+from tests.bench import faults, latency, memory, outbox, rules, startup, throughput
 from tests.bench.report import Report
 from tests.bench.world import world
 from tests.support import bytecode
@@ -13,7 +13,7 @@ from tests.support import bytecode
 
 def main() -> int:
     """Run the chosen parts."""
-    parts = ("throughput", "one_row", "latency", "memory", "startup", "outbox", "rules")
+    parts = ("throughput", "one_row", "latency", "memory", "startup", "outbox", "rules", "faults")
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help=f"of {', '.join(parts)}; default: all")
     parser.add_argument("--json", action="store_true", help="one JSON object per figure")
@@ -42,6 +42,8 @@ def main() -> int:
             throughput.measure_one_row(report, servers, rounds=rounds, rows=rows // 3)
         if "rules" in chosen:
             rules.measure(report, servers, rounds=rounds, rows=rows)
+        if "faults" in chosen:
+            faults.measure(report, servers, rounds=rounds)
         if "memory" in chosen:
             memory.measure_transaction(report, servers, rows=2_000_000)
             if not arguments.quick:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -74,8 +75,11 @@ def base_slot(world: World, name: str) -> Iterator[str]:
     """A slot that holds the WAL from here on; contenders drain copies of it."""
     with world.connect() as connection:
         connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
+    try:
         yield name
-        drop_slot(connection, name)
+    finally:
+        with world.connect() as connection:  # another one: the server may have been restarted meanwhile
+            drop_slot(connection, name)
 
 
 @contextmanager
@@ -129,10 +133,11 @@ def memory_mb(pid: int, what: str = "VmRSS") -> float:
 
 
 class Daemon:
-    """``invalidator run`` as a child; its log tells when it streams."""
+    """``invalidator run`` as a child; its log tells how it goes."""
 
     def __init__(self, settings: Path) -> None:
         self._log: list[str] = []
+        self._grown = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "invalidator", "run", "--settings", str(settings)],
             stdout=subprocess.PIPE,
@@ -140,7 +145,6 @@ class Daemon:
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        self._streams = threading.Event()
         self.connected_at = 0.0
         self.connect_cpu = 0.0
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -151,27 +155,39 @@ class Daemon:
         """The daemon's process id."""
         return self.process.pid
 
-    def wait_until_streaming(self) -> None:
-        """Return when the slot streams."""
-        if not self._streams.wait(120):
-            msg = "the daemon does not stream:\n" + "".join(self._log[-20:])
-            raise RuntimeError(msg)
+    def wait_for(self, event: str) -> None:
+        """Return when the log names this event."""
+        with self._grown:
+            self._grown.wait_for(lambda: self._has_ended or self._tells(event), 120)
+            if not self._tells(event):
+                msg = f"no {event}:\n" + "".join(self._log[-20:])
+                raise RuntimeError(msg)
+
+    def _tells(self, event: str) -> bool:
+        return any(event in line for line in self._log)
 
     def stop(self) -> None:
-        """SIGTERM, and wait."""
+        """SIGTERM, and wait; does nothing when it has ended."""
+        self.process.send_signal(signal.SIGCONT)  # a stopped process would not see the next signal
         self.process.terminate()
         self.process.wait(30)
         self._reader.join(5)
 
+    @property
+    def _has_ended(self) -> bool:
+        return self.process.poll() is not None
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self._log.append(line)
-            if "stream.connected" in line:
+            if "stream.connected" in line and not self.connected_at:
                 self.connected_at = time.perf_counter()
                 self.connect_cpu = cpu_seconds(self.process.pid)
-                self._streams.set()
-        self._streams.set()
+            with self._grown:
+                self._log.append(line)
+                self._grown.notify_all()
+        with self._grown:
+            self._grown.notify_all()
 
 
 RULES = {
@@ -191,8 +207,12 @@ def daemon(
     table: str = "public.article",
     rules: Mapping[str, Any] | None = None,
     options: Mapping[str, object] | None = None,
+    event: str = "stream.connected",
 ) -> Iterator[Daemon]:
-    """The daemon over one slot, or another source, with one rule or those given, and Redis as the only target."""
+    """The daemon over one slot, or another source, with one rule or those given, and Redis as the only target.
+
+    It is handed out as soon as its log names the event.
+    """
     with tempfile.TemporaryDirectory() as folder:
         one = {"version": 1, "rules": [{"name": "bench", "table": table, "invalidate": dict(invalidate)}]}
         Path(folder, "rules.yaml").write_text(json.dumps(one if rules is None else rules))
@@ -214,7 +234,7 @@ def daemon(
         path.write_text(yaml.safe_dump(settings))
         running = Daemon(path)
         try:
-            running.wait_until_streaming()
+            running.wait_for(event)
             yield running
         finally:
             running.stop()

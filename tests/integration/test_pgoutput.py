@@ -364,6 +364,31 @@ async def test_a_second_reader_of_the_slot_stands_by_until_the_first_is_gone(sho
         await successor.until(b"public.item I 1")
 
 
+async def test_while_it_stands_by_only_the_slot_is_looked_at_and_a_slot_that_goes_is_a_hole(shop: Database) -> None:
+    looks: list[bool] = []
+
+    async def prepare(side: SideConnection, *, is_first: bool) -> None:
+        looks.append(is_first)
+
+    second = PgoutputSource(settings(shop), Events(State()), prepare=prepare)
+    async with reading(shop) as reader:
+        await sql(shop, "INSERT INTO item VALUES (1)")
+        await reader.until(b"public.item I 1")
+        for _ in range(3):
+            with pytest.raises(SlotInUse):
+                await anext(aiter(second.batches(Recorder())))
+        assert looks == [True]
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:  # the walsender may still be on its way out
+            with contextlib.suppress(psycopg.errors.ObjectInUse):
+                await sql(shop, "SELECT pg_drop_replication_slot(current_database())")
+                break
+
+    with pytest.raises(SlotLost, match="changes are missing"):
+        await anext(aiter(second.batches(Recorder())))
+    assert looks == [True, False]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 
@@ -97,6 +98,11 @@ class HeldDelivery:
 
 def batch(end: int | None, heartbeat: float | None = None) -> Batch:
     return Batch(Invalidation(keys={b"k"}), None if end is None else Lsn(end), heartbeat=heartbeat)
+
+
+def repeated(times: int, *script: Batch | Exception) -> list[list[Batch | Exception]]:
+    """The same script for so many connections."""
+    return [list(script) for _ in range(times)]
 
 
 class Running:
@@ -247,6 +253,50 @@ async def test_a_lost_stream_is_counted_by_its_reason_and_opened_again(
     assert running.state.source.reconnects == {"silence": 1}
     assert len(running.delivery.finish) == 1
     assert "stream.lost" in [entry["event"] for entry in quiet_logs]
+    await running.stop()
+
+
+@pytest.mark.parametrize(
+    ("reason", "least", "most"), [("connection", 25, 10_000), ("server_shutdown", 25, 10_000), ("configuration", 1, 24)]
+)
+async def test_a_server_that_is_away_is_asked_often_and_an_operator_is_given_time(
+    reason: str, least: int, most: int
+) -> None:
+    source = ScriptedSource(*repeated(1000, SourceDisconnected("gone", reason=reason)))
+    running = Running(source)
+    await running.clock.advance(60)
+    before = len(source.rules)
+
+    await running.clock.advance(60)
+
+    assert least <= len(source.rules) - before <= most
+    await running.stop()
+
+
+async def test_connections_that_end_before_anything_came_become_rarer() -> None:
+    begun = Batch(start=StreamStart("1", 1, Lsn(5)))
+    source = ScriptedSource(*repeated(1000, begun, SourceDisconnected("cannot decode")))
+    running = Running(source)
+
+    await running.clock.advance(60)
+
+    assert len(source.rules) < 150, "0.1 s on average would be 600 of them"
+    await running.stop()
+
+
+async def test_standbys_look_at_random_moments_and_at_least_once_a_second() -> None:
+    source = ScriptedSource(*repeated(200, SlotInUse("busy")))
+    running = Running(source)
+    looks = []
+    for _ in range(1000):
+        before = len(source.rules)
+        await running.clock.advance(0.05)
+        looks += [running.clock.monotonic()] * (len(source.rules) - before)
+
+    gaps = [round(later - earlier, 2) for earlier, later in itertools.pairwise(looks)]
+    assert max(gaps) <= 1.05
+    assert min(gaps) >= 0.45
+    assert len(set(gaps)) > 5
     await running.stop()
 
 
