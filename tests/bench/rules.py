@@ -167,9 +167,8 @@ def _make_tables(world: w.World) -> None:
 
 def _ours(tables: int) -> Callable[[w.World, str, str], throughput.Run]:
     def drain(world: w.World, slot: str, end: str) -> throughput.Run:
-        options = {"status_seconds": 0.1}
-        with w.daemon(world, slot=slot, publication="bench_many", rules=rules(tables), options=options) as daemon:
-            w.wait_until_confirmed(world, slot, end)
+        with w.daemon(world, slot=slot, publication="bench_many", rules=rules(tables)) as daemon:
+            w.wait_until_applied(world, w.MARKS[0])
             seconds = time.perf_counter() - daemon.connected_at
             return throughput.Run(seconds, w.cpu_seconds(daemon.pid) - daemon.connect_cpu)
 

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,17 +60,37 @@ def recvlogical(publication: str) -> Callable[[w.World, str, str], Run]:
     return drain
 
 
-def ours(publication: str, rule: str = "keys", table: str = "public.article") -> Callable[[w.World, str, str], Run]:
-    """The whole daemon: decode, keys, dedupe, UNLINK at a real Valkey, confirm.
+NOTHING_WATCHED: Mapping[str, Mapping[str, object]] = {
+    "continuity": {"redo_window_seconds": 0, "catalog_seconds": 3600},
+    "preflight": {"interval_seconds": 3600, "targets_interval_seconds": 3600},
+}
+"""Settings that leave out what protects against faults, as far as that can be switched off."""
 
-    Timed from the first message that may come until the position is confirmed, which a stream without a rule does only
-    every ``status_seconds``.
+
+def ours(
+    publication: str,
+    rule: str = "keys",
+    table: str = "article",
+    *,
+    options: Mapping[str, object] | None = None,
+    sections: Mapping[str, object] | None = None,
+) -> Callable[[w.World, str, str], Run]:
+    """The whole daemon: decode, keys, dedupe, UNLINK at a real Valkey.
+
+    Timed from the first message that may come until the key of the last change is unlinked.
     """
 
     def drain(world: w.World, slot: str, end: str) -> Run:
-        settings = {"slot": slot, "publication": publication, "table": table, "options": {"status_seconds": 0.1}}
-        with w.daemon(world, invalidate=w.RULES[rule], **settings) as daemon:  # type: ignore[arg-type]
-            w.wait_until_confirmed(world, slot, end)
+        with w.daemon(
+            world,
+            slot=slot,
+            publication=publication,
+            table=f"public.{table}",
+            invalidate=w.RULES[rule],
+            options=options,
+            sections=sections,
+        ) as daemon:
+            w.wait_until_applied(world, f"{table}:0")
             seconds = time.perf_counter() - daemon.connected_at
             return Run(seconds, w.cpu_seconds(daemon.pid) - daemon.connect_cpu)
 
@@ -101,7 +121,11 @@ def measure(report: Report, world: w.World, *, rounds: int, rows: int) -> None:
             Contender("ours_full", ours("bench_full")),
             Contender("ours_columns_tag", ours("bench_columns", "keys+tag")),
             Contender("raw_columns", raw("bench_columns")),
-            Contender("ours_no_rule", ours("bench_columns", table="public.unwatched")),
+            Contender("ours_no_rule", ours("bench_columns", "unwatched", "unwatched")),
+            Contender(
+                "ours_columns_bare",
+                ours("bench_columns", options={"heartbeat_seconds": 3600}, sections=NOTHING_WATCHED),
+            ),
         ]
         contenders += [Contender(r.name, r.drain, r.plugin) for r in rivals.available(report, world)]
         race(world, slot, contenders, rounds)
@@ -122,6 +146,8 @@ def measure(report: Report, world: w.World, *, rounds: int, rows: int) -> None:
     report.add("tag_cpu", cost, "us/row", note="consumer CPU that one tag per row adds")
     report.add("consumer_cpu", [r.cpu_seconds / rows * 1e6 for r in by_name["ours_columns"].runs], "us/row", at_most=6)
     report.add("no_rule_vs_raw", ratio("ours_no_rule", "raw_columns"), "x_raw", at_least=0.9)
+    note = "with redo window, record, catalog watch, preflight and heartbeat, against without"
+    report.add("throughput_guarded", ratio("ours_columns", "ours_columns_bare"), "x_bare", at_least=0.95, note=note)
     for name, contender in by_name.items():
         report.add(f"rows_per_second_{name}", [rows / run.seconds for run in contender.runs], "rows/s")
     for rival in (c for c in contenders if c.name.startswith("rival_")):
@@ -160,6 +186,8 @@ def _fill_cache(world: w.World) -> None:
     pipeline = client.pipeline(transaction=False)
     for number in range(1, KEYS):
         pipeline.set(f"article:{number}", b"x" * 200)
+    for mark in w.MARKS:
+        pipeline.set(mark, b"x")
     pipeline.execute()
 
 

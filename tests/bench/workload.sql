@@ -14,7 +14,7 @@ CREATE TABLE article (
     body text
 );
 ALTER TABLE article ALTER COLUMN body SET STORAGE EXTERNAL;
-CREATE TABLE unwatched (id bigint PRIMARY KEY);
+CREATE TABLE unwatched (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
 CREATE TABLE big (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
 
 CREATE FUNCTION make_article(g bigint) RETURNS SETOF article LANGUAGE sql AS $$
@@ -25,10 +25,12 @@ CREATE FUNCTION make_article(g bigint) RETURNS SETOF article LANGUAGE sql AS $$
                               'list', jsonb_build_array(1, 2, 3, g)),
            g % 9999, now(), now(), (SELECT string_agg(md5((g + i)::text), '') FROM generate_series(1, 80) i)
 $$;
-INSERT INTO article SELECT a.* FROM generate_series(1, 50000) g, make_article(g) a;
+-- Number 0 is changed last of all, in both: whoever applied that has applied everything.
+INSERT INTO unwatched VALUES (0);
+INSERT INTO article SELECT a.* FROM generate_series(0, 50000) g, make_article(g) a;
 
 CREATE PUBLICATION bench_full FOR TABLE article;
-CREATE PUBLICATION bench_columns FOR TABLE article (id, slug);
+CREATE PUBLICATION bench_columns FOR TABLE article (id, slug), unwatched (id);
 CREATE PUBLICATION bench_big FOR TABLE big;
 
 -- 60 % updates, 20 % inserts, 20 % deletes, ten rows a transaction.

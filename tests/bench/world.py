@@ -112,7 +112,8 @@ def end_of_wal(world: World) -> str:
     """A position behind everything that is committed, with a published row behind it, so that all sides see it."""
     with world.connect() as connection:
         row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-        connection.execute("UPDATE article SET price = price + 1 WHERE id = 1")
+        connection.execute("UPDATE article SET price = price + 1 WHERE id = 0")
+        connection.execute("UPDATE unwatched SET n = n + 1 WHERE id = 0")
         connection.execute("INSERT INTO big VALUES (0) ON CONFLICT (id) DO UPDATE SET n = big.n + 1")
         assert row is not None
         return str(row[0])
@@ -190,7 +191,10 @@ class Daemon:
             self._grown.notify_all()
 
 
+MARKS = ("article:0", "unwatched:0")
+"""Keys that only the changes behind everything else unlink; see ``end_of_wal``."""
 RULES = {
+    "unwatched": {"keys": ["unwatched:{id}"]},
     "keys": {"keys": ["article:{id}", "article:slug:{new.slug}"]},
     "keys+tag": {"keys": ["article:{id}", "article:slug:{new.slug}"], "tags": ["article:{id}"]},
 }
@@ -207,11 +211,13 @@ def daemon(
     table: str = "public.article",
     rules: Mapping[str, Any] | None = None,
     options: Mapping[str, object] | None = None,
+    sections: Mapping[str, object] | None = None,
     event: str = "stream.connected",
 ) -> Iterator[Daemon]:
     """The daemon over one slot, or another source, with one rule or those given, and Redis as the only target.
 
-    It is handed out as soon as its log names the event.
+    ``options`` go to the source, ``sections`` are others of the settings. It is handed out as soon as its log names
+    the event.
     """
     with tempfile.TemporaryDirectory() as folder:
         one = {"version": 1, "rules": [{"name": "bench", "table": table, "invalidate": dict(invalidate)}]}
@@ -229,6 +235,7 @@ def daemon(
             "targets": {"redis": {"type": "redis_keys", "url": world.valkey.url}},
             "http": {"listen": "127.0.0.1:0"},
             "log": {"format": "json"},
+            **(sections or {}),
         }
         path = Path(folder, "invalidator.yaml")
         path.write_text(yaml.safe_dump(settings))
@@ -254,6 +261,17 @@ def wait_until_confirmed(world: World, slot: str, position: str) -> None:
             time.sleep(0.01)
     msg = f"slot {slot} has not reached {position} after {DEADLINE_SECONDS} s"
     raise TimeoutError(msg)
+
+
+def wait_until_applied(world: World, mark: str) -> None:
+    """Return when the last change of all was applied: its key is unlinked."""
+    client = world.redis()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while client.exists(mark):
+        if time.monotonic() > deadline:
+            msg = f"{mark} is still there after {DEADLINE_SECONDS} s"
+            raise TimeoutError(msg)
+        time.sleep(0.002)
 
 
 def binary(name: str) -> str:

@@ -116,6 +116,7 @@ async def test_a_cache_that_is_set_back_to_before_it_was_widened_is_widened_agai
     watched = Watched(await shop.start())
     await looked(shop)
     before = shop.client.dump(name)
+    assert isinstance(before, bytes)
     await shop.sql("ALTER PUBLICATION invalidator DROP TABLE item")
     await watched.until_value(1, "invalidator_gaps_total", reason="catalog_changed")
     await shop.until(lambda: shop.client.dump(name) != before, "it keeps what it has seen")
