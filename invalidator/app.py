@@ -98,7 +98,9 @@ class Daemon:
         testing.require(loaded, cdn_grammars=grammars)
         self._rules = rules = wiring.RulesInUse(loaded, grammars, state)
         self._targets = wiring.build_targets(settings, state)
-        self._continuity = wiring.build_continuity(settings, self._targets, self.events, clock)
+        self._journal = self._build_journal()
+        self._appliers = [wiring.applier(target, self._journal, settings) for target in self._targets]
+        self._continuity = wiring.build_continuity(settings, self._appliers, self.events, clock)
         self._preflight = wiring.build_preflight(settings, rules, self.events)
         self._source = wiring.build_source(
             settings,
@@ -106,10 +108,8 @@ class Daemon:
             rules=rules,
             preflight=self._preflight,
             continuity=self._continuity,
-            catalog_watch=wiring.build_catalog_watch(settings, self._targets, rules, self._repair),
+            catalog_watch=wiring.build_catalog_watch(settings, self._appliers, rules, self._repair),
         )
-        self._journal = self._build_journal()
-        self._appliers = [wiring.applier(target, self._journal, settings) for target in self._targets]
         self._delivery = Delivery(
             [(t, settings.targets[t.name].required, settings.targets[t.name].retry) for t in self._appliers],
             settings=settings.delivery,

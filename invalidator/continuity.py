@@ -10,7 +10,7 @@ What it finds it hands to ``Repairs``: drop more than was lost, or read again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -58,8 +58,8 @@ class Settings(Options):
 class Repairs(Protocol):
     """What can be done about a gap."""
 
-    def repair(self, gap: Gap) -> None:
-        """Drop the coarse form of every rule, at one target or at all."""
+    def repair(self, gap: Gap, on_repaired: Callable[[], None]) -> None:
+        """Drop the coarse form of every rule, at one target or at all, and call back when that is applied."""
         ...
 
     def restart(self, why: str) -> None:
@@ -86,6 +86,13 @@ class _Recorder:
     """What our record there says, as far as we wrote it on this connection."""
     is_judged: bool = False
     """Its record was held against the start of this connection."""
+    is_unusable: bool = False
+    """The last try to read or to write failed."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether positions wait for its record: not for one apart from its cache that cannot be written."""
+        return self.required and not (self.is_unusable and self.target.lies_apart)
 
 
 class Continuity:
@@ -120,6 +127,8 @@ class Continuity:
         self._is_judged = False
         self._applied: Lsn | None = None
         self._new_slots: tuple[int, ...] = ()
+        self._apart: set[str] = set()
+        self._repairing = 0
         self._moved = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -225,15 +234,18 @@ class Continuity:
                 await self._tend(recorder, start)
             except TargetError as error:
                 recorder.kept = None  # it may have been written all the same
-                self._events.record_failed(recorder.name, error=str(error))
+                recorder.is_unusable = True
+                if not recorder.target.lies_apart:  # the journal tells of its file
+                    self._events.record_failed(recorder.name, error=str(error))
             else:
+                recorder.is_unusable = False
                 self._events.record_kept(recorder.name)
             if self._start is not start:
                 return  # the connection was lost meanwhile
         self._judge(start)
-        required = [recorder.recorded for recorder in self._recorders if recorder.required]
-        held = [each for each in required if each is not None]
-        if held and len(held) == len(required):
+        holding = [recorder.recorded for recorder in self._recorders if recorder.holds] or [self._applied]
+        held = [each for each in holding if each is not None]
+        if len(held) == len(holding):
             self._horizon.add(min(held), self._clock.monotonic())
         released = self._horizon.release(self._clock.monotonic())
         if released is not None:
@@ -246,17 +258,21 @@ class Continuity:
 
     async def _tend(self, recorder: _Recorder, start: StreamStart) -> None:
         applied = self._applied
-        if recorder.kept is None or not recorder.is_judged or applied in (None, recorder.recorded):
+        is_due = recorder.is_judged and applied != recorder.recorded and not self._repairing
+        if recorder.kept is None or applied is None or not is_due:
             self._look(recorder, await recorder.target.load_record(self._slot))
             return
+        rules = self._events.state.rules_loaded.hash
         record = Record(
-            self._slot, start.system, start.timeline, applied, self._events.state.rules_loaded.hash, self._new_slots
+            self._slot, start.system, start.timeline, applied, rules, self._new_slots, tuple(sorted(self._apart))
         )
         content = record.encode()
         kept = await recorder.target.keep_record(self._slot, content, expected=recorder.kept.content)
         self._look(recorder, kept, written=content)
         if self._start is start and kept.content == content:
             recorder.recorded = applied
+            if recorder.target.lies_apart:
+                self._apart.add(recorder.name)
 
     def _look(self, recorder: _Recorder, kept: Kept, *, written: bytes | None = None) -> None:
         """Compare what a target holds with what we knew of it."""
@@ -283,7 +299,7 @@ class Continuity:
 
     def _judge(self, start: StreamStart) -> None:
         """Once a connection, when every required target has answered; the others when they do."""
-        if any(recorder.kept is None for recorder in self._recorders if recorder.required):
+        if any(recorder.kept is None for recorder in self._recorders if recorder.holds):
             return
         fresh = [recorder for recorder in self._recorders if recorder.kept is not None and not recorder.is_judged]
         if self._start is not start or not fresh:
@@ -291,6 +307,8 @@ class Continuity:
         records = {each.name: Record.decode(each.kept.content) for each in self._recorders if each.kept is not None}
         for recorder in fresh:
             recorder.is_judged = True
+        known = {each.name for each in self._recorders if each.target.lies_apart}
+        self._apart |= known.intersection(name for r in records.values() if r is not None for name in r.apart)
         self._new_slots = max(self._new_slots, *(r.new_slots for r in records.values() if r is not None), (), key=len)
         if not self._is_judged and start.gap is None and not any(records.values()):
             self._first_start(start)
@@ -313,4 +331,11 @@ class Continuity:
             ):
                 msg = f"{gap.detail}: changes may be missing, and the settings say continuity.on_gap: stop"
                 raise SlotLost(msg)
-            self._orders.repair(gap)
+            # Positions that were applied before it was found are not recorded before it is made good: a daemon that
+            # ends in the middle would find no gap any more.
+            self._repairing += 1
+            self._orders.repair(gap, self._repaired)
+
+    def _repaired(self) -> None:
+        self._repairing -= 1
+        self._moved.set()

@@ -231,6 +231,10 @@ class Recording(Protocol):
     holds everything that was applied before the record was written.
     """
 
+    lies_apart: bool
+    """The record is not kept by the cache itself, which outlives its loss; a record that cannot be written then holds
+    nothing back."""
+
     async def load_record(self, name: str) -> Kept:
         """What is kept under this name.
 

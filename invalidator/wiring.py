@@ -92,11 +92,11 @@ def applier(target: Target, journal: Journal | None, settings: Settings) -> Targ
     return JournaledTarget(target, journal, required=options.required, retry=options.retry)
 
 
-def build_continuity(settings: Settings, targets: Sequence[Target], events: Events, clock: Clock) -> Continuity:
+def build_continuity(settings: Settings, appliers: Sequence[Target], events: Events, clock: Clock) -> Continuity:
     """What notices missing changes, by a record beside each target that can keep one."""
     recorders = [
         (target.name, target, settings.targets[target.name].required)
-        for target in targets
+        for target in appliers
         if isinstance(target, Recording)
     ]
     return Continuity(recorders, slot=_record_name(settings), settings=settings.continuity, events=events, clock=clock)
@@ -147,7 +147,7 @@ def build_source(
 
 
 def build_catalog_watch(
-    settings: Settings, targets: Sequence[Target], rules: RulesInUse, repair: Repair
+    settings: Settings, appliers: Sequence[Target], rules: RulesInUse, repair: Repair
 ) -> CatalogWatch | None:
     """What looks for changes that neither a stream nor an outbox tells; None: the source is none of them."""
     options = settings.source
@@ -158,8 +158,8 @@ def build_catalog_watch(
         look = unstreamed.look_at_triggers
     else:
         return None
-    recorders = [target for target in targets if isinstance(target, Recording)]
-    recorders.sort(key=lambda target: not settings.targets[target.name].required)
+    recorders = [target for target in appliers if isinstance(target, Recording)]
+    recorders.sort(key=lambda target: (not settings.targets[target.name].required, target.lies_apart))
     return CatalogWatch(
         interval_seconds=settings.continuity.catalog_seconds,
         look=look,

@@ -15,6 +15,7 @@ from typing import Any, Self
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 
 _FORMAT = 1
+_FORGOTTEN = "the record of {} is gone from the state file, and with it perhaps purges that were still to be made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Record:
     """Hash of the rule set in force, for people."""
     new_slots: tuple[int, ...] = ()
     """Unix seconds at which a lost slot was made anew lately."""
+    apart: tuple[str, ...] = ()
+    """The targets that have a record of their own apart from their cache, which outlives the loss of that record."""
 
     def encode(self) -> bytes:
         """One line of JSON."""
@@ -40,6 +43,7 @@ class Record:
             "applied": str(self.applied),
             "rules": self.rules,
             "new_slots": self.new_slots,
+            "apart": self.apart,
         }
         return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -55,6 +59,7 @@ class Record:
                 applied=Lsn.parse(fields["applied"]),
                 rules=str(fields["rules"]),
                 new_slots=tuple(int(each) for each in fields["new_slots"]),
+                apart=tuple(str(each) for each in fields.get("apart", ())),
             )
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -65,7 +70,8 @@ def judge(records: Mapping[str, Record | None], start: StreamStart) -> list[Gap]
 
     Args:
         records: by target; None where there is none. A cache without a record while the slot stands has lost its
-            memory with it, or is new: nothing that we know of is missing there.
+            memory with it, or is new: nothing that we know of is missing there. Unless another record says that its own
+            one lay apart from it: then work that it had not done yet may be lost with the record.
         start: where the server goes on. A gap that the source knows already is not judged again.
 
     Returns:
@@ -84,6 +90,8 @@ def judge(records: Mapping[str, Record | None], start: StreamStart) -> list[Gap]
         return [Gap(GapReason.POSITION_AHEAD, detail)]
     others = [target for target in known if target not in here]
     gaps = [Gap(GapReason.OTHER_HISTORY, _other_history(known[each], start), each) for each in others]
+    forgotten = [target for target, record in records.items() if record is None and target in best.apart]
+    gaps += [Gap(GapReason.TARGET_LOST_WRITES, _FORGOTTEN.format(target), target) for target in forgotten]
     return gaps + [_lost(target, record, start) for target, record in here.items() if record.applied < start.position]
 
 

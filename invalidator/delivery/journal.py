@@ -37,7 +37,7 @@ class Settings(Options):
     path: str = ""
     """A file, such as `/var/lib/invalidator/state.db`, that takes the work of CDN targets: then no outage of a CDN
     holds WAL. It needs a volume that outlives the process, and one daemon for each file. Empty: none; CDN targets hold
-    the position until they have purged."""
+    the position until they have purged. It also holds the record by which missing changes are noticed."""
     max_journal_items: int = Field(default=100_000, ge=100)
     """CDN tags that may wait in the file for each target. Beyond it, tags of rules are replaced by their coarse tags,
     then, with `purge_all_on_gap`, all by one purge of everything; else the position is held again."""
@@ -149,6 +149,22 @@ class Journal:
             JournalUnusable: it cannot be read now.
         """
         return await self._call("look", target, self._file.failure)
+
+    async def load_record(self, target: str, name: str) -> bytes | None:
+        """What is kept for the target under this name.
+
+        Raises:
+            JournalUnusable: it cannot be read now.
+        """
+        return await self._in_thread(self._file.load_record, target, name)
+
+    async def keep_record(self, target: str, name: str, content: bytes, *, expected: bytes | None) -> bytes | None:
+        """Replace it durably, unless something else is kept than expected; what is kept now.
+
+        Raises:
+            JournalUnusable: it may not be kept.
+        """
+        return await self._in_thread(self._file.keep_record, target, name, content, expected)
 
     async def drain(self) -> None:
         """Return when nothing waits but for targets that fail."""

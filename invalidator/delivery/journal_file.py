@@ -45,6 +45,11 @@ _SCHEMA: Final = (
         error TEXT NOT NULL, result TEXT NOT NULL
     ) WITHOUT ROWID""",
 )
+_ADDITIONS: Final = (
+    """CREATE TABLE IF NOT EXISTS record (
+        target TEXT NOT NULL, name TEXT NOT NULL, content BLOB NOT NULL, PRIMARY KEY (target, name)
+    ) WITHOUT ROWID""",
+)
 _ASK: Final = """
 INSERT INTO purge (target, name, delay, due, sequence, soft, repeats, committed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
@@ -119,7 +124,7 @@ class JournalFile:
     ) -> None:
         self.path = path
         self._on_lost = on_lost
-        self._file = SqliteFile(path, _SCHEMA, self._make_good, on_set_aside)
+        self._file = SqliteFile(path, _SCHEMA, _ADDITIONS, self._make_good, on_set_aside)
         self._sequence: int | None = None
 
     def __repr__(self) -> str:
@@ -192,6 +197,18 @@ class JournalFile:
             row = db.execute(query, (target,)).fetchone()
         return None if row is None else Failure(*row)
 
+    def load_record(self, target: str, name: str) -> bytes | None:
+        """What was kept for the target under this name."""
+        with self._file.transaction() as db:
+            return _record(db, target, name)
+
+    def keep_record(self, target: str, name: str, content: bytes, expected: bytes | None) -> bytes | None:
+        """Replace what is kept, unless it is something else than expected; what is kept now."""
+        with self._file.transaction() as db:
+            if _record(db, target, name) == expected:
+                db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", (target, name, content))
+            return _record(db, target, name)
+
     def figures(self, target: str) -> Figures:
         """What waits for the target."""
         with self._file.transaction() as db:
@@ -258,6 +275,11 @@ class JournalFile:
 def _has(db: sqlite3.Connection, target: str, name: bytes) -> bool:
     query = "SELECT 1 FROM purge WHERE target = ? AND name = ? AND delay = 0"
     return db.execute(query, (target, name)).fetchone() is not None
+
+
+def _record(db: sqlite3.Connection, target: str, name: str) -> bytes | None:
+    row = db.execute("SELECT content FROM record WHERE target = ? AND name = ?", (target, name)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def _count(db: sqlite3.Connection, target: str) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from invalidator.delivery.journal import Journal, as_invalidation, as_purges
 from invalidator.delivery.journal_file import EVERYTHING, Failure, Purge
 from invalidator.delivery.waiting import retry_seconds, wait
-from invalidator.errors import JournalUnusable, TargetError, TargetThrottled
+from invalidator.errors import JournalUnusable, TargetError, TargetThrottled, TargetUnavailable
 from invalidator.model import Applied, Batch, Layer
+from invalidator.ports import Kept
 
 if TYPE_CHECKING:
     from invalidator.model import Invalidation
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
 UNUSABLE_SECONDS: Final = 5.0
 """Between two looks at a journal that cannot be read."""
+_FILE: Final = "file"
+"""The incarnation of a record in a file: while we have it open it is the same one."""
 MAX_RESUMED_SECONDS: Final = 3600.0
 """A pause that goes on after a restart is no longer than this: the clock may have been set back."""
 
 
 class JournaledTarget:
-    """Implements ``ports.Target`` and ``ports.Background`` around a CDN target.
+    """Implements ``ports.Target``, ``ports.Recording`` and ``ports.Background`` around a CDN target.
 
     Args:
         target: purges.
@@ -36,6 +39,8 @@ class JournaledTarget:
         required: False: what fails beyond the deadline is given up.
         retry: how purges that failed are tried again.
     """
+
+    lies_apart: bool = True
 
     def __init__(self, target: Target, journal: Journal, *, required: bool, retry: RetryOptions) -> None:
         self.repeat_after_seconds: tuple[float, ...] = tuple(getattr(target, "repeat_after_seconds", ()))
@@ -91,6 +96,28 @@ class JournaledTarget:
         if purges or batch.heartbeat is not None:
             self._asked.set()
         return Applied(is_deferred=True)
+
+    async def load_record(self, name: str) -> Kept:
+        """Our record, from the journal's file: it says what is in there, or was purged from there.
+
+        Raises:
+            TargetUnavailable: the file cannot be used.
+        """
+        try:
+            return Kept(await self._journal.load_record(self.name, name), _FILE)
+        except JournalUnusable as error:
+            raise TargetUnavailable(str(error)) from error
+
+    async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
+        """Replace our record; see ``ports.Recording``.
+
+        Raises:
+            TargetUnavailable: the file cannot be used.
+        """
+        try:
+            return Kept(await self._journal.keep_record(self.name, name, content, expected=expected), _FILE)
+        except JournalUnusable as error:
+            raise TargetUnavailable(str(error)) from error
 
     async def close(self) -> None:
         """Release connections; the journal is its owner's."""

@@ -38,6 +38,7 @@ class SqliteFile:
     Args:
         path: of the file; its folder must exist.
         schema: the statements that make an empty file ours.
+        additions: what a file of an earlier program lacks; statements that do nothing when it is there.
         make_good: puts in what takes the place of a damaged file's content; called inside a transaction.
         on_set_aside: told the name of the damaged file, once its content is replaced.
     """
@@ -46,11 +47,13 @@ class SqliteFile:
         self,
         path: Path,
         schema: Sequence[str],
+        additions: Sequence[str],
         make_good: Callable[[sqlite3.Connection], None],
         on_set_aside: Callable[[str], None],
     ) -> None:
         self.path = path
         self._schema = schema
+        self._additions = additions
         self._make_good = make_good
         self._on_set_aside = on_set_aside
         self._connection: sqlite3.Connection | None = None
@@ -118,6 +121,8 @@ class SqliteFile:
                     db.execute(statement)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {VERSION}")
+            for statement in self._additions:
+                db.execute(statement)
             db.execute("COMMIT")
         except BaseException:
             db.close()

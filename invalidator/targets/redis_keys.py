@@ -106,6 +106,7 @@ class RedisKeys:
     """
 
     layer: ClassVar[Layer] = Layer.L2
+    lies_apart: bool = False
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name

@@ -215,3 +215,78 @@ async def test_a_second_daemon_with_the_same_file_says_so_and_takes_it_over(jour
     cdn.is_down = False
 
     await cdn.has_purged("item-2")
+
+
+async def stop(program: Program) -> None:
+    program.terminate()
+    assert await asyncio.to_thread(program.wait) == 0
+
+
+def drop_slot(stack: Stack) -> None:
+    stack.database.execute("SELECT pg_drop_replication_slot(%s)", stack.database.name)
+
+
+async def test_a_daemon_with_a_cdn_alone_finds_gaps_by_the_record_in_its_file(journaled: Stack, cdn: Cdn) -> None:
+    del journaled.targets["redis"]
+    program = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (1)")
+    await cdn.has_purged("item-1")
+    await journaled.confirmed_everything()
+    await stop(program)
+    program = await start(journaled)
+    await journaled.sql("INSERT INTO item VALUES (2)")
+    await cdn.has_purged("item-2")
+    await journaled.confirmed_everything()
+    assert not program.events("gap.found")
+    await stop(program)
+    older = (journaled.folder / "state.db").read_bytes()
+    drop_slot(journaled)
+    assert "items" not in cdn.purged
+
+    program = await start(journaled)
+
+    assert (await program.event("gap.found"))["reason"] == "slot_missing"
+    await cdn.has_purged("items")
+    await journaled.sql("INSERT INTO item VALUES (3)")
+    await cdn.has_purged("item-3")
+    await journaled.confirmed_everything()
+    await stop(program)
+    cdn.purged.clear()
+    (journaled.folder / "state.db").write_bytes(older)  # a volume that was restored from a backup
+
+    program = await start(journaled)
+
+    assert (await program.event("gap.found"))["reason"] == "position_ahead"
+    await cdn.has_purged("items")
+    await stop(program)
+
+
+async def test_a_lost_file_is_missed_by_redis_and_a_flushed_redis_by_the_file(journaled: Stack, cdn: Cdn) -> None:
+    program = await start(journaled)
+    for number in (1, 2):
+        await journaled.sql("INSERT INTO item VALUES (%s)", number)
+        await cdn.has_purged(f"item-{number}")
+        await journaled.confirmed_everything()
+    await stop(program)
+    (journaled.folder / "state.db").unlink()
+    journaled.fill("item:9")
+
+    program = await start(journaled)
+
+    found = await program.event("gap.found")
+    assert (found["reason"], found["target"]) == ("target_lost_writes", "edge")
+    await cdn.has_purged("items")
+    assert journaled.client.exists("item:9"), "Redis has lost nothing"
+    await journaled.sql("INSERT INTO item VALUES (3)")
+    await cdn.has_purged("item-3")
+    await journaled.confirmed_everything()
+    await stop(program)
+    cdn.purged.clear()
+    journaled.client.flushdb()
+    drop_slot(journaled)
+
+    program = await start(journaled)
+
+    assert (await program.event("gap.found"))["reason"] == "slot_missing"
+    await cdn.has_purged("items")
+    await stop(program)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +26,9 @@ START = StreamStart("7", 1, Lsn(100))
 class Cache:
     """A target that keeps a record in memory, as a Redis would."""
 
-    def __init__(self, content: bytes | None = None) -> None:
+    def __init__(self, content: bytes | None = None, *, lies_apart: bool = False) -> None:
         self.content = content
+        self.lies_apart = lies_apart
         self.incarnation = "one"
         self.failure: Exception | None = None
 
@@ -57,6 +58,8 @@ class World:
         self.state = State(targets={name: TargetState(name) for name in caches})
         self.caches = caches
         self.gaps: list[Gap] = []
+        self.repairs_at_once = True
+        self.repaired: list[Callable[[], None]] = []
         self.restarts: list[str] = []
         self.confirmed: list[Lsn] = []
         self.keeper = Continuity(
@@ -68,8 +71,12 @@ class World:
         )
         self.keeper.attach(self)
 
-    def repair(self, gap: Gap) -> None:
+    def repair(self, gap: Gap, on_repaired: Callable[[], None]) -> None:
         self.gaps.append(gap)
+        if self.repairs_at_once:
+            on_repaired()
+        else:
+            self.repaired.append(on_repaired)
 
     def restart(self, why: str) -> None:
         self.restarts.append(why)
@@ -357,3 +364,94 @@ async def test_it_works_by_itself_and_sooner_while_positions_move() -> None:
     await world.clock.advance(0.6)
     assert world.confirmed == [Lsn(200)]
     task.cancel()
+
+
+async def test_nothing_is_recorded_between_a_gap_and_its_repair() -> None:
+    """Batches that were on their way when the gap was found may finish before it is made good."""
+    world = World(a=Cache(record(99)))
+    world.repairs_at_once = False
+    world.keeper.begin(START)
+    world.keeper.applied(Lsn(150))  # before anybody could ask the cache
+    await world.keeper.tend()
+    assert world.found == [(GapReason.POSITION_AHEAD, None)]
+
+    await world.apply(200)
+    assert (world.caches["a"].applied, world.confirmed) == (Lsn(99), [])
+    await world.begin()  # the connection is lost meanwhile, and the gap found again
+    await world.apply(200)
+    assert world.caches["a"].applied == Lsn(99)
+
+    for on_repaired in world.repaired:
+        on_repaired()
+    await world.keeper.tend()
+    assert (world.caches["a"].applied, world.confirmed) == (Lsn(200), [Lsn(200)])
+
+
+async def test_a_record_apart_from_its_cache_that_cannot_be_kept_holds_nothing() -> None:
+    world = World(a=Cache(), edge=Cache(lies_apart=True))
+    world.caches["edge"].failure = TargetUnavailable("disk full")
+    await world.begin()
+    await world.apply(200)
+    assert world.confirmed == [Lsn(200)]
+    assert world.state.targets["edge"].record_failing_since is None
+
+    world.caches["edge"].failure = None
+    await world.apply(300)
+    await world.keeper.tend()
+    assert (world.caches["edge"].applied, world.confirmed) == (Lsn(300), [Lsn(200), Lsn(300)])
+
+
+async def test_records_apart_from_their_caches_alone_hold_positions_while_they_can_be_kept() -> None:
+    world = World(edge=Cache(lies_apart=True))
+    await world.begin()
+    await world.apply(200)
+    assert (world.caches["edge"].applied, world.confirmed) == (Lsn(200), [Lsn(200)])
+
+    world.caches["edge"].failure = TargetUnavailable("disk full")
+    await world.apply(300)
+    assert world.confirmed == [Lsn(200), Lsn(300)]
+
+
+async def test_a_cache_that_outlives_its_record_is_repaired_alone_when_another_record_knows_of_it() -> None:
+    world = World(a=Cache(), edge=Cache(lies_apart=True))
+    await world.begin()
+    await world.apply(200)
+    await world.apply(300)
+    kept = world.caches["a"].content
+
+    again = World(a=Cache(kept), edge=Cache(lies_apart=True))
+    await again.begin(StreamStart("7", 1, Lsn(300)))
+    assert again.found == [(GapReason.TARGET_LOST_WRITES, "edge")]
+
+    other = World(a=Cache(), edge=Cache(world.caches["edge"].content, lies_apart=True))
+    await other.begin(StreamStart("7", 1, Lsn(300)))
+    assert other.found == [], "a flushed Redis holds nothing that is stale"
+
+
+async def test_a_file_that_comes_late_is_still_missed() -> None:
+    world = World(a=Cache(), edge=Cache(lies_apart=True))
+    await world.begin()
+    await world.apply(200)
+    await world.apply(300)
+    again = World(a=Cache(world.caches["a"].content), edge=Cache(lies_apart=True))
+    again.caches["edge"].failure = TargetUnavailable("locked")
+    await again.begin(StreamStart("7", 1, Lsn(300)))
+    await again.apply(400)
+    assert (again.found, again.confirmed) == ([], [Lsn(400)])
+
+    again.caches["edge"].failure = None
+    await again.keeper.tend()
+
+    assert again.found == [(GapReason.TARGET_LOST_WRITES, "edge")]
+
+
+async def test_a_file_that_keeps_a_record_tells_of_a_gap_that_a_flushed_redis_has_forgotten() -> None:
+    world = World(a=Cache(), edge=Cache(record(99), lies_apart=True))
+    await world.begin()
+    assert world.found == [(GapReason.POSITION_AHEAD, None)]
+
+
+async def test_a_file_of_before_is_made_good_alone() -> None:
+    world = World(a=Cache(record(100)), edge=Cache(record(50), lies_apart=True))
+    await world.begin()
+    assert world.found == [(GapReason.TARGET_LOST_WRITES, "edge")]

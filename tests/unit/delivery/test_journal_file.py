@@ -458,3 +458,25 @@ def test_what_waits_for_targets_that_are_no_more_is_counted(bench: Bench) -> Non
     ask(file, "c", target="edge")
 
     assert file.strangers({"edge"}) == {"removed": 2}
+
+
+def test_a_record_is_replaced_only_if_it_is_the_expected_one(bench: Bench) -> None:
+    file = bench.open()
+    assert file.load_record("edge", "shop") is None
+    assert file.keep_record("edge", "shop", b"1", None) == b"1"
+    assert file.keep_record("edge", "shop", b"2", None) == b"1"
+    assert file.keep_record("edge", "shop", b"2", b"1") == b"2"
+    assert file.load_record("other", "shop") is None
+    assert bench.open(bench.crashed()).load_record("edge", "shop") == b"2"
+
+
+def test_a_file_of_a_program_that_kept_no_records_takes_them(bench: Bench) -> None:
+    file = bench.open()
+    ask(file, "a")
+    file.close()
+    with sqlite3.connect(bench.path) as db:
+        db.execute("DROP TABLE record")
+    db.close()
+    file = bench.open()
+    assert file.keep_record("edge", "shop", b"1", None) == b"1"
+    assert file.figures("edge").items == 1
