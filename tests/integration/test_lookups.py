@@ -147,6 +147,30 @@ async def test_a_slow_answer_widens_and_the_next_one_is_waited_for(stream: Looku
         assert state.lookup_error is None
 
 
+async def test_a_lookup_may_have_a_timeout_of_its_own(stream: LookupStream) -> None:
+    rule = ITEMS.replace("o.id = {order_id}", "o.id = {order_id} AND pg_sleep(60) IS NOT NULL")
+    async with stream.streaming(rule.replace("limit: 3", "timeout: 200ms"), "item", timeout_seconds=50):
+        await stream.names("INSERT INTO item VALUES (1, 10)")
+    assert stream.state.rules["item"].lookup_error == "no answer within 0.2 s"
+
+
+async def test_texts_do_not_depend_on_how_the_database_writes_them(stream: LookupStream) -> None:
+    values = ("2026-02-01", "2026-02-01 10:11:12+00", "1 day 02:00:00")
+    rule = (
+        "  - name: thing\n    table: public.thing\n    events: [insert]\n    lookup:\n      same:\n"
+        "        sql: SELECT t.d, t.t, t.i FROM thing t WHERE t.d = {d} AND t.t = {t} AND t.i = {i}\n"
+        '    invalidate: {tags: ["at {same.d} {same.t} {same.i}"]}\n    coarse: {tags: [all]}\n'
+    )
+    await stream.sql("CREATE TABLE thing (id int PRIMARY KEY, d date, t timestamptz, i interval)")
+    ((name,),) = await stream.sql("SELECT quote_ident(current_database())")
+    for setting in ("DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Tokyo'", "IntervalStyle = 'iso_8601'"):
+        await stream.sql(f"ALTER DATABASE {name} SET {setting}")
+    async with stream.streaming(rule, "thing"):
+        await stream.sql("INSERT INTO thing VALUES (1, %s, %s, %s)", *values)
+        made = await stream.everything_until_now()
+    assert made.tags == {" ".join(("at", *values)).encode()}
+
+
 SLOW = """
   - name: slow-{0}
     table: public.item

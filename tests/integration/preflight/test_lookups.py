@@ -55,6 +55,19 @@ def test_a_result_that_a_template_names_must_be_given(project: Project) -> None:
     assert ended.codes() == ["unknown-lookup-column"]
 
 
+def test_what_postgres_computes_while_it_plans_cannot_write(project: Project) -> None:
+    project.database.execute(
+        "CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS "
+        "'INSERT INTO posts VALUES (77) ON CONFLICT DO NOTHING; SELECT 1';"
+        "CREATE FUNCTION sly() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN writes(); END'"
+    )
+    project.write(GOOD.replace("= {id}", "= {id} AND sly() = 1"))
+    ended = project.run("check", "--online", "--json")
+    assert ended.codes() == ["lookup-invalid"]
+    (found,) = [each for each in ended.json()["findings"] if each["code"] == "lookup-invalid"]
+    assert "read-only transaction" in found["message"]
+
+
 def test_a_bound_column_that_the_table_lacks_is_found(project: Project) -> None:
     project.write(GOOD.replace("{id}", "{ident}"))
     assert "unknown-column" in project.run("check", "--online", "--json").codes()

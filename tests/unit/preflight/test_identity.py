@@ -51,6 +51,11 @@ def test_who_writes_the_coarse_form_has_agreed_to_it_and_is_warned_only() -> Non
     assert found.severity == "warning"
 
 
+def test_where_only_processes_and_pages_are_told_more_than_needed_a_warning_is_enough() -> None:
+    rules = SLUG.replace("keys: [", "l1: [")
+    assert only(examined(rules, facts(POSTS)), "old-value-needed").diagnostic.severity == "warning"
+
+
 def test_the_new_value_needs_no_identity() -> None:
     assert codes(SLUG.replace("{slug", "{new.slug"), facts(POSTS)) == []
 

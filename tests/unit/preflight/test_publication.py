@@ -114,6 +114,13 @@ def test_a_column_list_that_hides_a_column_is_shown_at_the_column() -> None:
     assert codes(RULE, facts(POSTS, published=listed)) == []
 
 
+def test_a_column_that_one_partition_does_not_send_is_not_published() -> None:
+    rules = RULE.replace("{id}", "{new.slug}")
+    lists = {LEAF.oid: frozenset({"id"}), OTHER.oid: frozenset({"id", "slug"})}
+    listed = publication(*(PublishedTable(oid, columns, has_row_filter=False) for oid, columns in lists.items()))
+    assert "column-not-published" in codes(rules, facts(ROOT, MIDDLE, LEAF, OTHER, published=listed))
+
+
 def filtered(made_of: str | None = None, columns: frozenset[str] | None = None) -> Publication:
     """Posts with a filter over id; of setup if there is something that it was made of."""
     comment = None if made_of is None else filters.record({"public.posts": made_of})
