@@ -140,6 +140,11 @@ class Continuity:
 
     # ---------------------------------------------------------------- what the source asks
 
+    @property
+    def keeps_records(self) -> bool:
+        """Whether any target can keep one."""
+        return bool(self._recorders)
+
     async def has_record(self) -> bool:
         """Whether we have streamed from this slot before, in this life or another.
 

@@ -2,6 +2,7 @@
 
     InvalidatorError
     ├── ConfigError            the operator edits settings, rules or the database; exit code 78
+    │   └── Unheard              a pooler stands between us and notifications
     ├── SourceError
     │   ├── SourceDisconnected   we reconnect, with jitter
     │   ├── SlotInUse            another daemon is active: we stand by
@@ -43,6 +44,10 @@ class ConfigError(InvalidatorError):
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         super().__init__(message if fix is None else f"{message}\n   = fix: {fix}")
         self.fix = fix
+
+
+class Unheard(ConfigError):  # noqa: N818  (a state of the connection)
+    """The server took LISTEN, and no notification comes back to us."""
 
 
 class SourceError(InvalidatorError):

@@ -19,7 +19,7 @@ from invalidator.postgres.options import DatabaseOptions, MessageOptions
 from invalidator.preflight.watch import Preflight
 from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
-from invalidator.sources import outbox, pgoutput
+from invalidator.sources import notify, outbox, pgoutput
 from invalidator.telemetry.state import MessageState, State, TargetState
 from invalidator.unstreamed import CatalogWatch, Look
 
@@ -131,6 +131,8 @@ def build_source(
     options = settings.source
     if isinstance(options, outbox.Settings):
         return outbox.build(options, events, inspections=_inspections(preflight, catalog_watch))
+    if isinstance(options, notify.Settings):
+        return notify.build(options, events, inspection=preflight, keeper=continuity)
     if not isinstance(options, pgoutput.Settings):
         source: Source = registry.load("sources", options.type).build(options, events)
         return source

@@ -271,6 +271,18 @@ ROWS = (
                 help="Logical messages of applications; all but applied were refused, whole or in part.",
             ),
             Panel(
+                "Notifications",
+                {total("invalidator_notifications_total", "result") + " > 0": "{{result}}"},
+                "ops",
+                help="Heard by a notify source; all but applied widened, or could not be read.",
+            ),
+            Panel(
+                "Notification queue of the server",
+                {"max(invalidator_notification_queue_ratio)": "full"},
+                "percentunit",
+                help="Fills while a session that listens does not read; at 100 % COMMITs that notify fail.",
+            ),
+            Panel(
                 "Entries that were there, per name delivered",
                 {
                     f'sum by (target) (rate(invalidator_removed_items_total{{target=~"$target"}}{RATE})) / '

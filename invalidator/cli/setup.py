@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     Look = Callable[[AsyncConnection[Any]], Awaitable[tuple[Server, Plan]]]
 
 
+KINDS = ("pgoutput", "outbox", "notify")
+
+
 @click.command("setup", short_help="Print or run the SQL that your database needs for your rules.")
 @settings_options
 @click.option(
     "--source",
     "kind",
-    type=click.Choice(["pgoutput", "outbox"]),
-    help="What reads the changes: logical replication, or triggers that write an outbox.  [default: source.type]",
+    type=click.Choice(KINDS),
+    help="What brings the changes: logical replication, triggers that write an outbox, or notifications of the"
+    " application.  [default: source.type]",
 )
 @click.option("--apply", "is_applied", is_flag=True, help="Run the SQL. What is there already is left or altered.")
 @click.option("--drop", "is_removed", is_flag=True, help="The SQL that takes it away again; with --apply, run it.")
@@ -70,7 +74,8 @@ def command(  # noqa: PLR0913  (one parameter per option)
 ) -> int:
     """Print the exact SQL for role, grants, publication, replica identity and slot, or run it with --apply.
 
-    With --source outbox: for the outbox table and the triggers that write into it.
+    With --source outbox: for the outbox table and the triggers that write into it. With --source notify: for the role,
+    and as a recommendation, triggers that notify.
 
     It is worked out from your rules and from what the database holds already, and it never contains a statement that
     could make an UPDATE or DELETE of your application fail: a table for which that cannot be ruled out is left out,
@@ -101,7 +106,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
         return _show(_Outcome(offline_plan(wanted, request)), as_json=as_json)
     import asyncio
 
-    look = _look_at_outbox if source.kind == "outbox" else _look_at_slot
+    look = {"outbox": _look_at_outbox, "notify": _look_at_notifications}.get(source.kind, _look_at_slot)
     coroutine = _online(source, look(source, wanted, request, is_removed=is_removed), is_applied=is_applied)
     outcome = asyncio.run(coroutine)
     outcome.is_removed = is_removed
@@ -131,6 +136,7 @@ class _Source:
     role: str
     slot: str = "invalidator"
     publication: str = "invalidator"
+    channel: str = "cache_changes"
     wakes: bool = False
     fires_always: bool = False
 
@@ -142,12 +148,13 @@ class _Source:
         from psycopg.conninfo import conninfo_to_dict
 
         from invalidator.errors import ConfigError
+        from invalidator.postgres.notify.options import NotifyOptions
         from invalidator.postgres.options import DatabaseOptions, StreamOptions
         from invalidator.postgres.outbox.options import OutboxOptions
 
         options = settings.source
-        if not isinstance(options, DatabaseOptions) or (kind or options.type) not in ("pgoutput", "outbox"):
-            msg = f"setup prepares Postgres for source types 'pgoutput' and 'outbox'; the settings say '{options.type}'"
+        if not isinstance(options, DatabaseOptions) or (kind or options.type) not in KINDS:
+            msg = f"setup prepares Postgres for source types {', '.join(KINDS)}; the settings say '{options.type}'"
             raise ConfigError(msg)
         written = options.dsn.get_secret_value()
         try:
@@ -158,6 +165,8 @@ class _Source:
         more: dict[str, Any] = {}
         if isinstance(options, StreamOptions):
             more = {"slot": options.slot, "publication": options.publication}
+        elif isinstance(options, NotifyOptions):
+            more = {"channel": options.channels[0]}
         elif isinstance(options, OutboxOptions):
             more = {"wakes": options.wake == "notify", "fires_always": options.fire_always}
         return cls(
@@ -168,8 +177,8 @@ class _Source:
         )
 
     def refuse_offline(self) -> None:
-        if self.kind == "outbox":
-            msg = "--offline cannot make an outbox: what triggers write depends on the columns of your tables"
+        if self.kind != "pgoutput":
+            msg = f"--offline knows nothing of '{self.kind}': what triggers write depends on the columns of your tables"
             raise click.UsageError(msg)
 
 
@@ -215,6 +224,18 @@ def _look_at_outbox(source: _Source, wanted: tuple[Need, ...], request: Request,
         found = await provision.outbox_facts(connection, wanted, own)
         plan = provision.outbox_removal(found) if is_removed else provision.outbox_plan(wanted, found, own)
         return found.server, plan
+
+    return look
+
+
+def _look_at_notifications(source: _Source, wanted: tuple[Need, ...], request: Request, *, is_removed: bool) -> Look:
+    from invalidator.postgres import provision
+
+    async def look(connection: AsyncConnection[Any]) -> tuple[Server, Plan]:
+        found = await provision.outbox_facts(connection, wanted, provision.OutboxRequest(request.role))
+        if is_removed:
+            return found.server, provision.notify_removal(found)
+        return found.server, provision.notify_plan(wanted, found, request.role, source.channel)
 
     return look
 

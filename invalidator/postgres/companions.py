@@ -31,17 +31,26 @@ class Inspection(Protocol):
         ...
 
 
-class SlotKeeper(Protocol):
-    """Knows whether a missing slot is missed, and whether it may be made anew."""
+class RecordKeeper(Protocol):
+    """Knows whether anybody was here before us."""
+
+    @property
+    def keeps_records(self) -> bool:
+        """Whether any target can remember that."""
+        ...
 
     async def has_record(self) -> bool:
-        """Whether somebody has streamed from this slot before, as far as anybody remembers.
+        """Whether somebody has streamed before under this name, as far as anybody remembers.
 
         Raises:
             SourceDisconnected: that cannot be told now.
             ConfigError: that cannot be told as things are set up.
         """
         ...
+
+
+class SlotKeeper(RecordKeeper, Protocol):
+    """Knows whether a missing slot is missed, and whether it may be made anew."""
 
     def allow_new_slot(self, gap: Gap) -> None:
         """Return if the slot may be made anew.

@@ -51,6 +51,14 @@ OF_AN_OUTBOX: Final[tuple[Check, ...]] = (
     columns.session_dependent,
 )
 """Those for changes that triggers write down."""
+OF_NOTIFICATIONS: Final[tuple[Check, ...]] = (
+    server.wrong_server,
+    columns.unknown_tables,
+    columns.unknown_columns,
+    columns.unfit_conditions,
+    columns.session_dependent,
+)
+"""Those for changes that the application tells by itself: what it sends cannot be known before."""
 MADE_AT_START: Final = frozenset({"publication-missing", "slot-missing", "not-published"})
 """What the daemon makes at its first start when ``source.create`` asks for it."""
 
@@ -86,6 +94,8 @@ def examine(
 def _checks(facts: Facts) -> tuple[Check, ...]:
     if facts.outbox is not None:
         return OF_AN_OUTBOX
+    if facts.is_notified:
+        return OF_NOTIFICATIONS
     return (*OF_A_SERVER, *OF_A_SCHEMA, *AFTER_THE_PUBLICATION) if facts.is_live else OF_A_SCHEMA
 
 

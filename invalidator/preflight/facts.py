@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from invalidator.errors import ConfigError
 from invalidator.postgres import catalog, provision
 from invalidator.postgres.catalog import PARTITIONED, Publication, Table
+from invalidator.postgres.notify.options import NotifyOptions
 from invalidator.postgres.options import DatabaseOptions, StreamOptions
 from invalidator.postgres.outbox.options import OutboxOptions
 from invalidator.postgres.provision import Need, OutboxFacts, OutboxRequest, Purpose, Request
@@ -33,11 +34,13 @@ class Facts:
     outbox: OutboxFacts | None = None
     """Changes come from an outbox; None: from a slot."""
     outbox_request: OutboxRequest | None = None
+    is_notified: bool = False
+    """Changes come from an application's own notifications."""
 
     @property
     def needs_log(self) -> bool:
         """Whether changes are read from the WAL."""
-        return self.outbox is None
+        return self.outbox is None and not self.is_notified
 
     @property
     def publication(self) -> Publication | None:
@@ -130,6 +133,8 @@ async def gather_for(connection: AsyncConnection[Any], needs: Sequence[Need], op
     """
     if isinstance(options, OutboxOptions):
         return await _gather_outbox(connection, needs, options)
+    if isinstance(options, NotifyOptions):
+        return await _gather_notified(connection, needs)
     if isinstance(options, StreamOptions):
         return await gather(connection, needs, slot=options.slot, publication=options.publication)
     msg = f"a source of type '{options.type}' has nothing to look at"
@@ -142,6 +147,11 @@ async def _gather_outbox(connection: AsyncConnection[Any], needs: Sequence[Need]
     role = await catalog.role(connection, found.server.user)
     database = provision.Facts(found.server, role, found.tables, {}, None, table_names=found.table_names)
     return Facts(database, Request("", "", role=None), role=role, outbox=found, outbox_request=request)
+
+
+async def _gather_notified(connection: AsyncConnection[Any], needs: Sequence[Need]) -> Facts:
+    request = Request("", "", role=None)
+    return Facts(await provision.facts(connection, needs, request), request, is_notified=True)
 
 
 def _as_one(statements: Sequence[str]) -> str:

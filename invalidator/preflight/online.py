@@ -9,13 +9,17 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from invalidator import registry, yamlfile
 from invalidator.config.needs import needs
-from invalidator.errors import ConfigError, SourceError
+from invalidator.errors import ConfigError, SourceError, Unheard
 from invalidator.postgres.connection import connect, connect_pooled
+from invalidator.postgres.notify import proof
+from invalidator.postgres.notify.listener import Listener
+from invalidator.postgres.notify.options import NotifyOptions
 from invalidator.postgres.options import DatabaseOptions
+from invalidator.postgres.side import SideConnection
 from invalidator.preflight import targets
 from invalidator.preflight.examine import examine
 from invalidator.preflight.facts import Facts, gather_for
@@ -24,6 +28,8 @@ from invalidator.preflight.lookups import examine_lookups
 from invalidator.sources import pgoutput
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
     from invalidator.config import Settings
     from invalidator.postgres.provision import OutboxFacts
     from invalidator.rules.rule import RuleSet
@@ -108,10 +114,34 @@ async def _ask(
         found = examine(ruleset, sources, facts, settings_at=places, is_made_at_start=is_made)
         if not lookups_dsn:
             found += await examine_lookups(connection, ruleset, sources, facts)
+        note = _summary(facts)
+        if isinstance(options, NotifyOptions):
+            unheard = await _unheard(options, connection, facts, places)
+            found += unheard
+            note += f"   channels {', '.join(options.channels)} {_mark(not unheard)}"
     if lookups_dsn:
         async with await connect_pooled(lookups_dsn, application_name="invalidator/check") as connection:
             found += await examine_lookups(connection, ruleset, sources, facts)
-    return Seen(found, [_summary(facts)])
+    return Seen(found, [note])
+
+
+async def _unheard(
+    options: NotifyOptions, connection: AsyncConnection[Any], facts: Facts, places: Mapping[str, At]
+) -> list[Finding]:
+    """Listen, and see whether a notification of our own comes back."""
+    server = facts.database.server
+    if server.is_standby:
+        return []
+    listener = Listener(await connect(options.dsn.get_secret_value(), application_name="invalidator/check"))
+    try:
+        await proof.prove(listener, SideConnection(connection), proof.own_channel(), seconds=options.unheard_seconds)
+    except Unheard as error:
+        at, message = places.get("dsn") or At("source.dsn"), str(error).partition("\n")[0]
+        why = "the daemon does not start: it would hear nothing"
+        return [finding(server.database, at, "notifications-unheard", message, why=why, fix=error.fix)]
+    finally:
+        await listener.close()
+    return []
 
 
 async def _targets(settings: Settings, ruleset: RuleSet, places: Mapping[str, At]) -> list[targets.Answer]:
@@ -128,8 +158,11 @@ def _summary(facts: Facts) -> str:
     if facts.outbox is not None:
         return _outbox_summary(facts.outbox)
     server, slot, publication = facts.database.server, facts.database.slot, facts.publication
+    version = f"Postgres {server.version // 10000}.{server.version % 10000}"
+    if facts.is_notified:
+        return version
     parts = [
-        f"Postgres {server.version // 10000}.{server.version % 10000}",
+        version,
         f"wal_level {server.wal_level} {_mark(server.wal_level == 'logical')}",
     ]
     if slot is None:

@@ -43,7 +43,7 @@ class Group:
 
 
 RECONNECT_REASONS: Final = (
-    "connection", "server_shutdown", "silence", "configuration", "record", "redo", "slot_lost",
+    "connection", "server_shutdown", "silence", "configuration", "record", "redo", "slot_lost", "unheard",
 )  # fmt: skip
 GAP_REASONS: Final = tuple(GapReason)
 SKIP_REASONS: Final = ("no_rule", "unchanged")
@@ -51,6 +51,7 @@ RELOAD_RESULTS: Final = ("applied", "unchanged", "refused")
 MESSAGE_RESULTS: Final = (
     "applied", "disabled", "not_transactional", "too_large", "malformed", "bad_name", "not_allowed", "bad_cdn_tag",
 )  # fmt: skip
+NOTIFICATION_RESULTS: Final = ("applied", "without_rows", "unknown_table", "unreadable")
 RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
 WIDEN_REASONS: Final = (*WidenReason, AFTER_GAP)
 LOOKUP_RESULTS: Final = ("ok", "overflow", "timeout", "error")
@@ -186,6 +187,20 @@ GROUPS: Final = (
                 ("result",),
                 "Logical messages of applications that invalidate by themselves.",
                 "`result`: applied, disabled (`messages.enabled` is false), or why a message or a name was refused.",
+            ),
+            Family(
+                "invalidator_notifications_total",
+                "counter",
+                ("slot", "result"),
+                "Notifications heard on the channels of a `notify` source.",
+                "`result`: applied, without_rows (the rules of the table widened), unknown_table, unreadable.",
+            ),
+            Family(
+                "invalidator_notification_queue_ratio",
+                "gauge",
+                ("slot",),
+                "Share of the server's notification queue that is full; with 1 every COMMIT that notifies fails.",
+                "Absent unless the source is `notify`. As of the newest heartbeat.",
             ),
             Family(
                 "invalidator_wal_position_bytes",

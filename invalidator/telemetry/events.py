@@ -114,6 +114,12 @@ class Events:
         messages.refused_at = self._clock()
         self._log.warning("messages.refused", reason=reason, count=count, newest=messages.refusal)
 
+    def notifications_refused(self, *, reason: str, count: int) -> None:
+        """So many notifications could not be understood since the last such line."""
+        notifications = self.state.source.notifications
+        notifications.refused_at = self._clock()
+        self._log.warning("notifications.refused", reason=reason, count=count, newest=notifications.refusal)
+
     def lookup_failed(self, rule: str, *, lookup: str, error: str, reason: str) -> None:
         """A lookup was not answered and its rule widened; told when it begins and when the reason is another one."""
         state = self.state.rules.get(rule)
@@ -139,7 +145,7 @@ class Events:
         """The slot streams to us."""
         source = self.state.source
         self._enter(Role.STREAMING)
-        source.last_error = None
+        source.last_error = source.last_reason = None
         source.server_version = server_version
         self._log.info("stream.connected", slot=source.slot, position=str(position), server=server_version)
 
@@ -147,7 +153,7 @@ class Events:
         """The stream ended; we connect again."""
         source = self.state.source
         self._enter(Role.RECONNECTING)
-        source.last_error = error
+        source.last_error, source.last_reason = error, reason
         source.reconnects[reason] += 1
         self._log.warning(
             "stream.lost",
@@ -213,6 +219,10 @@ class Events:
     def record_forgotten(self, target: str) -> None:
         """A target lost our record and goes on as the same server: it was emptied, or has evicted it."""
         self._log.warning("record.forgotten", target=target)
+
+    def heartbeat_failed(self, error: Exception) -> None:
+        """A heartbeat could not be sent; the connection that brings the changes goes on."""
+        self._log.warning("heartbeat.failed", error=str(error))
 
     def heartbeat_delivered(self, *, sent_at: float) -> None:
         """A heartbeat came back through Postgres and every required target."""

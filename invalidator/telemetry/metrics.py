@@ -164,6 +164,10 @@ def _source(sheet: _Sheet, source: SourceState) -> None:
     )
     for point, position in zip(catalogue.WAL_POINTS, positions, strict=True):
         sheet.put("invalidator_wal_position_bytes", position, slot, point)
+    for result in catalogue.NOTIFICATION_RESULTS:
+        sheet.put("invalidator_notifications_total", source.notifications.counts[result], slot, result)
+    if source.notification_queue_usage is not None:
+        sheet.put("invalidator_notification_queue_ratio", source.notification_queue_usage, slot)
     _slot(sheet, source)
 
 

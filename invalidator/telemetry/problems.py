@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from invalidator.telemetry import journal_problems
+from invalidator.telemetry import journal_problems, message_problems
 from invalidator.telemetry.ages import staleness_seconds
 from invalidator.telemetry.redaction import redact
 from invalidator.telemetry.state import Role
@@ -37,6 +37,9 @@ CODES: Final[dict[str, Severity]] = {
     "no-subscribers": "info",
     "not-streaming": "critical",
     "nothing-streamed": "info",
+    "notification-queue-high": "warning",
+    "notification-refused": "warning",
+    "notifications-unheard": "critical",
     "record-failing": "warning",  # critical when the target is required
     "reload-refused": "warning",
     "setup-incomplete": "warning",  # critical when something goes stale in silence
@@ -64,7 +67,9 @@ class Limits:
     failing_seconds: float = 10.0
     """A target has failed for so long."""
     refused_seconds: float = 3600.0
-    """A refused message is shown for so long."""
+    """A refused message or notification is shown for so long."""
+    queue_usage: float = 0.1
+    """Share of the server's notification queue that is full."""
     gap_seconds: float = 3600.0
     """A gap is shown for so long."""
     journal_late_seconds: float = 300.0
@@ -99,7 +104,8 @@ def problems(state: State, now: float, limits: Limits | None = None) -> list[Pro
     """Everything that is wrong at this time, the most severe first."""
     limits = limits or Limits()
     found = [*_stream(state, now, limits), *_slot(state, limits), *_gap(state, now, limits)]
-    found += _messages(state, now, limits)
+    for code, text, fix, since in message_problems.found(state.source, now, limits):
+        found.append(_problem(code, state.source.slot, text, fix, since))
     found += [*_targets(state, now, limits), *_findings(state), *_rules(state)]
     dated = [_dated(problem, state, now) for problem in found]
     order = ("critical", "warning", "info")
@@ -244,18 +250,6 @@ def _gap(state: State, now: float, limits: Limits) -> Iterator[Problem]:
         "nothing to type: what may be stale is dropped. See why it happened: docs/operations/gap.md",
         source.gap_at,
     )
-
-
-def _messages(state: State, now: float, limits: Limits) -> Iterator[Problem]:
-    messages = state.source.messages
-    if messages.refused_at is not None and now - messages.refused_at < limits.refused_seconds:
-        yield _problem(
-            "message-refused",
-            state.source.slot,
-            f"a logical message, or a name in it, was refused: {messages.refusal}; what it names may be stale",
-            "mend what the application emits, or take it by source.messages (how-to: explicit invalidation)",
-            messages.refused_at,
-        )
 
 
 def _targets(state: State, now: float, limits: Limits) -> Iterator[Problem]:

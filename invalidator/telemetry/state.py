@@ -73,9 +73,9 @@ class Histogram:
 
 @dataclass(slots=True)
 class MessageState:
-    """The logical messages with which applications invalidate by themselves."""
+    """What applications send us themselves: logical messages, or notifications."""
 
-    counts: Counter[str] = field(default_factory=Counter)  # by rules.explicit.Verdict
+    counts: Counter[str] = field(default_factory=Counter)  # by the Verdict of rules.explicit or postgres.notify.reader
     refusal: str | None = None  # why the newest refused one was, without anything of its content
     refused_at: float | None = None  # unix seconds, as the watch saw it
 
@@ -88,12 +88,15 @@ class SourceState:
     role: Role = Role.STARTING
     role_since: float = 0.0  # unix seconds
     last_error: str | None = None  # why the stream ended; None while it streams
+    last_reason: str | None = None  # the same in a word
     server_version: str = ""
     reconnects: Counter[str] = field(default_factory=Counter)  # by reason
     received_bytes: int = 0
     transactions: int = 0
     rows_without_rule: int = 0
     messages: MessageState = field(default_factory=MessageState)
+    notifications: MessageState = field(default_factory=MessageState)
+    notification_queue_usage: float | None = None  # share of the server's queue that is full; None: nobody listens
     server_position: int = 0  # newest WAL end that the server announced
     received_position: int = 0
     applied_position: int = 0

@@ -25,12 +25,14 @@ async def watch(events: Events, clock: Callable[[], float], limits: Limits | Non
     """
     loop = asyncio.get_running_loop()
     refused: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
     while True:
         due = loop.time() + INTERVAL_SECONDS
         await asyncio.sleep(INTERVAL_SECONDS)
         events.state.loop_lag.observe(max(0.0, loop.time() - due))
         note_widened(events)
         note_messages(events, refused)
+        note_notifications(events, unread)
         note_problems(events, clock(), limits)
 
 
@@ -51,6 +53,16 @@ def note_messages(events: Events, told: Counter[str]) -> None:
         if new and reason != "applied" and not (reason == "disabled" and told[reason]):
             told[reason] = count
             events.messages_refused(reason=reason, count=new)
+
+
+def note_notifications(events: Events, told: Counter[str]) -> None:
+    """Tell how many notifications were not understood since the last look, by reason."""
+    counts = events.state.source.notifications.counts
+    for reason in ("unreadable", "unknown_table"):
+        new = counts[reason] - told[reason]
+        if new:
+            told[reason] = counts[reason]
+            events.notifications_refused(reason=reason, count=new)
 
 
 def note_problems(events: Events, now: float, limits: Limits | None = None) -> None:

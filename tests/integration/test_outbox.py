@@ -16,8 +16,9 @@ from invalidator.postgres.outbox.window import LAST_ID, PAGE_SQL, Window, page, 
 from invalidator.sources.outbox import OutboxSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
-from tests.support.outbox import emptied, engine_of, reading, rule, setup
+from tests.support.outbox import emptied, reading, setup
 from tests.support.postgres import Database, Server
+from tests.support.reading import engine_of, rule
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 

@@ -9,8 +9,9 @@ from psycopg.conninfo import make_conninfo
 
 from invalidator.errors import ConfigError
 from tests.support.checked import Project
-from tests.support.outbox import emptied, reading, rule, setup
+from tests.support.outbox import emptied, reading, setup
 from tests.support.postgres import Database
+from tests.support.reading import rule
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 

@@ -29,7 +29,7 @@ from invalidator.postgres.catalog.queries import (
     tables,
     without_identity,
 )
-from invalidator.postgres.catalog.types import BaseType, base_types, completed, described
+from invalidator.postgres.catalog.types import BaseType, base_types, completed, described, named
 
 __all__ = [
     "KINDS",
@@ -47,6 +47,7 @@ __all__ = [
     "base_types",
     "completed",
     "described",
+    "named",
     "partition_root",
     "publications",
     "role",

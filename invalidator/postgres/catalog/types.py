@@ -125,6 +125,35 @@ async def completed(connection: psycopg.AsyncConnection[Any], relation: Relation
     return replace(relation, columns=tuple(columns))
 
 
+async def named(
+    connection: psycopg.AsyncConnection[Any], names: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Relation]:
+    """The relations of these names (schema, table), with all columns and full identity; a partition is its root's."""
+    try:
+        cursor = await connection.execute(_NAMED, [[schema for schema, _ in names], [table for _, table in names]])
+        rows = await cursor.fetchall()
+    except psycopg.Error as error:
+        raise ours(error, doing="reading the catalog") from error
+    columns: dict[int, list[Column]] = {}
+    for oid, name, declared, base in await _fetch(connection, _COLUMNS, [row[2] for row in rows]):
+        columns.setdefault(oid, []).append(Column(name, declared, is_identity=True, base_oid=base))
+    return {
+        (schema, table): Relation(oid, top_schema, top, "f", tuple(columns.get(oid, ())))
+        for schema, table, oid, top_schema, top in rows
+    }
+
+
+_COLUMNS: LiteralString = _BASES + "SELECT relation, name, declared, base FROM bases"  # noqa: S608  (constants)
+_NAMED: LiteralString = """
+    SELECT w.schema, w.name, c.oid::bigint, n.nspname, top.relname
+      FROM unnest(%s::text[], %s::text[]) AS w (schema, name)
+      JOIN pg_namespace own ON own.nspname = w.schema
+      JOIN pg_class c ON c.relnamespace = own.oid AND c.relname = w.name
+      JOIN pg_class top ON top.oid = CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END
+      JOIN pg_namespace n ON n.oid = top.relnamespace
+"""
+
+
 async def _fetch(
     connection: psycopg.AsyncConnection[Any], statement: LiteralString, oids: Sequence[int]
 ) -> list[tuple[Any, ...]]:

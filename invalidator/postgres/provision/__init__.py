@@ -8,6 +8,7 @@
     offline_plan       the same without a database: generic and guarded
     apply              runs the steps
     outbox_…           the same for databases without logical replication
+    notify_…           the same for applications that notify by themselves
 
 One rule stands above all: no statement may make the application's own UPDATE or DELETE fail. Postgres refuses both on a
 table that a publication of updates names but that has no replica identity, or whose column list or row filter does not
@@ -16,6 +17,7 @@ fit that identity (https://www.postgresql.org/docs/current/logical-replication-p
 
 from __future__ import annotations
 
+from invalidator.postgres.provision.notify import notify_plan, notify_removal
 from invalidator.postgres.provision.offline import offline_plan
 from invalidator.postgres.provision.outbox import (
     OutboxFacts,
@@ -60,6 +62,8 @@ __all__ = [
     "apply",
     "entries",
     "facts",
+    "notify_plan",
+    "notify_removal",
     "offline_plan",
     "operations",
     "outbox_facts",

@@ -203,11 +203,16 @@ def _chunked(capture: Capture, image: str) -> str:
 
 
 def _image(capture: Capture) -> str:
-    return f"ARRAY[{', '.join(map(_text, capture.columns))}]"
+    return images(capture, "r")
 
 
-def _text(column: Column) -> str:
-    value = f"r.{sql.Identifier(column.name).as_string(None)}"
+def images(capture: Capture, row: str) -> str:
+    """The row's columns as an array of the texts that logical replication would send."""
+    return f"ARRAY[{', '.join(_text(column, row) for column in capture.columns)}]"
+
+
+def _text(column: Column, row: str) -> str:
+    value = f"{row}.{sql.Identifier(column.name).as_string(None)}"
     if _type(column) in _CAST:
         return f"{value}::text"
     # concat() uses the output function; num_nulls() takes a composite value for what it is, IS NULL does not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from invalidator.postgres.catalog import Role
 from invalidator.postgres.catalog.privileges import Readable
 from invalidator.postgres.provision.words import Facts, Finding, Mark, Plan, Purpose, Request, Step
 
@@ -33,6 +34,28 @@ def role_plan(facts: Facts, request: Request) -> Plan:
     if facts.role is not None and not facts.role.can_connect:
         grant = sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(facts.server.database), name)
         mark = Mark("+", f"CONNECT on database {facts.server.database} for {request.role}")
+        steps.append(Step(Purpose.GRANT, (grant,), "PUBLIC may not connect to this database", marks=(mark,)))
+    return Plan(tuple(steps), (), tuple(kept))
+
+
+def login_plan(role: str, found: Role | None, database: str) -> Plan:
+    """A role that may log in and connect, where nothing streams."""
+    name = sql.Identifier(role)
+    steps: list[Step] = []
+    kept: list[Mark] = []
+    if found is None:
+        create = sql.SQL("CREATE ROLE {} LOGIN").format(name)
+        why = "the daemon's role, no superuser; give it a password with \\password in psql, or a certificate"
+        steps.append(Step(Purpose.ROLE, (create,), why, marks=(Mark("+", f"role {role}"),)))
+    elif not found.can_login:
+        alter = sql.SQL("ALTER ROLE {} LOGIN").format(name)
+        mark = Mark("~", f"role {role}", "lacks LOGIN")
+        steps.append(Step(Purpose.ROLE, (alter,), "the daemon's role connects", marks=(mark,)))
+    else:
+        kept.append(Mark("=", f"role {role}"))
+    if found is not None and not found.can_connect:
+        grant = sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(database), name)
+        mark = Mark("+", f"CONNECT on database {database} for {role}")
         steps.append(Step(Purpose.GRANT, (grant,), "PUBLIC may not connect to this database", marks=(mark,)))
     return Plan(tuple(steps), (), tuple(kept))
 

@@ -31,7 +31,7 @@ from invalidator.postgres.provision.capture import (
     trigger_name,
     trigger_statements,
 )
-from invalidator.postgres.provision.grants import lookup_plan
+from invalidator.postgres.provision.grants import login_plan, lookup_plan
 from invalidator.postgres.provision.outbox_table import GUARD, PRIVILEGES, grants, table_plan, table_removal
 from invalidator.postgres.provision.run import reads
 from invalidator.postgres.provision.words import (
@@ -126,12 +126,16 @@ def outbox_removal(facts: OutboxFacts) -> Plan:
     """Take away triggers and functions, then the table with what is still in it."""
     steps = list(_superfluous((), facts).steps)
     steps += table_removal(facts.outbox)
-    findings: tuple[Finding, ...] = ()
-    if facts.role is not None:
-        text = f"role '{facts.role.name}' stays: whether it is needed for more is not known"
-        drop = sql.SQL("DROP ROLE {};   -- if it is not").format(sql.Identifier(facts.role.name))
-        findings = (Finding(text, drop.as_string(None), is_problem=False),)
-    return Plan(tuple(steps), findings)
+    return Plan(tuple(steps), role_stays(facts.role))
+
+
+def role_stays(role: Role | None) -> tuple[Finding, ...]:
+    """What removal says of the daemon's role."""
+    if role is None:
+        return ()
+    text = f"role '{role.name}' stays: whether it is needed for more is not known"
+    drop = sql.SQL("DROP ROLE {};   -- if it is not").format(sql.Identifier(role.name))
+    return (Finding(text, drop.as_string(None), is_problem=False),)
 
 
 def captures(
@@ -202,22 +206,8 @@ def _role(facts: OutboxFacts, request: OutboxRequest) -> Plan:
     if request.role is None or (facts.role is not None and facts.role.is_superuser):
         return Plan(())
     name = sql.Identifier(request.role)
-    steps: list[Step] = []
-    kept: list[Mark] = []
-    if facts.role is None:
-        create = sql.SQL("CREATE ROLE {} LOGIN").format(name)
-        why = "the daemon's role, no superuser; give it a password with \\password in psql, or a certificate"
-        steps.append(Step(Purpose.ROLE, (create,), why, marks=(Mark("+", f"role {request.role}"),)))
-    elif not facts.role.can_login:
-        alter = sql.SQL("ALTER ROLE {} LOGIN").format(name)
-        mark = Mark("~", f"role {request.role}", "lacks LOGIN")
-        steps.append(Step(Purpose.ROLE, (alter,), "the daemon's role connects", marks=(mark,)))
-    else:
-        kept.append(Mark("=", f"role {request.role}"))
-    if facts.role is not None and not facts.role.can_connect:
-        grant = sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(facts.server.database), name)
-        mark = Mark("+", f"CONNECT on database {facts.server.database} for {request.role}")
-        steps.append(Step(Purpose.GRANT, (grant,), "PUBLIC may not connect to this database", marks=(mark,)))
+    login = login_plan(request.role, facts.role, facts.server.database)
+    steps, kept = list(login.steps), list(login.kept)
     title = f"{', '.join(PRIVILEGES)} in schema {SCHEMA} for {request.role}"
     if facts.outbox.privileges >= set(PRIVILEGES):
         kept.append(Mark("=", title))

@@ -1,0 +1,126 @@
+"""Row changes that an application notifies of by itself (LISTEN): what is sent while nobody listens is lost."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, Literal
+
+from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected, Unheard
+from invalidator.model import Gap, GapReason
+from invalidator.postgres.notify.options import NotifyOptions
+from invalidator.postgres.notify.session import NotifySession
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from invalidator.model import Batch, Lsn
+    from invalidator.ports import Rules
+    from invalidator.postgres.companions import Inspection, RecordKeeper
+    from invalidator.telemetry.events import Events
+
+_BEFORE_THE_START: Final = "nobody listened before this daemon started, and what was notified then went to nobody"
+
+
+class Settings(NotifyOptions):
+    """Options of ``type: notify``."""
+
+    type: Literal["notify"]
+
+
+def build(
+    settings: Settings,
+    events: Events,
+    *,
+    inspection: Inspection | None = None,
+    keeper: RecordKeeper | None = None,
+) -> NotifySource:
+    """Make the source.
+
+    Args:
+        settings: its options.
+        events: what it reports to.
+        inspection: looks at the database again and again while it listens.
+        keeper: remembers whether a daemon has listened before; None: none has.
+    """
+    return NotifySource(settings, events, inspection=inspection, keeper=keeper)
+
+
+class NotifySource:
+    """A source over the notifications of one database; see ``ports.Source`` for what it guarantees.
+
+    Each connection but the very first one begins with a gap: between two of them nobody listens.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        events: Events,
+        *,
+        inspection: Inspection | None = None,
+        keeper: RecordKeeper | None = None,
+    ) -> None:
+        self._settings = settings
+        self._events = events
+        self._inspection = inspection
+        self._keeper = keeper
+        self._session: NotifySession | None = None
+        self._heard_at: float | None = None
+        events.state.source.slot = settings.slot
+        events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
+
+    def __repr__(self) -> str:
+        return f"<NotifySource session={self._session}>"
+
+    async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
+        """Yield batches for one connection; see ``ports.Source``."""
+        await self.close()
+        self._session = session = NotifySession(self._settings, rules, self._events)
+        is_listening = False
+        try:
+            await session.open(await self._gap(), self._inspection)
+            is_listening = True
+            while True:
+                yield await session.next()
+        except ConfigError as error:
+            await self.close()
+            if self._heard_at is None and not is_listening:
+                raise
+            # It worked before: somebody has put a pooler between, or changes a password. The daemon waits.
+            reason = "unheard" if isinstance(error, Unheard) else "configuration"
+            raise SourceDisconnected(str(error), reason=reason) from error
+        except InvalidatorError:
+            await self.close()
+            raise
+        finally:
+            if is_listening:
+                self._heard_at = session.heard_at
+
+    async def _gap(self) -> Gap | None:
+        """What nobody has heard before this connection."""
+        if self._heard_at is not None:
+            seconds = time.time() - self._heard_at
+            return Gap(GapReason.NOT_LISTENING, f"nobody listened for up to {seconds:.1f} s: what was notified is lost")
+        if self._keeper is not None and (not self._keeper.keeps_records or await self._keeper.has_record()):
+            return Gap(GapReason.NOT_LISTENING, _BEFORE_THE_START)
+        return None
+
+    def swap(self, rules: Rules) -> None:
+        """Put other rules in force for what comes from now on; see ``ports.Source``."""
+        if self._session is not None:
+            self._session.swap(rules)
+
+    def restart(self, why: str) -> None:
+        """End the connection that there is; see ``ports.Source``."""
+        if self._session is not None:
+            self._session.restart(why)
+
+    def confirm(self, position: Lsn) -> None:
+        """Remember the position."""
+        if self._session is not None:
+            self._session.confirm(position)
+
+    async def close(self) -> None:
+        """End the connections so that the lock is free at once."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
