@@ -198,6 +198,11 @@ class _Outcome:
         return [mark for mark in self.plan.marks if mark.sign != "="]
 
     @property
+    def is_up_to_others(self) -> bool:
+        """Whether triggers are recommended, of which nobody knows whether they are needed."""
+        return any(step.is_advice and step.purpose == "triggers" for step in self.plan.steps)
+
+    @property
     def exit_code(self) -> Exit:
         return Exit.PROBLEMS if self.plan.problems or (self.is_applied and self.plan.to_run) else Exit.FINE
 
@@ -358,7 +363,7 @@ def _text(outcome: _Outcome) -> str:
     for finding in outcome.plan.findings:
         lines += ["", *_comment(f"{_severity(finding)}: {finding.text}")]
         lines += _fix(finding)
-    if not outcome.plan.to_run and not outcome.plan.problems:
+    if not outcome.plan.to_run and not outcome.plan.problems and not outcome.is_up_to_others:
         what = "nothing is left to take away" if outcome.is_removed else "the database has all that the rules need"
         lines += ["", *_comment(what)]
     return "\n".join(lines)

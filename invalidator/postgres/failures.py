@@ -45,6 +45,9 @@ def ours(error: psycopg.Error, *, doing: str) -> SourceError | ConfigError:
             mapped = ConfigError(message)
         case _ if isinstance(error, _SERVER_STOPS):
             mapped = SourceDisconnected(message, reason="server_shutdown")
+        case _ if "unsupported startup parameter" in text:
+            fix = "let source.dsn lead past the connection pooler (PgBouncer) to the server itself"
+            mapped = ConfigError(message, fix=fix)
         case _ if _CONNECT_REFUSED.search(text):
             mapped = ConfigError(message)
         case _:

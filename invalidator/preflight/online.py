@@ -133,6 +133,7 @@ async def _unheard(
     if server.is_standby:
         return []
     listener = Listener(await connect(options.dsn.get_secret_value(), application_name="invalidator/check"))
+    listener.watch(lambda _: None)
     try:
         await proof.prove(listener, SideConnection(connection), proof.own_channel(), seconds=options.unheard_seconds)
     except Unheard as error:

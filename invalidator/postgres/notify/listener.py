@@ -19,8 +19,12 @@ from invalidator.postgres.notify.reader import Moment
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.pq.abc import PGconn
     from psycopg.pq.misc import PGnotify
+
+    from invalidator.errors import ConfigError, SourceError
 
 _NOW: Final[LiteralString] = """
     SELECT pg_current_wal_insert_lsn()::text, pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1,
@@ -41,8 +45,19 @@ class Listener(SideConnection):
         super().__init__(connection)
         self._heard: deque[Heard] = deque()
         self._stirred = asyncio.Event()
+        self._loss: SourceError | ConfigError | None = None
         # Below psycopg's own handler, which decodes payloads: those of a database in SQL_ASCII may be no text.
         connection.pgconn.notify_handler = self._hear
+
+    def watch(self, on_loss: Callable[[SourceError | ConfigError], None]) -> None:
+        """Hear notifications from now on, and call back once when the session ends, for whatever reason."""
+
+        def lost(error: SourceError | ConfigError) -> None:
+            self._loss = error
+            self._stirred.set()
+            on_loss(error)
+
+        super().watch(lost)
 
     async def listen(self, channels: Sequence[str]) -> None:
         """Hear what is sent to these channels from now on.
@@ -54,19 +69,25 @@ class Listener(SideConnection):
             await self.ask(partial(_listen, channel))
 
     async def take(self, most: int) -> list[Heard]:
-        """Wait until something was heard; at most so many at once."""
+        """Wait until something was heard; at most so many at once.
+
+        Raises:
+            SourceError, ConfigError: the session has ended.
+        """
         while not self._heard:
-            self._stirred.clear()
-            await self._stirred.wait()
+            await self._stir()
         taken = [self._heard.popleft() for _ in range(min(most, len(self._heard)))]
         self._listen()
         return taken
 
     async def heard(self, channel: str) -> None:
-        """Wait until something has come on this channel that is not taken yet."""
+        """Wait until something has come on this channel that is not taken yet.
+
+        Raises:
+            SourceError, ConfigError: the session has ended.
+        """
         while not any(each == channel for each, _ in self._heard):
-            self._stirred.clear()
-            await self._stirred.wait()
+            await self._stir()
 
     async def now(self) -> Moment:
         """Where the server is: what was heard before this call was committed before, and can be seen.
@@ -76,6 +97,12 @@ class Listener(SideConnection):
         """
         position, xid, at = (await self.fetch(_NOW))[0]
         return Moment(Lsn.parse(position), xid, at)
+
+    async def _stir(self) -> None:
+        if self._loss is not None:
+            raise self._loss
+        self._stirred.clear()
+        await self._stirred.wait()
 
     def _hear(self, notification: PGnotify) -> None:
         self._heard.append((notification.relname.decode("utf-8", "replace"), notification.extra))
