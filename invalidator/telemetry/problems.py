@@ -128,7 +128,8 @@ def _stream(state: State, now: float, limits: Limits) -> Iterator[Problem]:
         case Role.STANDBY:
             yield _standby(state)
         case Role.STARTING | Role.RECONNECTING if now - source.role_since > limits.disconnected_seconds:
-            yield _not_streaming(state, now)
+            if source.last_reason != "unheard":  # which has a problem of its own
+                yield _not_streaming(state, now)
         case Role.STREAMING:
             yield from _flow(state, now, limits)
         case _:

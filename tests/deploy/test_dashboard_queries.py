@@ -51,6 +51,8 @@ def work(state: State) -> None:
             rule.lookups["ok"] += 1
             rule.lookup_duration.observe(0.002)
     state.source.messages.counts.update(catalogue.MESSAGE_RESULTS)
+    state.source.notifications.counts.update(catalogue.NOTIFICATION_RESULTS)
+    state.source.notification_queue_usage = 0.01
     state.rules_loaded.reloads["refused"] += 1
     state.tables["public.users"].rows[Operation.UPDATE] += 1
     state.source.reconnects.update(catalogue.RECONNECT_REASONS)

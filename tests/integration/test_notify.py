@@ -12,6 +12,7 @@ import pytest
 from invalidator.demo.servers import PostgresServer
 from invalidator.errors import SlotInUse, SourceDisconnected, Unheard
 from invalidator.model import GapReason, WidenReason
+from tests.support.checked import Project
 from tests.support.notify import CHANNEL, listening, notify, started, triggers
 from tests.support.pooler import Pooler
 from tests.support.postgres import Database
@@ -253,3 +254,44 @@ async def test_the_server_can_empty_its_queue_however_slow_the_consumer_is(small
             reader.go_on()
             await reader.until("item:*")
             assert sum(len(batch.invalidation) for batch in reader.batches) < 40
+
+
+POST = "  - {name: post, table: public.post, invalidate: {keys: ['post:{id}']}}\n"
+
+
+async def test_setup_recommends_triggers_and_makes_only_the_role(checked: Project) -> None:
+    checked.database.execute("CREATE TABLE post (id int PRIMARY KEY)")
+    checked.source = {"type": "notify", "dsn": checked.database.dsn, "channels": [CHANNEL]}
+    checked.write(POST)
+    role = f"reader_{checked.database.name}"
+    try:
+        done = checked.run("setup", "--apply", "--role", role)
+        assert done.code == 0, done.errors
+        assert f'CREATE ROLE "{role}" LOGIN' in done.output
+        assert '-- CREATE OR REPLACE TRIGGER "notify_post" AFTER INSERT OR UPDATE OR DELETE' in done.output
+        assert "setup makes no trigger" in done.output
+        assert checked.database.execute("SELECT count(*) FROM pg_trigger") == [(0,)]
+        assert "stays" in checked.run("setup", "--drop", "--role", role).output
+    finally:
+        checked.database.execute(f"DROP ROLE IF EXISTS {role}")
+
+
+async def test_check_listens_and_says_whether_anything_comes(
+    checked: Project, pooler_to: Callable[[str], Awaitable[Pooler]]
+) -> None:
+    checked.database.execute("CREATE TABLE post (id int PRIMARY KEY)")
+    checked.source = {
+        "type": "notify",
+        "dsn": checked.database.dsn,
+        "channels": [CHANNEL],
+        "unheard_seconds": 0.5,
+    }
+    checked.write(POST)
+    well = await asyncio.to_thread(checked.run, "check", "--online")
+    assert (well.code, f"channels {CHANNEL} ✓" in well.output) == (0, True), well.output
+    pooler = await pooler_to(checked.database.dsn)
+    checked.source["dsn"] = pooler.through(checked.database.dsn)
+    checked.write(POST)
+    deaf = await asyncio.to_thread(checked.run, "check", "--online", "--json")
+    assert deaf.code == 1
+    assert deaf.codes() == ["notifications-unheard"]

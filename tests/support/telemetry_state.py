@@ -39,6 +39,7 @@ def _work(state: State, events: Events, now: float) -> None:
     source.received_bytes, source.transactions, source.rows_without_rule = 123_456, 17, 5
     source.server_position, source.received_position = 4000, 3000
     source.applied_position, source.confirmed_position = 2000, 1000
+    source.notification_queue_usage = 0.001
     source.heartbeat_sent = now - 3
     source.slot_active = True
     source.slot_retained_wal_bytes, source.slot_unconfirmed_wal_bytes = 1_153_434, 3000

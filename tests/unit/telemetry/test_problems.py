@@ -149,6 +149,20 @@ def _message_refused(state: State) -> None:
     state.source.messages.refused_at = NOW - 60
 
 
+def _notification_refused(state: State) -> None:
+    state.source.notifications.refusal = "it is no JSON"
+    state.source.notifications.refused_at = NOW - 60
+
+
+def _queue_high(state: State) -> None:
+    state.source.notification_queue_usage = 0.2
+
+
+def _unheard(state: State) -> None:
+    state.source.role, state.source.role_since = Role.RECONNECTING, NOW - 60
+    state.source.last_error, state.source.last_reason = "nothing comes back", "unheard"
+
+
 def _gap(state: State) -> None:
     state.source.gap, state.source.gap_at = "the slot was dropped", NOW - 60
 
@@ -188,6 +202,9 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_nobody_listens, "no-subscribers", "info", "bus"),
     (_reload_refused, "reload-refused", "warning", "rules"),
     (_message_refused, "message-refused", "warning", "shop"),
+    (_notification_refused, "notification-refused", "warning", "shop"),
+    (_queue_high, "notification-queue-high", "warning", "shop"),
+    (_unheard, "notifications-unheard", "critical", "shop"),
     (_column_gone, "missing-column", "warning", "user"),
     (_type_changed, "condition-misfit", "warning", "user"),
     (_lookup_fails, "lookup-failing", "warning", "user"),

@@ -8,7 +8,7 @@ from typing import Any
 from invalidator.telemetry import watch as watching
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import RuleState
-from invalidator.telemetry.watch import note_messages, note_problems, note_widened, watch
+from invalidator.telemetry.watch import note_messages, note_notifications, note_problems, note_widened, watch
 from tests.support.telemetry_state import NOW, busy_state
 
 Entries = list[MutableMapping[str, Any]]
@@ -93,3 +93,18 @@ def test_refused_messages_are_told_each_time_and_that_messages_are_disabled_once
         ("disabled", 1),
         ("malformed", 1),
     ]
+
+
+def test_notifications_that_nobody_understands_are_told_once_by_reason(quiet_logs: Entries) -> None:
+    state = busy_state()
+    counts = state.source.notifications.counts
+    told: Counter[str] = Counter()
+    quiet_logs.clear()
+    for unreadable in (2, 0, 1):
+        counts.update({"applied": 5, "without_rows": 1, "unreadable": unreadable})
+        note_notifications(Events(state, lambda: NOW), told)
+    assert [(entry["event"], entry["reason"], entry["count"]) for entry in quiet_logs] == [
+        ("notifications.refused", "unreadable", 2),
+        ("notifications.refused", "unreadable", 1),
+    ]
+    assert state.source.notifications.refused_at == NOW
