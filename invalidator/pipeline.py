@@ -27,7 +27,7 @@ MAX_RETRY_SECONDS = 2.0
 """A server that is away may be back at any moment, and one attempt to connect costs it little."""
 MAX_OPERATOR_RETRY_SECONDS = 15.0
 """While only an operator can mend it. Refused passwords, for one, may lock an account."""
-_FOR_THE_OPERATOR = frozenset({"configuration", "slot_lost"})
+_FOR_THE_OPERATOR = frozenset({"configuration", "slot_lost", "unheard"})
 STANDBY_SECONDS = 1.0
 """Between two looks whether the slot is free; jittered, so that several standbys do not knock together."""
 

@@ -13,7 +13,7 @@ from invalidator.demo.servers import PostgresServer
 from invalidator.errors import SlotInUse, SourceDisconnected, Unheard
 from invalidator.model import GapReason, WidenReason
 from tests.support.checked import Project
-from tests.support.notify import CHANNEL, listening, notify, started, triggers
+from tests.support.notify import CHANNEL, listening, notify, triggers
 from tests.support.pooler import Pooler
 from tests.support.postgres import Database
 from tests.support.reading import DEADLINE_SECONDS, Reading, rule
@@ -42,7 +42,7 @@ async def ended(reader: Reading) -> BaseException | None:
 
 async def test_payloads_name_old_and_new_values(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM]) as reader:
-        await started(reader)
+        await reader.started()
         await notify(shop, table="item", op="INSERT", new={"id": 1, "slug": "a"})
         await notify(shop, table="item", op="update", old={"id": 1, "slug": "a"}, new={"id": 1, "slug": "b"})
         await notify(shop, schema="public", table="item", op="delete", old={"id": 2, "slug": "c"})
@@ -53,7 +53,7 @@ async def test_payloads_name_old_and_new_values(shop: Database) -> None:
 
 async def test_what_a_payload_does_not_send_widens(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM]) as reader:
-        await started(reader)
+        await reader.started()
         await notify(shop, table="item", op="update", new={"id": 1, "slug": "a"})
         await reader.until("item:*", "slug:*")
         reader.forget()
@@ -70,7 +70,7 @@ async def test_what_a_payload_does_not_send_widens(shop: Database) -> None:
 
 async def test_what_nobody_understands_is_counted_and_the_next_one_is_read(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM]) as reader:
-        await started(reader)
+        await reader.started()
         await notify(shop, "no json")
         await notify(shop, "[1]")
         await notify(shop, table="item\0", op="insert", new={"id": 1})
@@ -86,7 +86,7 @@ async def test_what_nobody_understands_is_counted_and_the_next_one_is_read(shop:
 
 async def test_a_rule_for_a_table_that_is_gone_widens(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM, rule("gone", "gone:{id}")]) as reader:
-        await started(reader)
+        await reader.started()
         await notify(shop, table="gone", op="insert", new={"id": 1})
         await reader.until("gone:*")
         assert reader.keys == {b"gone:*"}
@@ -96,7 +96,7 @@ async def test_a_partition_counts_as_the_partitioned_table(database: Database) -
     database.execute("CREATE TABLE item (id int, slug text) PARTITION BY LIST (id)")
     database.execute("CREATE TABLE item_1 PARTITION OF item FOR VALUES IN (1)")
     async with listening(database.dsn, [ITEM]) as reader:
-        await started(reader)
+        await reader.started()
         await notify(database, table="item_1", op="insert", new={"id": 1, "slug": "a"})
         await reader.until("item:1", "slug:a")
 
@@ -110,7 +110,7 @@ async def test_the_recommended_triggers_name_what_logical_replication_would(data
     rules = [rule("item", *keys), rule("item", "list:{list}", name="lists")]
     await triggers(database.dsn, rules)
     async with listening(database.dsn, rules) as reader:
-        await started(reader)
+        await reader.started()
         await sql(
             database,
             """SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; SET IntervalStyle = 'sql_standard';
@@ -136,7 +136,7 @@ async def test_the_recommended_triggers_name_what_logical_replication_would(data
 async def test_a_row_too_long_for_a_payload_widens_and_no_trigger_fails_the_application(shop: Database) -> None:
     await triggers(shop.dsn, [ITEM])
     async with listening(shop.dsn, [ITEM]) as reader:
-        await started(reader)
+        await reader.started()
         await sql(shop, "INSERT INTO item VALUES (1, repeat('ü', 4000))")
         await reader.until("item:*", "slug:*")
         await sql(shop, "ALTER TABLE item RENAME COLUMN slug TO title")
@@ -148,7 +148,7 @@ async def test_a_row_too_long_for_a_payload_widens_and_no_trigger_fails_the_appl
 
 async def test_rows_beyond_the_bound_widen_while_the_consumer_is_slow(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM], max_batch_items=10) as reader:
-        await started(reader)
+        await reader.started()
         notice = '{"table": "item", "op": "insert", "new": {"id": "%s", "slug": "a"}}'
         await sql(
             shop, "SELECT count(pg_notify(%s, format(%s, n))) FROM generate_series(1, 5000) AS n", CHANNEL, notice
@@ -160,8 +160,8 @@ async def test_rows_beyond_the_bound_widen_while_the_consumer_is_slow(shop: Data
 
 async def test_heartbeats_come_back_with_a_position_and_the_usage_of_the_queue(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM], heartbeat_seconds=0.05) as reader:
-        first = await reader.until_batch(lambda batch: batch.heartbeat)
-        second = await reader.until_batch(lambda batch: batch.heartbeat and batch is not first)
+        first = await reader.beaten()
+        second = await reader.beaten(2)
         assert first.heartbeat is not None
         assert first.end is not None
         assert second.end is not None
@@ -171,34 +171,31 @@ async def test_heartbeats_come_back_with_a_position_and_the_usage_of_the_queue(s
 
 async def test_a_lost_side_connection_costs_nothing_a_lost_listener_is_a_gap(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM], heartbeat_seconds=0.05) as reader:
-        await started(reader)
+        await reader.started()
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
         assert shop.execute(end, "invalidator/notify/side") == [(True,)]
-        before = len(reader.batches)
-        await reader.until_batch(lambda batch: batch.heartbeat and batch in reader.batches[before + 1 :])
+        await reader.beaten(len(reader.heartbeats) + 2)
         await notify(shop, table="item", op="insert", new={"id": 1, "slug": "a"})
         await reader.until("item:1")
         assert shop.execute(end, "invalidator/notify/listen") == [(True,)]
         error = await ended(reader)
         assert isinstance(error, SourceDisconnected)
         reader.again()
-        batch = await reader.until_batch(lambda batch: batch.start and batch.start.gap)
-        assert batch.start is not None
-        assert batch.start.gap is not None
-        assert batch.start.gap.reason is GapReason.NOT_LISTENING
-        assert "nobody listened for up to" in batch.start.gap.detail
+        gap = await reader.gap()
+        assert gap.reason is GapReason.NOT_LISTENING
+        assert "nobody listened for up to" in gap.detail
 
 
 async def test_a_second_daemon_of_the_name_stands_by_and_one_of_another_name_listens(shop: Database) -> None:
     async with listening(shop.dsn, [ITEM]) as reader:
-        await started(reader)
+        await reader.started()
         async with listening(shop.dsn, [ITEM]) as second:
             error = await ended(second)
             assert isinstance(error, SlotInUse)
             assert error.holder_pid
             second.task = asyncio.ensure_future(asyncio.sleep(0))
         async with listening(shop.dsn, [ITEM], name="other") as third:
-            await started(third)
+            await third.started()
 
 
 async def test_a_pooler_in_transaction_mode_is_told_at_the_start(
@@ -219,7 +216,7 @@ async def test_a_pooler_that_comes_later_is_told_too(
     pooler = await pooler_to(shop.dsn)
     pooler.is_pooling = False
     async with listening(pooler.through(shop.dsn), [ITEM], unheard_seconds=0.3) as reader:
-        await started(reader)
+        await reader.started()
         pooler.is_pooling = True
         pooler.cut()
         assert isinstance(await ended(reader), SourceDisconnected)
@@ -242,7 +239,7 @@ async def test_the_server_can_empty_its_queue_however_slow_the_consumer_is(small
     with psycopg.connect(small_queue.dsn(), autocommit=True) as connection:
         connection.execute("CREATE TABLE item (id int PRIMARY KEY, slug text)")
         async with listening(small_queue.dsn(), [ITEM], max_batch_items=10) as reader:
-            await started(reader)
+            await reader.started()
             reader.pause()
             for number in range(200):
                 payload = f'{{"table": "item", "op": "insert", "new": {{"id": {number}, "slug": "{"a" * 7000}"}}}}'

@@ -27,11 +27,6 @@ def listening(
     return read(lambda events: NotifySource(settings, events), rules)
 
 
-async def started(reader: Reading) -> None:
-    """Return when it listens."""
-    await reader.until_batch(lambda batch: batch.start)
-
-
 async def notify(database: Database, payload: object = None, **fields: object) -> None:
     """Send a payload as it is, or JSON of these fields."""
     text = payload if isinstance(payload, str) else json.dumps(fields)

@@ -205,7 +205,6 @@ def _role(facts: OutboxFacts, request: OutboxRequest) -> Plan:
     """A role that may connect, and read and empty the outbox. It needs no REPLICATION, and nothing of your tables."""
     if request.role is None or (facts.role is not None and facts.role.is_superuser):
         return Plan(())
-    name = sql.Identifier(request.role)
     login = login_plan(request.role, facts.role, facts.server.database)
     steps, kept = list(login.steps), list(login.kept)
     title = f"{', '.join(PRIVILEGES)} in schema {SCHEMA} for {request.role}"
