@@ -14,10 +14,10 @@ from psycopg import sql
 
 from invalidator.cli import verbs
 from invalidator.cli._exits import Exit
-from invalidator.errors import ConfigError
+from invalidator.errors import ConfigError, SourceDisconnected
 from invalidator.postgres import provision
 from invalidator.postgres.connection import connect
-from invalidator.postgres.provision import Facts, Need, Plan, Purpose, Request
+from invalidator.postgres.provision import Facts, Need, Plan, Purpose, Request, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -495,6 +495,23 @@ async def test_somebody_without_the_privileges_gets_the_reason(database: Databas
                 await provision.apply(connection, provision.plan([need("public.t")], facts, request))
     finally:
         database.execute(f"DROP ROLE {role}")
+
+
+async def test_a_connection_that_breaks_behind_the_last_step_is_a_lost_connection(database: Database) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY, slug text, body text)")
+    async with await connect(database.dsn, application_name="test") as connection:
+        request = request_for(database)
+        plan = provision.plan(
+            [need("public.t")], await provision.facts(connection, [need("public.t")], request), request
+        )
+        last = next(reversed(plan.to_run))
+
+        def report(step: Step) -> None:
+            if step is last:
+                database.execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
+
+        with pytest.raises(SourceDisconnected):
+            await provision.apply(connection, plan, report=report)
 
 
 # -- the verb --------------------------------------------------------------------------------------------------------

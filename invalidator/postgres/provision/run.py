@@ -119,8 +119,15 @@ async def apply(
                     report(step)
     finally:
         if not connection.broken:  # the session goes on, and its other statements have their own patience
-            await connection.execute("RESET lock_timeout")
-            await connection.execute("RESET statement_timeout")
+            await _reset(connection)
+
+
+async def _reset(connection: psycopg.AsyncConnection[Any]) -> None:
+    try:
+        await connection.execute("RESET lock_timeout")
+        await connection.execute("RESET statement_timeout")
+    except psycopg.Error as error:
+        raise ours(error, doing="giving the session its own patience back") from error
 
 
 async def _run(connection: psycopg.AsyncConnection[Any], step: Step) -> None:
