@@ -198,8 +198,10 @@ class Daemon:
         try:
             async with asyncio.timeout(self._settings.shutdown.grace_seconds):
                 await self._delivery.drain()
+                # crash point: drained
                 await self._continuity.tend()
                 await self._source.close()
+                # crash point: source-closed
                 if self._journal is not None:  # what does not go out now waits in the file
                     await self._journal.drain()
         except TimeoutError:
@@ -250,6 +252,7 @@ class Daemon:
             for state in self.state.rules.values():
                 state.forget_relations()
             self._pipeline.swap(self._rules.engine())
+            # crash point: rules-swapped
             for name in self.state.rules.keys() - {rule.name for rule in wanted.ruleset.rules}:
                 del self.state.rules[name]  # the engine of before keeps what it needs until its transaction ends
         if self._preflight is not None:

@@ -254,6 +254,7 @@ class Continuity:
             self._horizon.add(min(held), self._clock.monotonic())
         released = self._horizon.release(self._clock.monotonic())
         if released is not None:
+            # crash point: recorded-not-confirmed
             self._orders.confirm(released)
 
     @property

@@ -118,6 +118,8 @@ class Pipeline:
             ticket = tracker.start(batch.end)
             if batch.invalidation.lookups:
                 await self._answer(batch.invalidation)
+                # crash point: looked-up
+            # crash point: batch-read
             await self._delivery.deliver(batch, partial(self._confirm, tracker, ticket, batch.heartbeat))
 
     def _hold(self) -> Callable[[], None]:

@@ -101,6 +101,7 @@ class Repairs:
                 await self._added.wait()
             form = self._waiting[0]
             await self._delivery.deliver(Batch(form.invalidation), form.release, only=form.gap.target)
+            # crash point: coarse-form-delivered
             if self._waiting and self._waiting[0] is form:
                 self._waiting.popleft()
             self._events.gap_repairing(form.gap, rule=form.rule, waiting=len(self._waiting))

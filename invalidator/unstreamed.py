@@ -96,6 +96,7 @@ class CatalogWatch:
             detail = "; ".join(f"{table}: {what}" for table, what in changes.items())
             self._pending += 1
             self._repair(Gap(GapReason.CATALOG_CHANGED, detail, tables=frozenset(changes)), self._repaired)
+            # crash point: catalog-change-found
 
     def _repaired(self) -> None:
         self._pending -= 1
@@ -107,6 +108,7 @@ class CatalogWatch:
             return
         with contextlib.suppress(TargetError):  # it may have been written all the same: the next look tells
             kept = await self._recorder.keep_record(self._name, content, expected=before.content)
+            # crash point: catalog-kept
             if kept.incarnation != before.incarnation:
                 self._seen = decode(before.content)  # another server, which may lack what was widened since then
             elif kept.content == content:

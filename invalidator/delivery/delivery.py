@@ -194,6 +194,7 @@ class Delivery:
         for delays, part in entry.batch.invalidation.repeats.items():
             for delay in delays:
                 self._schedule(delay, part, (entry,), None)
+                # crash point: repeat-scheduled
 
     def _repeat_purge(self, lane: Lane, fresh: Sequence[Item], delays: Sequence[float]) -> None:
         """Purge again later: a response that was being rendered during the purge is stored stale."""

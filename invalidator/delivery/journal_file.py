@@ -152,6 +152,7 @@ class JournalFile:
                 self._ask_everything(db, target, everything or _merged(purges))
                 return []
             self._put(db, target, purges)
+            # crash point: journal-not-committed
             return self._escalate(db, target, limit, consents=consents, shrink=shrink)
 
     def take(self, target: str, *, now: float, limit: int, max_repeats: int) -> list[Purge]:

@@ -90,6 +90,7 @@ class JournaledTarget:
         try:
             if purges:
                 await self._journal.ask(self.name, purges)
+                # crash point: journal-has-taken
         except JournalUnusable:
             return await self._target.apply(batch)
         self._heartbeat = batch.heartbeat or self._heartbeat
@@ -158,6 +159,7 @@ class JournaledTarget:
         except TargetError as error:
             await self._fail(taken, error)
             return
+        # crash point: purged-not-settled
         commits = [each.committed for each in taken if each.committed is not None]
         age = max(0.0, self._clock.time() - min(commits)) if commits else None
         seconds = self._clock.monotonic() - started

@@ -114,6 +114,7 @@ class Lane:
                 self.state.in_flight = 0
                 waited = getattr(self.target, "rate_limit_wait_seconds", 0.0)  # for its own token bucket
                 self.state.rate_limit_wait_seconds = self._throttled_seconds + waited
+            # crash point: applied-not-noted
             self.applied = items[-1].sequence
             self._count(-sum(item.size for item in items))
             # A repeat is not repeated, also when it was applied together with something fresh.

@@ -160,6 +160,7 @@ class SqliteFile:
             file = self.path.with_name(self.path.name + suffix)
             if file.exists():
                 file.rename(aside.with_name(aside.name + suffix))
+                # crash point: damaged-journal-half-moved
         _sync(self.path.parent)
 
     def _replace_lost(self, db: sqlite3.Connection) -> None:
@@ -169,6 +170,7 @@ class SqliteFile:
         self._make_good(db)
         db.execute("COMMIT")
         self._on_set_aside(aside)
+        # crash point: lost-journal-made-good
         self._marker.unlink()
         _sync(self.path.parent)
 

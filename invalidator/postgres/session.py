@@ -291,6 +291,7 @@ class Session:
                 self._reader.end, self._confirmed, now=time.time(), reply_requested=wants_answer
             )
             self._stream.send(status)
+            # crash point: status-sent
 
     async def _keep_status(self) -> None:
         """Feed back on a timer: it goes on while targets stall and reading is paused."""

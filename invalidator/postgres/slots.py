@@ -105,10 +105,12 @@ async def make_anew(side: SideConnection, slot: str) -> None:
     """
     if await exists(side, slot):
         await side.fetch("SELECT pg_drop_replication_slot(%s)", [slot])
+        # crash point: lost-slot-dropped
     if side.server_version >= FAILOVER_SERVER:  # copied to standbys that are set up for it; else it changes nothing
         await side.fetch("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", [slot])
     else:
         await side.fetch("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+    # crash point: slot-made-anew
 
 
 async def figures(side: SideConnection, slot: str) -> SlotFigures | None:

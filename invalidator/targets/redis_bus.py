@@ -180,6 +180,7 @@ class RedisBus:
         for chunk in _chunks(payloads, MESSAGES_PER_EXCHANGE):
             commands = [(b"PUBLISH", self._channel, payload) for payload in chunk]
             replies = await self._client.pipeline(commands, at_primary=True)
+            # crash point: published
             fewest = min(map(as_integer, replies)) if fewest is None else min(fewest, *map(as_integer, replies))
         self._published_at = self._clock.monotonic()
         self._receivers = fewest or 0

@@ -168,6 +168,7 @@ class RedisKeys:
             kept = await self._client.call(self._keep, keys, *arguments)
         if self._settings.wait_replicas and kept == content:
             await self._wait_for_replicas()
+        # crash point: record-kept
         return Kept(None if kept is None else as_bytes(kept), await self._incarnation())
 
     async def close(self) -> None:
@@ -211,7 +212,9 @@ class RedisKeys:
 
     async def _work_off(self, work: _Work) -> None:
         await self._unlink(work, work.keys)
+        # crash point: keys-unlinked
         await self._expand(work, work.tags, self._prefix)
+        # crash point: tag-sets-expanded
         while work.tag_patterns:
             await self._expand_matching(work, work.tag_patterns[-1])
             work.tag_patterns.pop()

@@ -119,6 +119,7 @@ async def test_a_cache_that_is_set_back_to_before_it_was_widened_is_widened_agai
     assert isinstance(before, bytes)
     await shop.sql("ALTER PUBLICATION invalidator DROP TABLE item")
     await watched.until_value(1, "invalidator_gaps_total", reason="catalog_changed")
+    assert before is not None
     await shop.until(lambda: shop.client.dump(name) != before, "it keeps what it has seen")
 
     shop.client.restore(name, 0, before, replace=True)

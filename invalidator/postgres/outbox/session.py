@@ -206,6 +206,7 @@ class OutboxSession:
         """Read one page into batches; whether there was anything."""
         window = self._window
         found = await self._rows(PAGE_SQL, page(window, self._limit))
+        # crash point: outbox-read
         snapshot, position = str(found[0][0]), Lsn.parse(found[0][1])
         rows = [self._row(values) for _, _, *values in found if values[0] is not None]
         self._state.received_position = self._state.server_position = position.value
@@ -297,7 +298,9 @@ class OutboxSession:
             assert self._begun is not None  # noqa: S101  (open() made it)
             (position, until), self._confirmed = self._confirmed, None
             names = {"position": str(position), "outbox": self._begun.system, "until": until}
+            # crash point: confirmed-not-deleted
             await self._rows(CONFIRM_SQL, {**names, **unseen(self._deleted)})
+            # crash point: deleted-from-outbox
             self._deleted = until
 
     async def _rows(

@@ -115,6 +115,7 @@ async def apply(
         for step in plan.to_run:
             if only is None or step.purpose in only:
                 await _run(connection, step)
+                # crash point: set-up-step-done
                 if report is not None:
                     report(step)
     finally:

@@ -73,8 +73,8 @@ async def change_rules(world: World, _: random.Random) -> None:
 
 async def reload_rules(world: World, _: random.Random) -> None:
     world.write_rules()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(world.daemon.pid, signal.SIGHUP)
+    if world.daemon.events("daemon.started"):  # a Python that is just starting ends at a SIGHUP, whoever it will be
+        _signal([world.daemon.pid], signal.SIGHUP)
 
 
 async def break_rules(world: World, choice: random.Random) -> None:
