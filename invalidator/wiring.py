@@ -189,7 +189,9 @@ def _preparation(options: pgoutput.Settings, rules: RulesInUse, preflight: Prefl
 
     Never a change to a table. A table that is not published would be silent for ever: that must be said.
     """
-    request = provision.Request(options.slot, options.publication, role=None, may_alter_tables=False)
+    request = provision.Request(
+        options.slot, options.publication, role=None, may_alter_tables=False, wants_failover=True
+    )
     only = frozenset({provision.Purpose.PUBLICATION, provision.Purpose.SLOT})
 
     def report(step: provision.Step) -> None:

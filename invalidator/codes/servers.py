@@ -76,6 +76,44 @@ CODES: Final = (
         "Changes are missing: drop what the rules can name from the caches, then make the slot anew.",
     ),
     Code(
+        "slot-not-failover",
+        "warning",
+        "Standbys follow this server (17 and newer), and the slot is none that is copied to them.",
+        "After a failover the slot is missing. That is a gap: a new slot, and the coarse form of every rule.",
+        "SELECT pg_create_logical_replication_slot('invalidator', 'pgoutput');",
+        "SELECT pg_create_logical_replication_slot('invalidator', 'pgoutput', failover => true);",
+        "sql",
+    ),
+    Code(
+        "slot-not-synced",
+        "warning",
+        "Asked of a standby (17 and newer): it has no copy of the slot that a promotion would keep. Either slots are"
+        " not synchronized there, or the copy is still temporary (`synced` and `temporary` in `pg_replication_slots`).",
+        "A copy becomes ready when the daemon has confirmed a position for which the standby still has the catalog:"
+        " with `hot_standby_feedback` that is soon, but not before the daemon has confirmed something.",
+        "sync_replication_slots = off",
+        "sync_replication_slots = on\nhot_standby_feedback = on\nprimary_slot_name = 'standby_1'",
+        "text",
+    ),
+    Code(
+        "standby-not-awaited",
+        "warning",
+        "`synchronized_standby_slots` leaves out a standby that follows, so the daemon may be ahead of it.",
+        "A change that was applied and that the promoted standby never had may be cached again as it was there. The"
+        " daemon sees the new timeline and applies every coarse form, so nothing stays stale; but the copy of the slot"
+        " may not be ready.",
+        "synchronized_standby_slots = ''",
+        "synchronized_standby_slots = 'standby_1'",
+        "text",
+    ),
+    Code(
+        "standby-away",
+        "error",
+        "`synchronized_standby_slots` names a slot that is not in use, or not there at all: Postgres sends nothing to"
+        " failover slots until that standby has it.",
+        "The stream stands still without an error. Start the standby, or take it out of the setting.",
+    ),
+    Code(
         "lookup-invalid",
         "error",
         "Postgres refuses the SQL of a lookup. It is only explained, never run; the caret stands where Postgres stops.",

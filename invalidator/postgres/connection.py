@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,9 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
         settings["wal_sender_timeout"] = WAL_SENDER_TIMEOUT
         parameters["replication"] = "database"
     pinned = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    if "," in str(parameters.get("host") or parameters.get("hostaddr") or os.environ.get("PGHOST", "")):
+        # One of several servers is the primary; which one it is changes. Only that one has the slot and takes writes.
+        defaults["target_session_attrs"] = "read-write"
     parameters = defaults | parameters
     parameters["options"] = f"{parameters.get('options') or ''} {pinned}".strip()
     parameters["client_encoding"] = "UTF8"

@@ -42,7 +42,8 @@ class DatabaseOptions(SourceOptions):
     """What every source in a Postgres can be told."""
 
     dsn: SecretStr = SecretStr("")
-    """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables."""
+    """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables. Of several servers
+    (``user@a:5432,b:5432``) the one that takes writes is used."""
 
     @field_validator("dsn")
     @classmethod

@@ -101,6 +101,7 @@ class Session:
         settings = self._settings
         dsn = settings.dsn.get_secret_value()
         self._side = side = await SideConnection.open(dsn, slot=settings.slot)
+        await slots.verify_primary(side)
         if stands_by:
             await slots.refuse_if_in_use(side, settings.slot)
         is_first = not has_streamed

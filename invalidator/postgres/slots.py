@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from invalidator.errors import ConfigError, SlotInUse
+from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 
 if TYPE_CHECKING:
@@ -32,6 +32,20 @@ class SlotFigures:
     unconfirmed_wal_bytes: int | None
     safe_wal_bytes: int | None
     server_position: int
+
+
+async def verify_primary(side: SideConnection) -> None:
+    """See that we did not land at a standby, such as one that is about to be promoted.
+
+    Raises:
+        SourceDisconnected: we did; ask again.
+    """
+    if (await side.fetch("SELECT pg_is_in_recovery()"))[0][0]:
+        msg = (
+            "the server is a standby: waiting until it is promoted. If it never will be, name the primary in"
+            " source.dsn, or all servers (host=a,b), of which the primary is taken"
+        )
+        raise SourceDisconnected(msg, reason="standby")
 
 
 async def verify(side: SideConnection, *, slot: str, publication: str, has_streamed: bool) -> Gap | None:

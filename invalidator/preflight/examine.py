@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from invalidator.preflight import columns, identity, outbox, publication, server
+from invalidator.preflight import columns, identity, outbox, publication, server, standbys
 from invalidator.preflight.case import Case, case
 from invalidator.preflight.facts import Facts
 from invalidator.preflight.finding import At, Finding
@@ -38,7 +38,7 @@ OF_A_SCHEMA: Final[tuple[Check, ...]] = (
     columns.long_values,
     columns.session_dependent,
 )
-AFTER_THE_PUBLICATION: Final[tuple[Check, ...]] = (server.wrong_slot,)
+AFTER_THE_PUBLICATION: Final[tuple[Check, ...]] = (server.wrong_slot, standbys.unready_for_failover)
 """A slot decodes nothing that is older than the publication, so that one comes first."""
 OF_AN_OUTBOX: Final[tuple[Check, ...]] = (
     server.wrong_server,

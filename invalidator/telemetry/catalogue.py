@@ -44,6 +44,7 @@ class Group:
 
 RECONNECT_REASONS: Final = (
     "connection", "server_shutdown", "silence", "configuration", "record", "redo", "slot_lost", "unheard",
+    "standby",
 )  # fmt: skip
 GAP_REASONS: Final = tuple(GapReason)
 SKIP_REASONS: Final = ("no_rule", "unchanged")

@@ -154,6 +154,8 @@ class Slot:
     safe_wal_bytes: int | None
     is_failover: bool = False
     """Standbys that synchronize slots keep a copy of it (17 and newer)."""
+    is_synced: bool = False
+    """It is, or before a promotion was, such a copy; while it is temporary too, a promotion loses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +189,11 @@ class Server:
     """Amazon RDS grants replication by membership in a role, not by an attribute."""
     provider_roles: frozenset[str] = frozenset()
     """Those of ``PROVIDER_ROLES`` that exist: they tell whose managed Postgres this is."""
+    standby_slots: frozenset[str] = frozenset()
+    """Physical slots, through which standbys follow."""
+    connected_standby_slots: frozenset[str] = frozenset()
+    """Those of them that are in use at this moment."""
+    awaited_standby_slots: frozenset[str] = frozenset()
+    """``synchronized_standby_slots``: failover slots send nothing that these do not have (17 and newer)."""
+    unset_for_slot_sync: frozenset[str] = frozenset()
+    """Settings without which a standby copies no slots, as far as they are off."""

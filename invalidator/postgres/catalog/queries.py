@@ -34,8 +34,15 @@ async def server(connection: psycopg.AsyncConnection[Any]) -> Server:
                current_setting('max_slot_wal_keep_size'), current_setting('max_replication_slots')::int,
                current_setting('max_wal_senders')::int,
                EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_replication'),
-               ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%s::text[]))
-        """,
+               ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY (%s::text[])),
+               ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary),
+               ARRAY(SELECT slot_name::text FROM pg_replication_slots
+                      WHERE slot_type = 'physical' AND NOT temporary AND active),
+               coalesce(string_to_array(replace(current_setting('synchronized_standby_slots', true), ' ', ''), ','),
+                        '{}'),
+               ARRAY(SELECT name FROM unnest('{sync_replication_slots,hot_standby_feedback,primary_slot_name}'::text[])
+                       AS name WHERE coalesce(current_setting(name, true), '') IN ('off', ''))
+        """,  # synchronized_standby_slots and sync_replication_slots are new in 17
         [list(PROVIDER_ROLES)],
     )
     settings: list[Any] = [frozenset(value) if isinstance(value, list) else value for value in rows[0]]
@@ -168,16 +175,16 @@ async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | No
         connection,
         """
         SELECT slot_name, plugin, database, temporary, active_pid, restart_lsn::text, confirmed_flush_lsn::text,
-               wal_status, safe_wal_size, coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
+               wal_status, safe_wal_size, coalesce((to_jsonb(s) ->> 'failover')::boolean, false),
+               coalesce((to_jsonb(s) ->> 'synced')::boolean, false)
           FROM pg_replication_slots s WHERE slot_name = %s
-        """,  # failover is new in 17
+        """,  # failover and synced are new in 17
         [name],
     )
     if not rows:
         return None
-    slot_name, plugin, database, is_temporary, active_pid, restart, confirmed, status, safe, is_failover = rows[0]
-    positions = (_lsn(restart), _lsn(confirmed))
-    return Slot(slot_name, plugin, database, is_temporary, active_pid, *positions, status, safe, is_failover)
+    slot_name, plugin, database, is_temporary, active_pid, restart, confirmed, *rest = rows[0]
+    return Slot(slot_name, plugin, database, is_temporary, active_pid, _lsn(restart), _lsn(confirmed), *rest)
 
 
 async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | None:

@@ -1,0 +1,118 @@
+"""Postgres fails over to a streaming standby, and the daemon goes on there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from invalidator.demo.servers import PostgresServer
+from invalidator.model import Lsn
+from tests.support.daemon import Stack
+from tests.support.postgres import Database, Server
+from tests.support.processes import Program
+from tests.support.services import missing
+from tests.support.standby import Standby
+from tests.support.watched import Watched
+
+
+@dataclass
+class Pair:
+    """A primary with a table, a standby of it, and a daemon that is told of both."""
+
+    primary: PostgresServer
+    standby: Standby
+    stack: Stack
+
+    def on(self, server: PostgresServer, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description is not None else []
+
+
+@pytest.fixture
+async def pair(
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    crashable_postgres: PostgresServer,
+    redis_url: str,
+    run_program: Callable[..., Program],
+) -> AsyncIterator[Pair]:
+    """The test's parameter says whether the standby synchronizes slots."""
+    primary = crashable_postgres
+    with psycopg.connect(primary.dsn(), autocommit=True) as admin:
+        if admin.info.server_version < 170000:
+            missing("failover slots need Postgres 17")
+        admin.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+    slot = "standby_1" if request.param else None
+    with await asyncio.to_thread(Standby, primary, physical_slot=slot) as standby:
+        if slot is not None:
+            with psycopg.connect(primary.dsn(), autocommit=True) as admin:
+                admin.execute("ALTER SYSTEM SET synchronized_standby_slots = 'standby_1'")
+                admin.execute("SELECT pg_reload_conf()")
+        database = Database(Server(primary.dsn()), "postgres")
+        database.close()
+        database.dsn = primary.dsn().replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
+        stack = Stack(tmp_path, database, redis_url, run_program)
+        yield Pair(primary, standby, stack)
+        stack.client.close()
+
+
+@pytest.mark.parametrize("pair", [True], indirect=True, ids=["synchronized"])
+async def test_a_promoted_standby_with_a_copy_of_the_slot_is_followed_and_phantoms_are_dropped(pair: Pair) -> None:
+    stack = pair.stack
+    program = await stack.start()
+    await asyncio.to_thread(pair.on, pair.primary, "INSERT INTO item VALUES (1)")
+    assert await asyncio.to_thread(pair.standby.wait_for_slot, "postgres", deadline_seconds=40)
+    stack.fill("item:1", "item:7", "other:1")  # item:7 may be of a commit that the standby never had
+
+    pair.primary.kill()
+    lost = await program.event("stream.lost")
+    watched = Watched(program)
+    await watched.until_value(1, "invalidator_role", role="reconnecting")
+    assert stack.client.exists("item:1", "item:7") == 2, "a standby that is not promoted is no primary"
+    await asyncio.to_thread(pair.standby.promote)
+
+    gap = await program.event("gap.found")
+    assert (lost["reason"], gap["reason"]) == ("connection", "other_history")
+    await stack.gone("item:1", "item:7")
+    await program.event("gap.repaired")
+    assert stack.client.exists("other:1")
+    stack.fill("item:2", "item:9")
+    await asyncio.to_thread(pair.on, pair.standby, "INSERT INTO item VALUES (2)")
+    await stack.gone("item:2")
+    assert stack.client.exists("item:9"), "only what changed is dropped from now on"
+    end = (await asyncio.to_thread(pair.on, pair.standby, "SELECT pg_current_wal_flush_lsn()::text"))[0][0]
+    ask = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_type = 'logical'"
+    await stack.until(
+        lambda: Lsn.parse(pair.on(pair.standby, ask)[0][0]) >= Lsn.parse(end), "the copy of the slot is confirmed"
+    )
+    assert len(program.events("gap.found")) == 1
+
+
+@pytest.mark.parametrize("pair", [False], indirect=True, ids=["not-synchronized"])
+async def test_a_promoted_standby_without_the_slot_is_a_gap_with_a_new_slot(pair: Pair) -> None:
+    stack = pair.stack
+    program = await stack.start()
+    await asyncio.to_thread(pair.on, pair.primary, "INSERT INTO item VALUES (1)")
+    await stack.until(stack.record, "there is a record")
+    stack.fill("item:1", "item:7", "other:1")
+
+    pair.primary.kill()
+    await asyncio.to_thread(pair.standby.promote)
+
+    gap = await program.event("gap.found")
+    assert gap["reason"] == "slot_missing"
+    await stack.gone("item:1", "item:7")
+    assert stack.client.exists("other:1")
+    made = await asyncio.to_thread(pair.on, pair.standby, "SELECT failover FROM pg_replication_slots WHERE plugin > ''")
+    assert made == [(True,)], "the next failover finds it"
+    stack.fill("item:2", "item:9")
+    await asyncio.to_thread(pair.on, pair.standby, "INSERT INTO item VALUES (2)")
+    await stack.gone("item:2")
+    assert stack.client.exists("item:9")
