@@ -10,19 +10,21 @@ What it finds it hands to ``Repairs``: drop more than was lost, or read again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from pydantic import Field
 
 from invalidator.checkpoint.continuity import Record, judge
 from invalidator.checkpoint.horizon import Horizon
+from invalidator.debts import Debts, WalOptions
 from invalidator.errors import ConfigError, SlotLost, SourceDisconnected, TargetError, TargetRejected
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
-from invalidator.ports import Options
+from invalidator.recorder import Recorder
 
 if TYPE_CHECKING:
+    from invalidator.debts import Lanes
     from invalidator.ports import Clock, Kept, Recording
     from invalidator.telemetry.events import Events
 
@@ -37,7 +39,7 @@ _ACL: Final = (
 )
 
 
-class Settings(Options):
+class Settings(WalOptions):
     """Settings of ``continuity:``."""
 
     on_gap: Literal["widen", "stop"] = "widen"
@@ -71,30 +73,6 @@ class Repairs(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class _Recorder:
-    """One target that keeps our record."""
-
-    name: str
-    target: Recording
-    required: bool
-    kept: Kept | None = None
-    """What it holds, as far as we know; None: not looked at since the connection to the source began."""
-    incarnation: str | None = None
-    """As it was last, over connections to the source too."""
-    recorded: Lsn | None = None
-    """What our record there says, as far as we wrote it on this connection."""
-    is_judged: bool = False
-    """Its record was held against the start of this connection."""
-    is_unusable: bool = False
-    """The last try to read or to write failed."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether positions wait for its record: not for one apart from its cache that cannot be written."""
-        return self.required and not (self.is_unusable and self.target.lies_apart)
-
-
 class Continuity:
     """See the module.
 
@@ -104,6 +82,7 @@ class Continuity:
         settings: what to do about gaps.
         events: what is told.
         clock: its seconds count.
+        targets: the names of all, and whether outer layers are filled from what is cached there.
     """
 
     def __init__(
@@ -114,9 +93,11 @@ class Continuity:
         settings: Settings,
         events: Events,
         clock: Clock,
+        targets: Mapping[str, bool] | None = None,
     ) -> None:
         self.settings = settings
-        self._recorders = [_Recorder(*each) for each in recorders]
+        self._debts = Debts(settings, targets or {}, events)
+        self._recorders = [Recorder(*each) for each in recorders]
         self._slot = slot
         self._events = events
         self._clock = clock
@@ -134,9 +115,16 @@ class Continuity:
     def __repr__(self) -> str:
         return f"<Continuity start={self._start} applied={self._applied} {self._horizon!r}>"
 
-    def attach(self, repairs: Repairs) -> None:
-        """Name who repairs; before anything else is called."""
+    def attach(self, repairs: Repairs, lanes: Lanes | None = None) -> None:
+        """Name who repairs, and who delivers; before anything else is called."""
         self._repairs = repairs
+        if lanes is not None:
+            self._debts.attach(lanes)
+
+    def returned(self, name: str) -> None:
+        """A target without which positions were confirmed works again."""
+        gap, number = self._debts.repair(name)
+        self._found([gap], partial(self._paid, name, number))
 
     # ---------------------------------------------------------------- what the source asks
 
@@ -248,7 +236,8 @@ class Continuity:
             if self._start is not start:
                 return  # the connection was lost meanwhile
         self._judge(start)
-        holding = [recorder.recorded for recorder in self._recorders if recorder.holds] or [self._applied]
+        self._excuse()
+        holding = [each.recorded for each in self._recorders if self._holds(each)] or [self._applied]
         held = [each for each in holding if each is not None]
         if len(held) == len(holding):
             self._horizon.add(min(held), self._clock.monotonic())
@@ -262,15 +251,24 @@ class Continuity:
         assert self._repairs is not None  # noqa: S101  (attached before anything runs)
         return self._repairs
 
-    async def _tend(self, recorder: _Recorder, start: StreamStart) -> None:
-        applied = self._applied
-        is_due = recorder.is_judged and applied != recorder.recorded and not self._repairing
-        if recorder.kept is None or applied is None or not is_due:
+    async def _tend(self, recorder: Recorder, start: StreamStart) -> None:
+        applied, before = self._applied, recorder.record
+        debts = self._debts.owed | self._debts.sought()
+        has_other_debts = debts != frozenset(before.debts if before is not None else ())
+        is_new = has_other_debts or applied not in (None, recorder.recorded)
+        is_due = recorder.is_judged and is_new and not self._repairing and recorder.name not in debts
+        if recorder.kept is None or not is_due:
             self._look(recorder, await recorder.target.load_record(self._slot))
             return
-        rules = self._events.state.rules_loaded.hash
         record = Record(
-            self._slot, start.system, start.timeline, applied, rules, self._new_slots, tuple(sorted(self._apart))
+            self._slot,
+            start.system,
+            start.timeline,
+            applied or (start.position if before is None else before.applied),
+            self._events.state.rules_loaded.hash,
+            self._new_slots,
+            apart=tuple(sorted(self._apart)),
+            debts=tuple(sorted(debts)),
         )
         content = record.encode()
         kept = await recorder.target.keep_record(self._slot, content, expected=recorder.kept.content)
@@ -280,10 +278,11 @@ class Continuity:
             if recorder.target.lies_apart:
                 self._apart.add(recorder.name)
 
-    def _look(self, recorder: _Recorder, kept: Kept, *, written: bytes | None = None) -> None:
+    def _look(self, recorder: Recorder, kept: Kept, *, written: bytes | None = None) -> None:
         """Compare what a target holds with what we knew of it."""
         before, was = recorder.kept, recorder.incarnation
         recorder.kept, recorder.incarnation = kept, kept.incarnation
+        recorder.has_record = recorder.record is not None
         is_another = was is not None and was != kept.incarnation
         if is_another and kept.content is None:
             # It came back without our record: empty, or as it was before we began. The latter keeps stale entries.
@@ -305,7 +304,8 @@ class Continuity:
 
     def _judge(self, start: StreamStart) -> None:
         """Once a connection, when every required target has answered; the others when they do."""
-        if any(recorder.kept is None for recorder in self._recorders if recorder.holds):
+        sought = self._debts.sought()
+        if any(each.kept is None for each in self._recorders if self._holds(each) and each.name not in sought):
             return
         fresh = [recorder for recorder in self._recorders if recorder.kept is not None and not recorder.is_judged]
         if self._start is not start or not fresh:
@@ -321,27 +321,52 @@ class Continuity:
         self._is_judged = True
         names = {None, *(recorder.name for recorder in fresh)}
         self._found([gap for gap in judge(records, start) if gap.target in names])
+        self._learn({name for record in records.values() if record is not None for name in record.debts})
+
+    def _learn(self, debts: set[str]) -> None:
+        for name in self._debts.learn(debts):
+            self.returned(name)
+
+    def _holds(self, recorder: Recorder) -> bool:
+        return recorder.holds and recorder.name not in self._debts.excused
+
+    def _excuse(self) -> None:
+        """Let positions go on without targets, of which a record says so that will be there after a crash.
+
+        That is one at another target, or its own one, which stays behind and so tells it as well.
+        """
+        for name in self._debts.sought():
+            told = (name in each.record.debts for each in self._recorders if each.record and each.name != name)
+            if any(told) or any(each.name == name and each.has_record for each in self._recorders):
+                self._debts.excuse(name)
+                self._moved.set()
+
+    def _paid(self, name: str, number: int) -> None:
+        self._debts.paid(name, number)
+        self._moved.set()
 
     def _first_start(self, start: StreamStart) -> None:
         self._events.stream_begun(position=start.position)
         if self.settings.on_first_start == "widen":
             self._found([Gap(GapReason.FIRST_START, "nothing is known about the age of what is cached")])
 
-    def _found(self, gaps: Sequence[Gap]) -> None:
+    def _found(self, gaps: Sequence[Gap], on_repaired: Callable[[], None] | None = None) -> None:
         for gap in gaps:
             if (
                 gap.target is None
                 and gap.tables is None
                 and self.settings.on_gap == "stop"
-                and gap.reason is not GapReason.FIRST_START
+                and gap.reason not in (GapReason.FIRST_START, GapReason.WAL_SKIPPED)
             ):
                 msg = f"{gap.detail}: changes may be missing, and the settings say continuity.on_gap: stop"
                 raise SlotLost(msg)
             # Positions that were applied before it was found are not recorded before it is made good: a daemon that
             # ends in the middle would find no gap any more.
             self._repairing += 1
-            self._orders.repair(gap, self._repaired)
+            self._orders.repair(gap, partial(self._repaired, on_repaired))
 
-    def _repaired(self) -> None:
+    def _repaired(self, and_then: Callable[[], None] | None) -> None:
         self._repairing -= 1
+        if and_then is not None:
+            and_then()
         self._moved.set()

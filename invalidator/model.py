@@ -94,6 +94,7 @@ class GapReason(StrEnum):
     OTHER_HISTORY = "other_history"  # another cluster, or a promoted standby
     TARGET_LOST_WRITES = "target_lost_writes"  # a Redis that forgot what it had answered
     CATALOG_CHANGED = "catalog_changed"  # something happened to tables that the stream says nothing of
+    WAL_SKIPPED = "wal_skipped"  # confirmed without a target, because the slot would have been lost
     OUTBOX_EMPTIED = "outbox_emptied"  # somebody else removed rows of the outbox
     NOT_LISTENING = "not_listening"  # notifications of that time went to nobody
 

@@ -54,7 +54,8 @@ class Pipeline:
         self._lookups = lookups
         self._tracker = Tracker()
         self._continuity = continuity
-        continuity.attach(self)
+        continuity.attach(self, delivery)
+        delivery.on_return = continuity.returned
         self._repairs = Repairs(delivery, events, clock, pause_seconds=continuity.settings.pause_seconds)
         self._failures = 0
         self._has_greeted = False

@@ -207,6 +207,7 @@ ROWS = (
                 {
                     f'sum by (reason) (increase(invalidator_gaps_total{{slot=~"$slot"}}{RATE}))': "{{reason}}",
                     'sum(invalidator_repairs_pending{slot=~"$slot"})': "coarse forms that wait",
+                    "sum(invalidator_debt_since_timestamp_seconds > bool 0)": "targets in debt",
                 },
             ),
             Panel(

@@ -32,6 +32,8 @@ class Record:
     """Unix seconds at which a lost slot was made anew lately."""
     apart: tuple[str, ...] = ()
     """The targets that have a record of their own apart from their cache, which outlives the loss of that record."""
+    debts: tuple[str, ...] = ()
+    """The targets without which positions were confirmed: everything there is still to be dropped."""
 
     def encode(self) -> bytes:
         """One line of JSON."""
@@ -44,6 +46,7 @@ class Record:
             "rules": self.rules,
             "new_slots": self.new_slots,
             "apart": self.apart,
+            "debts": self.debts,
         }
         return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -60,6 +63,7 @@ class Record:
                 rules=str(fields["rules"]),
                 new_slots=tuple(int(each) for each in fields["new_slots"]),
                 apart=tuple(str(each) for each in fields.get("apart", ())),
+                debts=tuple(str(each) for each in fields.get("debts", ())),
             )
         except (ValueError, KeyError, TypeError, RecursionError):
             return None

@@ -75,7 +75,8 @@ class Delivery:
         }
         innermost = min((order.index(lane.target.layer) for lane in self._lanes), default=0)
         self._first = [lane for lane in self._lanes if order.index(lane.target.layer) == innermost]
-        self._required = [lane for lane in self._lanes if lane.required]
+        self.on_return: Callable[[str], None] = _ignored
+        """Told the name of an excused target that works again; positions wait for it from then on."""
         self._sequence = 0
         self._entries: deque[Entry] = deque()
         # Fresh invalidations matter more than repeats, which therefore take no more than half of the room.
@@ -86,6 +87,10 @@ class Delivery:
 
     def __repr__(self) -> str:
         return f"<Delivery open={len(self._entries)} repeats={len(self._repeats)} lanes={self._lanes}>"
+
+    @property
+    def _required(self) -> list[Lane]:
+        return [lane for lane in self._lanes if lane.required]
 
     @property
     def pending_items(self) -> int:
@@ -119,6 +124,17 @@ class Delivery:
         ):
             self.progress.clear()
             await self.progress.wait()
+
+    def stuck(self) -> list[str]:
+        """The targets that fail, and that positions wait for."""
+        return [lane.target.name for lane in self._lanes if lane.is_stuck]
+
+    def excuse(self, name: str) -> None:
+        """Let positions go on without a target, until it works again; what waits for it is left out."""
+        lane = next(lane for lane in self._lanes if lane.target.name == name)
+        lane.is_excused = True
+        lane.forget()
+        self._moved()
 
     def greet(self) -> None:
         """Ask the L2 targets for an answer; L1 subscribers must not hear of a process that stands by."""
@@ -157,9 +173,15 @@ class Delivery:
         delays = getattr(lane.target, "repeat_after_seconds", ())
         if fresh and delays:
             self._repeat_purge(lane, fresh, delays)
+        if lane.is_excused and lane.state.failing_since is None:
+            lane.is_excused = False
+            self.on_return(lane.target.name)
+        self._moved()
+
+    def _moved(self) -> None:
         self._advance()
-        for other in self._lanes:
-            other.wake()
+        for lane in self._lanes:
+            lane.wake()
         self.progress.set()
 
     def _advance(self) -> None:
@@ -185,7 +207,9 @@ class Delivery:
         for each in self._lanes:
             # A repeat of one lane passes the others as an empty batch, so that the numbers stay one sequence.
             each.put(self._sequence, batch if lane is None or each is lane else empty, entry)
-            if not each.required:
+            if each.is_excused:
+                each.forget()
+            elif not each.required:
                 each.abandon_excess(self._settings.max_pending_items)
         if not self._required:
             self._advance()
@@ -231,6 +255,10 @@ class Delivery:
     def _count_repeats(self) -> None:
         for lane in self._lanes:
             lane.state.repeats_pending = len(self._repeats)
+
+
+def _ignored(_: str) -> None:
+    """Nobody excuses a target."""
 
 
 def _nothing() -> None:

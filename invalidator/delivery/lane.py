@@ -68,7 +68,9 @@ class Lane:
         delivery: Delivery,
     ) -> None:
         self.target = target
-        self.required = required
+        self.is_excused = False
+        """Positions go on without it, although it is required: everything there is dropped when it is back."""
+        self._is_required = required
         self.state = state
         self.applied = 0
         self.pending_items = 0
@@ -80,6 +82,16 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane {self.target.name} applied={self.applied} inbox={len(self._inbox)} items={self.pending_items}>"
+
+    @property
+    def required(self) -> bool:
+        """Whether positions wait for it."""
+        return self._is_required and not self.is_excused
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether positions wait for it while it fails."""
+        return self.required and self.state.failing_since is not None and not self.is_idle
 
     @property
     def is_idle(self) -> bool:
@@ -121,6 +133,11 @@ class Lane:
             fresh = [item for item in items if not item.batch.is_repeat] if is_applied else []
             self._delivery.passed(self, fresh)
 
+    def forget(self) -> None:
+        """Leave out all that waits but the last, which carries the number on: everything is to be dropped anyway."""
+        while len(self._inbox) > 1:
+            self._count(-self._inbox.popleft().size)
+
     def abandon_excess(self, limit: int) -> None:
         """Best effort only: give the oldest batches up until the inbox is within the limit."""
         dropped = 0
@@ -159,7 +176,7 @@ class Lane:
             except TargetError as error:
                 if error.remaining is not None:
                     batch = replace(batch, invalidation=error.remaining)
-                if not self.required and clock.monotonic() - started >= self._retry.deadline_seconds:
+                if not self._is_required and clock.monotonic() - started >= self._retry.deadline_seconds:
                     self._delivery.events.delivery_abandoned(self.target.name, items=len(batch.invalidation))
                     return False
                 await self._pause(error, attempt)

@@ -337,6 +337,12 @@ GROUPS: Final = (
                 ("target",),
                 "Time waited because the target asked for it.",
             ),
+            Family(
+                "invalidator_debt_since_timestamp_seconds",
+                "gauge",
+                ("target",),
+                "Since when positions were confirmed without the target, until it is made good; 0: they were not.",
+            ),
             Family("invalidator_queue_items", "gauge", ("target",), "Items waiting for the target."),
             Family(
                 "invalidator_queue_limit_items",

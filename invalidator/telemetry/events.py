@@ -202,6 +202,26 @@ class Events:
         if not waiting:
             self._log.warning("gap.repaired", reason=str(gap.reason))
 
+    def debt_incurred(self, target: str, *, retained_bytes: int | None) -> None:
+        """Positions go on without a target that fails; everything there is dropped when it works again."""
+        self._owe(target)
+        self._log.error("debt.incurred", target=target, retained_bytes=retained_bytes)
+
+    def debt_known(self, target: str) -> None:
+        """A record tells of a debt from another life of the daemon."""
+        self._owe(target)
+        self._log.warning("debt.known", target=target)
+
+    def _owe(self, target: str) -> None:
+        state = self.state.targets[target]
+        if state.debt_since is None:
+            state.debt_since = self._clock()
+
+    def debt_paid(self, target: str) -> None:
+        """Everything that rules can name was dropped at the target: nothing of the debt is left."""
+        self.state.targets[target].debt_since = None
+        self._log.warning("debt.paid", target=target)
+
     def record_failed(self, target: str, *, error: str) -> None:
         """Our record of what was applied cannot be kept at a target; nothing is confirmed if it is a required one."""
         state = self.state.targets[target]

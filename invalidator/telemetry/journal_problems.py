@@ -24,8 +24,11 @@ Found = tuple[str, str, str, float | None]
 """Code, text, fix, and since when (unix seconds)."""
 
 
-def found(target: TargetState, journal: JournalState, now: float, limits: Limits) -> Iterator[Found]:
-    """Everything about this journal that needs an operator's eye."""
+def found(target: TargetState, now: float, limits: Limits) -> Iterator[Found]:
+    """Everything about the target's journal that needs an operator's eye."""
+    journal = target.journal
+    if journal is None:
+        return
     if journal.unusable is not None:
         waits = "the position waits for it instead" if target.required else "it is purged directly, as best it can"
         text = f"the journal does not take the work of {target.name} ({journal.unusable}); {waits}"

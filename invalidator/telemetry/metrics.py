@@ -234,6 +234,7 @@ def _target(sheet: _Sheet, target: TargetState) -> None:
     sheet.put("invalidator_widened_items_total", target.widened_items, name)
     sheet.put("invalidator_retries_total", target.retries, name)
     sheet.put("invalidator_rate_limit_wait_seconds_total", target.rate_limit_wait_seconds, name)
+    sheet.put("invalidator_debt_since_timestamp_seconds", target.debt_since or 0, name)
     sheet.put("invalidator_queue_items", target.pending_items, name)
     sheet.put("invalidator_queue_limit_items", target.pending_limit, name)
     sheet.put("invalidator_inflight_deliveries", target.in_flight, name)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from invalidator.telemetry import journal_problems, message_problems
+from invalidator.telemetry import debt_problems, journal_problems, message_problems
 from invalidator.telemetry.ages import staleness_seconds
 from invalidator.telemetry.redaction import redact
 from invalidator.telemetry.state import Role
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Severity = Literal["critical", "warning", "info"]
 
 CODES: Final[dict[str, Severity]] = {
+    "debt": "critical",
     "gap": "warning",
     "heartbeat-late": "critical",
     "items-abandoned": "warning",
@@ -268,9 +269,8 @@ def _targets(state: State, now: float, limits: Limits) -> Iterator[Problem]:
             )
         if target.record_failing_since is not None and now - target.record_failing_since > limits.failing_seconds:
             yield _record_failing(target)
-        if target.journal is not None:
-            for code, text, fix, since in journal_problems.found(target, target.journal, now, limits):
-                yield _problem(code, target.name, text, fix, since)
+        for code, text, fix, since in (*debt_problems.found(target), *journal_problems.found(target, now, limits)):
+            yield _problem(code, target.name, text, fix, since)
         if target.layer == "L1" and target.receivers == 0:
             yield _problem(
                 "no-subscribers",

@@ -391,3 +391,55 @@ async def test_a_batch_that_asks_a_target_for_nothing_is_no_answer_of_it() -> No
 
         assert bench.state.targets["redis"].answered is False
         assert bench.state.targets["redis"].deliveries["ok"] == 0
+
+
+async def test_positions_go_on_without_an_excused_target_until_it_works_again() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    redis = Recorder(Layer.L2, "redis", journal, errors=[TargetUnavailable("down")] * 3)
+    edge = Recorder(Layer.L3, "edge", journal)
+    returned: list[str] = []
+    async with running(redis, edge) as bench:
+        bench.delivery.on_return = returned.append
+        bench.submit(1)
+        await settle()
+        assert bench.delivery.stuck() == ["redis"]
+        assert (bench.finished, edge.applied) == ([], [])
+
+        bench.delivery.excuse("redis")
+        for number in (2, 3, 4):
+            await asyncio.wait_for(bench.submit(number), 1)
+        await settle()
+
+        assert bench.finished == [1, 2, 3, 4]
+        assert set().union(*edge.applied) == {b"1000", b"2000", b"3000", b"4000"}
+        assert bench.delivery.stuck() == []
+        assert bench.state.targets["redis"].pending_items <= 2, "nothing piles up at it"
+        assert bench.state.targets["redis"].abandoned_items == 0
+
+        await bench.clock.advance(10)
+
+        assert returned == ["redis"]
+        assert redis.applied[0] == {b"1000"}
+        redis.open_gate.clear()
+        bench.submit(5)
+        await settle()
+        assert bench.finished == [1, 2, 3, 4], "positions wait for it again"
+        redis.open_gate.set()
+        await settle()
+        assert bench.finished == [1, 2, 3, 4, 5]
+
+
+async def test_repeats_of_an_excused_target_finish_nothing_twice() -> None:
+    journal: list[tuple[str, set[bytes]]] = []
+    edge = Recorder(Layer.L3, "edge", journal, errors=[TargetUnavailable("down")], repeat_after_seconds=(5,))
+    async with running(edge) as bench:
+        bench.submit(1, cdn=True)
+        await settle()
+        bench.delivery.excuse("edge")
+        assert bench.finished == [1]
+
+        await bench.clock.advance(1)
+        await bench.clock.advance(10)
+
+        assert edge.applied == [{b"1000"}, {b"1000"}]
+        assert bench.finished == [1]

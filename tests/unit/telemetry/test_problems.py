@@ -176,6 +176,10 @@ def _no_record(state: State) -> None:
     state.targets["redis"].record_error, state.targets["redis"].record_failing_since = "NOPERM", NOW - 60
 
 
+def _owed(state: State) -> None:
+    state.targets["edge"].debt_since = NOW - 60
+
+
 BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_standby, "standby", "info", "shop"),
     (_reconnecting, "not-streaming", "critical", "shop"),
@@ -187,6 +191,7 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_gap, "gap", "warning", "shop"),
     (_repairing, "gap", "warning", "shop"),
     (_no_record, "record-failing", "critical", "redis"),
+    (_owed, "debt", "critical", "edge"),
     (_slot_lost, "slot-lost", "critical", "shop"),
     (_slot_unreserved, "slot-at-risk", "critical", "shop"),
     (_wal_low, "slot-at-risk", "critical", "shop"),

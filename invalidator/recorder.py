@@ -1,0 +1,43 @@
+"""One target that keeps our record, and what we know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from invalidator.checkpoint.continuity import Record
+
+if TYPE_CHECKING:
+    from invalidator.model import Lsn
+    from invalidator.ports import Kept, Recording
+
+
+@dataclass(slots=True, eq=False)
+class Recorder:
+    """One target that keeps our record."""
+
+    name: str
+    target: Recording
+    required: bool
+    kept: Kept | None = None
+    """What it holds, as far as we know; None: not looked at since the connection to the source began."""
+    incarnation: str | None = None
+    """As it was last, over connections to the source too."""
+    recorded: Lsn | None = None
+    """What our record there says, as far as we wrote it on this connection."""
+    is_judged: bool = False
+    """Its record was held against the start of this connection."""
+    has_record: bool = False
+    """It held one when it answered last, over connections to the source too."""
+    is_unusable: bool = False
+    """The last try to read or to write failed."""
+
+    @property
+    def record(self) -> Record | None:
+        """What it holds, taken apart."""
+        return None if self.kept is None else Record.decode(self.kept.content)
+
+    @property
+    def holds(self) -> bool:
+        """Whether positions wait for its record: not for one apart from its cache that cannot be written."""
+        return self.required and not (self.is_unusable and self.target.lies_apart)
