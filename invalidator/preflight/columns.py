@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Final
 
+from invalidator.model import Operation
 from invalidator.postgres.catalog import Column, Table
 from invalidator.postgres.provision.words import GENERATED_COLUMNS, identifier
 from invalidator.preflight.case import Case, Subject, why_not_publishable
@@ -168,7 +169,7 @@ def long_values(case: Case) -> Iterator[Finding]:
             if any(each.name == column.name and each.is_toastable for each in part.columns)
             and use.column not in (part.identity or frozenset())
         }
-        if not names or not use.needs_new:
+        if not names or not use.needs_new or Operation.UPDATE not in use.rule.events:
             continue
         message = f"long values of '{use.column}' ({column.type_name}) are not sent by an UPDATE that leaves them alone"
         why = "values above some 2 kB are stored apart (TOAST); the rule applies its coarse form for such rows"

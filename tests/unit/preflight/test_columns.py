@@ -147,6 +147,7 @@ def test_a_long_value_in_a_key_is_worth_knowing_unless_the_identity_sends_it_alw
     assert [each.code for each in examined(written, facts(POSTS))] == ["toast-key"]
     assert examined(written, facts(replace(POSTS, replica_identity="f"))) == []
     assert examined(rule("post:{new.slug}", events="insert, update"), facts(POSTS)) == []
+    assert examined(rule("post:{new.body}", events="insert"), facts(POSTS)) == []
 
 
 def under(condition: str) -> str:
