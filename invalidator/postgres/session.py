@@ -38,8 +38,6 @@ _NAP_BELOW_BYTES = 16_384
 _NAP_SECONDS = 0.002
 _CONFIRM_INTERVAL_SECONDS = 0.02
 """Between two status updates: a confirmation is cheap, but not as cheap as a batch at full speed is short."""
-_SILENCE_SECONDS = 20.0
-"""Twice our wal_sender_timeout: a server that answers nothing for so long is gone, whatever TCP thinks."""
 
 
 class Session:
@@ -217,12 +215,13 @@ class Session:
     def _resume(self) -> None:
         """Go on reading after a pause; libpq may hold messages that the socket does not show."""
         if self._is_paused and self._failure is None and self._reader.unbound is None:
-            self._is_paused = False
+            self._is_paused = self._state.is_paused = False
+            self._state.moved_at = time.time()
             self._guarded(self._drain)
             self._read_in(0)
 
     def _pause(self) -> None:
-        self._is_paused = True
+        self._is_paused = self._state.is_paused = True
         if self._stream is not None:
             self._stream.unwatch()
 
@@ -269,7 +268,10 @@ class Session:
     def _drain(self) -> None:
         stream, reader = self._stream, self._reader
         assert stream is not None  # noqa: S101  (reading starts after open)
+        before = (reader.rows, self._state.transactions)
         size = stream.drain(reader.drain)
+        if before != (reader.rows, self._state.transactions):
+            self._state.moved_at = time.time()
         if reader.is_reply_requested:
             reader.is_reply_requested = False
             self._is_progress_due = True
@@ -287,7 +289,7 @@ class Session:
         self._status_timer = None
         self._status_sent_at = now = time.monotonic()
         if self._stream is not None:
-            wants_answer = now - self._last_received > _SILENCE_SECONDS / 2
+            wants_answer = now - self._last_received > self._settings.silence_seconds / 2
             status = decoder.standby_status(
                 self._reader.end, self._confirmed, now=time.time(), reply_requested=wants_answer
             )
@@ -303,8 +305,9 @@ class Session:
             self._ready.set()
             if self._is_paused:
                 self._last_received = time.monotonic()  # we do not read: silence is ours
-            elif time.monotonic() - self._last_received > _SILENCE_SECONDS:
-                msg = f"the server has sent nothing for {_SILENCE_SECONDS:.0f} s, not even the answer we asked for"
+            elif time.monotonic() - self._last_received > self._settings.silence_seconds:
+                silence = f"{self._settings.silence_seconds:g} s"
+                msg = f"the server has sent nothing for {silence}, not even the answer we asked for"
                 self._fail(SourceDisconnected(msg, reason="silence"))
 
     async def _keep_heartbeat(self, side: SideConnection) -> None:
@@ -366,6 +369,7 @@ class Session:
     def _fail(self, error: Exception) -> None:
         if self._failure is None:
             self._failure = error
+            self._events.stream_broken(error)
             if self._stream is not None:
                 self._stream.abort()
             self._ready.set()

@@ -86,7 +86,9 @@ GROUPS: Final = (
                 "gauge",
                 ("slot",),
                 "Age of the oldest committed change that is not applied to every target; 0 when none is pending.",
-                "The service level to watch. Computed at the scrape, on the server's clock, so it cannot stick.",
+                "Without a stream, or when nothing comes out of it although heartbeats go in: how long ago the newest"
+                " heartbeat was sent that came through, because nobody knows of newer changes."
+                " The service level to watch. Computed at the scrape, on the server's clock, so it cannot stick.",
             ),
             Family(
                 "invalidator_invalidation_duration_seconds",

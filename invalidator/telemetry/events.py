@@ -149,6 +149,12 @@ class Events:
         source.server_version = server_version
         self._log.info("stream.connected", slot=source.slot, position=str(position), server=server_version)
 
+    def stream_broken(self, error: Exception) -> None:
+        """The stream ended; it is told and counted as lost when what was read before is handed over."""
+        if self.state.source.role is Role.STREAMING:
+            self._enter(Role.RECONNECTING)
+            self.state.source.last_error = str(error)
+
     def stream_lost(self, *, error: str, reason: str, retry_in_seconds: float) -> None:
         """The stream ended; we connect again."""
         source = self.state.source

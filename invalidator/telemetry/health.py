@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from invalidator.telemetry.ages import is_unheard
 from invalidator.telemetry.problems import Limits
 from invalidator.telemetry.state import Role
 
@@ -48,6 +49,10 @@ def _stream(state: State, now: float, limits: Limits) -> Check:
     source = state.source
     is_ok = source.role in (Role.STREAMING, Role.STANDBY)
     if source.role is Role.RECONNECTING:
-        # A short outage is our business, and unready pods would only add to the noise of a server restart.
-        is_ok = now - source.role_since <= limits.disconnected_seconds
+        # One that never streamed is not ready. Else a short outage is our business, and unready pods would only add to
+        # the noise of a server restart.
+        is_ok = bool(source.server_version) and now - source.role_since <= limits.disconnected_seconds
+    if is_unheard(state, now):
+        silent = now - max(source.moved_at, source.role_since)
+        return Check("stream", is_ok=False, detail=f"connected, but nothing has come for {silent:.0f} s")
     return Check("stream", is_ok, source.role)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from invalidator.telemetry import debt_problems, journal_problems, message_problems
-from invalidator.telemetry.ages import staleness_seconds
+from invalidator.telemetry.ages import PATIENCE_SECONDS, pending_seconds
 from invalidator.telemetry.redaction import redact
 from invalidator.telemetry.state import Role
 
@@ -59,7 +59,7 @@ CODES: Final[dict[str, Severity]] = {
 class Limits:
     """From when on something counts as a problem."""
 
-    heartbeat_late_seconds: float = 30.0
+    heartbeat_late_seconds: float = PATIENCE_SECONDS
     """Without a heartbeat that came through; but at least three intervals of them."""
     disconnected_seconds: float = 30.0
     """Without the stream."""
@@ -135,7 +135,7 @@ def _stream(state: State, now: float, limits: Limits) -> Iterator[Problem]:
             yield from _flow(state, now, limits)
         case _:
             pass
-    stale = staleness_seconds(state, now)
+    stale = pending_seconds(state, now)
     if stale > limits.stale_seconds and source.role is not Role.STANDBY:
         yield _problem(
             "stale",

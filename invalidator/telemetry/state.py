@@ -101,6 +101,8 @@ class SourceState:
     received_position: int = 0
     applied_position: int = 0
     confirmed_position: int = 0
+    is_paused: bool = False  # we do not read, because targets are behind
+    moved_at: float = 0.0  # unix seconds at which the stream brought a row, a commit or a heartbeat last; 0: unknown
     heartbeat_sent: float = 0.0  # unix seconds
     heartbeat_delivered: float = 0.0
     heartbeat_interval_seconds: float = 10.0

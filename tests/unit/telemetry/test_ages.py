@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from invalidator.telemetry.ages import heartbeat_age_seconds, staleness_seconds
+from invalidator.telemetry.ages import heartbeat_age_seconds, is_unheard, pending_seconds, staleness_seconds
 from invalidator.telemetry.state import Role, State
 
 
@@ -50,3 +50,47 @@ def test_the_heartbeat_has_no_age_before_the_first_one() -> None:
     assert heartbeat_age_seconds(state, 1000.0) is None
     state.source.heartbeat_delivered = 990.0
     assert heartbeat_age_seconds(state, 1000.0) == 10.0
+
+
+def streaming(**figures: float | bool) -> State:
+    """A stream that began at 900, whose newest heartbeat was sent at 990 and delivered at once."""
+    state = State()
+    source = state.source
+    source.role, source.role_since = Role.STREAMING, 900.0
+    source.heartbeat_sent = source.heartbeat_delivered = source.moved_at = 990.0
+    for name, value in figures.items():
+        setattr(source, name, value)
+    return state
+
+
+def test_without_a_stream_everything_since_the_newest_heartbeat_may_be_stale() -> None:
+    state = streaming()
+    assert staleness_seconds(state, 1000.0) == 0.0
+    state.source.role = Role.RECONNECTING
+    assert staleness_seconds(state, 1000.0) == 10.0
+    assert pending_seconds(state, 1000.0) == 0.0, "there is no change that we know of"
+
+
+def test_a_stream_that_brings_nothing_back_is_unheard_after_thirty_seconds_or_three_heartbeats() -> None:
+    state = streaming()
+    assert not is_unheard(state, 1020.0)
+    assert is_unheard(state, 1021.0)
+    assert staleness_seconds(state, 1021.0) == 31.0
+    state.source.heartbeat_interval_seconds = 60.0
+    assert not is_unheard(state, 1170.0)
+    assert is_unheard(state, 1171.0)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"is_paused": True},
+        {"moved_at": 1990.0},
+        {"role_since": 1990.0},
+        {"moved_at": 0.0},
+        {"role": Role.STANDBY},
+        {"role": Role.STARTING},
+    ],
+)
+def test_who_does_not_read_or_hears_something_is_not_called_unheard(figures: dict[str, float]) -> None:
+    assert not is_unheard(streaming(**figures), 2000.0)

@@ -54,3 +54,22 @@ def test_a_cdn_or_a_bus_that_never_answered_does_not_make_the_daemon_unready(nam
     state = busy_state()
     state.targets[name].answered = False
     assert is_ready(state, NOW)
+
+
+def test_a_stream_from_which_nothing_comes_is_not_ready_although_it_is_connected() -> None:
+    state = busy_state()
+    source = state.source
+    source.role, source.role_since, source.is_paused = Role.STREAMING, NOW - 100, False
+    source.heartbeat_sent, source.moved_at = NOW - 1, NOW - 31
+    assert not is_ready(state, NOW)
+    assert [check.detail for check in checks(state, NOW) if not check.is_ok] == [
+        "connected, but nothing has come for 31 s"
+    ]
+    source.is_paused = True  # targets are behind: a restart would mend nothing
+    assert is_ready(state, NOW)
+
+
+def test_a_daemon_that_has_never_streamed_is_not_ready_however_short_it_has_tried() -> None:
+    state = busy_state()
+    state.source.role, state.source.role_since, state.source.server_version = Role.RECONNECTING, NOW - 1, ""
+    assert not is_ready(state, NOW)
