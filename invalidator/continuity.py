@@ -10,7 +10,7 @@ What it finds it hands to ``Repairs``: drop more than was lost, or read again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -82,7 +82,7 @@ class Continuity:
         settings: what to do about gaps.
         events: what is told.
         clock: its seconds count.
-        targets: the names of all, and whether outer layers are filled from what is cached there.
+        targets: the names of all, also of those that keep no record.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Continuity:
         settings: Settings,
         events: Events,
         clock: Clock,
-        targets: Mapping[str, bool] | None = None,
+        targets: Collection[str] = (),
     ) -> None:
         self.settings = settings
-        self._debts = Debts(settings, targets or {}, events)
+        self._debts = Debts(settings, targets, events)
         self._recorders = [Recorder(*each) for each in recorders]
         self._slot = slot
         self._events = events
@@ -356,7 +356,7 @@ class Continuity:
                 gap.target is None
                 and gap.tables is None
                 and self.settings.on_gap == "stop"
-                and gap.reason not in (GapReason.FIRST_START, GapReason.WAL_SKIPPED)
+                and gap.reason is not GapReason.FIRST_START
             ):
                 msg = f"{gap.detail}: changes may be missing, and the settings say continuity.on_gap: stop"
                 raise SlotLost(msg)

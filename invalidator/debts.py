@@ -9,7 +9,7 @@ A slot that is lost costs the same and more: changes that no target has seen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field
@@ -52,13 +52,13 @@ class Debts:
 
     Args:
         settings: whether positions may be confirmed without a target, and when.
-        targets: their names, and whether outer layers may have been filled from what is stale there.
+        targets: the names of all.
         events: what is told; holds the slot's figures.
     """
 
-    def __init__(self, settings: WalOptions, targets: Mapping[str, bool], events: Events) -> None:
+    def __init__(self, settings: WalOptions, targets: Collection[str], events: Events) -> None:
         self._settings = settings
-        self._targets = targets
+        self._targets = frozenset(targets)
         self._events = events
         self._lanes: Lanes | None = None
         self._owed: dict[str, int] = {}
@@ -93,7 +93,7 @@ class Debts:
 
     def learn(self, names: Collection[str]) -> list[str]:
         """Take over what records say from another life of the daemon; those that were not known."""
-        new = sorted(self._targets.keys() & names - self._owed.keys())
+        new = sorted(self._targets.intersection(names) - self._owed.keys())
         for name in new:
             self._owed[name] = 0
             self._events.debt_known(name)
@@ -125,4 +125,4 @@ class Debts:
 
     def _gap(self, name: str) -> Gap:
         detail = f"{name} failed while the server was about to give the slot up: positions were confirmed without it"
-        return Gap(GapReason.WAL_SKIPPED, detail, None if self._targets[name] else name)
+        return Gap(GapReason.WAL_SKIPPED, detail, name)

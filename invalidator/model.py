@@ -107,7 +107,8 @@ class Gap:
     detail: str
     """For people: positions, names."""
     target: str | None = None
-    """The only one that lost something; None: changes never came, so it concerns all."""
+    """The only one that lost something, and with it those of outer layers, which may have been filled from it; None:
+    changes never came, so it concerns all."""
     tables: frozenset[str] | None = None
     """``schema.table`` of the only tables whose changes are missing; None: nobody knows."""
 

@@ -99,17 +99,13 @@ def build_continuity(settings: Settings, appliers: Sequence[Target], events: Eve
         for target in appliers
         if isinstance(target, Recording)
     ]
-    layers = [target.layer for target in appliers]
-    order = list(Layer)
     return Continuity(
         recorders,
         slot=_record_name(settings),
         settings=settings.continuity,
         events=events,
         clock=clock,
-        targets={
-            target.name: any(order.index(layer) > order.index(target.layer) for layer in layers) for target in appliers
-        },
+        targets=[target.name for target in appliers],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,10 +110,11 @@ class Delivery:
         Args:
             batch: the next batch, in the source's order.
             on_finished: called once, when every required target has applied it and its repeats.
-            only: the name of the one target that it is for; None: all.
+            only: the name of a target that has lost something: it is for that one, and for those of outer layers, which
+                may have been filled from what is stale there; None: all.
         """
         if only is not None:
-            self._submit(batch, on_finished, next(lane for lane in self._lanes if lane.target.name == only))
+            self._submit(batch, on_finished, self._from_outwards(only))
         elif self._entries and not batch.invalidation and batch.heartbeat is None:
             self._entries[-1].followers.append(on_finished)  # one a second while a target fails: no lane need know
         else:
@@ -141,7 +142,7 @@ class Delivery:
         hello = Batch(Invalidation(), heartbeat=self.clock.time(), is_repeat=True)
         for lane in self._lanes:
             if lane.target.layer is Layer.L2:
-                self._submit(hello, _nothing, lane)
+                self._submit(hello, _nothing, [lane])
 
     async def drain(self) -> None:
         """Return when every lane has applied what it was given, but for best-effort ones that fail.
@@ -197,7 +198,7 @@ class Delivery:
             (e.batch.oldest_commit_time for e in self._entries if e.batch.oldest_commit_time is not None), None
         )
 
-    def _submit(self, batch: Batch, on_finished: Callable[[], None], lane: Lane | None = None) -> None:
+    def _submit(self, batch: Batch, on_finished: Callable[[], None], lanes: Collection[Lane] | None = None) -> None:
         self._sequence += 1
         entry = Entry(self._sequence, batch, on_finished)
         self._entries.append(entry)
@@ -206,13 +207,19 @@ class Delivery:
         empty = Batch(Invalidation(), batch.end, is_repeat=batch.is_repeat)
         for each in self._lanes:
             # A repeat of one lane passes the others as an empty batch, so that the numbers stay one sequence.
-            each.put(self._sequence, batch if lane is None or each is lane else empty, entry)
+            each.put(self._sequence, batch if lanes is None or each in lanes else empty, entry)
             if each.is_excused:
                 each.forget()
             elif not each.required:
                 each.abandon_excess(self._settings.max_pending_items)
         if not self._required:
             self._advance()
+
+    def _from_outwards(self, name: str) -> list[Lane]:
+        """A target's lane, and those of outer layers."""
+        lane, order = next(lane for lane in self._lanes if lane.target.name == name), list(Layer)
+        inside = order.index(lane.target.layer)
+        return [lane, *(other for other in self._lanes if order.index(other.target.layer) > inside)]
 
     def _repeat_rules(self, entry: Entry) -> None:
         for delays, part in entry.batch.invalidation.repeats.items():
@@ -246,7 +253,7 @@ class Delivery:
                     self.events.repeat_hurried(items=len(repeat.invalidation), early_seconds=early_seconds)
                 self._count_repeats()
                 batch = Batch(repeat.invalidation, is_repeat=True)
-                self._submit(batch, repeat.release, repeat.lane)
+                self._submit(batch, repeat.release, None if repeat.lane is None else [repeat.lane])
             self.progress.set()
             self._repeat_added.clear()
             due = self._repeats.next_due

@@ -330,30 +330,6 @@ async def test_a_hung_redis_holds_the_position_and_the_server_is_still_answered(
     own.client.close()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "heal"),
-    [
-        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
-        (("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0")),
-    ],
-)
-async def test_a_redis_that_refuses_writes_is_tried_until_it_takes_them(
-    stack: Stack, own_redis: KeyValueServer, spoil: tuple[str, ...], heal: tuple[str, ...]
-) -> None:
-    own = Stack(stack.folder, stack.database, own_redis.url, stack._run)
-    program = await own.start()
-    own.fill("item:1")
-    own.client.execute_command(*spoil)  # type: ignore[no-untyped-call]
-
-    await own.sql("INSERT INTO item VALUES (1)")
-    await program.event("delivery.failed")
-    assert own.client.exists("item:1")
-    own.client.execute_command(*heal)  # type: ignore[no-untyped-call]
-
-    await own.gone("item:1")
-    own.client.close()
-
-
 # ---------------------------------------------------------------- Postgres breaks
 
 

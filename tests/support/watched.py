@@ -79,3 +79,13 @@ class Watched:
                 return problem or {}
             await asyncio.sleep(0.05)
         pytest.fail(f"{subject}: not {'there' if is_there else 'gone'}: {await self.text('/status')}")
+
+    async def until_failing(self, target: str, result: str) -> None:
+        """Return when deliveries to a target have failed in this way since now."""
+        name, labels = "invalidator_deliveries_total", {"target": target, "result": result}
+        before = await self._value(name, labels) or 0
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (await self._value(name, labels) or 0) <= before:
+            if time.monotonic() > deadline:
+                pytest.fail(f"no delivery to {target} has ended as {result}: {await self.text('/status')}")
+            await asyncio.sleep(0.05)

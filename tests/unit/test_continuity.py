@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,11 +53,9 @@ class Cache:
 class World:
     """A keeper between caches and somebody who repairs."""
 
-    def __init__(
-        self, settings: Settings | None = None, *, targets: Mapping[str, bool] | None = None, **caches: Cache
-    ) -> None:
+    def __init__(self, settings: Settings | None = None, *, targets: Sequence[str] = (), **caches: Cache) -> None:
         self.clock = ManualClock()
-        self.state = State(targets={name: TargetState(name) for name in (*(targets or ()), *caches)})
+        self.state = State(targets={name: TargetState(name) for name in (*targets, *caches)})
         self.caches = caches
         self.gaps: list[Gap] = []
         self.repairs_at_once = True

@@ -443,3 +443,21 @@ async def test_repeats_of_an_excused_target_finish_nothing_twice() -> None:
 
         assert edge.applied == [{b"1000"}, {b"1000"}]
         assert bench.finished == [1]
+
+
+async def test_what_a_target_has_lost_is_dropped_there_and_then_in_the_outer_layers() -> None:
+    """They may have been filled from what was stale in it; others of its own layer were not."""
+    journal: list[tuple[str, set[bytes]]] = []
+    names = {"edge": Layer.L3, "bus": Layer.L1, "other": Layer.L2, "redis": Layer.L2}
+    targets = {name: Recorder(layer, name, journal) for name, layer in names.items()}
+    async with running(*targets.values()) as bench:
+        batch = Batch(Invalidation(keys={b"k"}, cdn={b"k"}))
+        await bench.delivery.deliver(batch, lambda: bench.finished.append(1), only="redis")
+        await settle()
+        assert [name for name, _ in journal] == ["redis", "bus", "edge"]
+        assert bench.finished == [1]
+
+        journal.clear()
+        await bench.delivery.deliver(batch, lambda: bench.finished.append(2), only="edge")
+        await settle()
+        assert [name for name, _ in journal] == ["edge"]
