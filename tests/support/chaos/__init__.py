@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from tests.support.chaos.lanes import Lane
 from tests.support.chaos.network import NETWORK_FAULTS
-from tests.support.chaos.servers import SERVER_FAULTS
+from tests.support.chaos.servers import SERVER_FAULTS, possible
 from tests.support.chaos.world import RULES, Outcome, World
 
 __all__ = ["FAULTS", "RULES", "Outcome", "World", "lanes"]
@@ -25,13 +25,13 @@ __all__ = ["FAULTS", "RULES", "Outcome", "World", "lanes"]
 FAULTS = tuple(fault.__name__ for fault in (*SERVER_FAULTS, *NETWORK_FAULTS))
 
 
-def lanes(names: Iterable[str] = FAULTS) -> list[Lane]:
-    """Those with these faults."""
+def lanes(names: Iterable[str] = FAULTS, source: str = "pgoutput") -> list[Lane]:
+    """Those with these faults, as far as they mean something to the source."""
     wanted = set(names)
     if unknown := wanted.difference(FAULTS):
         msg = f"no such faults: {sorted(unknown)}; there are {', '.join(FAULTS)}"
         raise ValueError(msg)
     return [
-        Lane(name, [fault for fault in faults if fault.__name__ in wanted])
+        Lane(name, [fault for fault in possible(faults, source) if fault.__name__ in wanted])
         for name, faults in (("servers", SERVER_FAULTS), ("network", NETWORK_FAULTS))
     ]

@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=None, help="of the first minute  [default: the time]")
     parser.add_argument("--faults", default=",".join(FAULTS), help="only these, as a,b  [default: all]")
+    parser.add_argument("--source", default="pgoutput", choices=("pgoutput", "outbox"), help="of the daemon")
     parser.add_argument("--logs", type=Path, default=None, help="where to keep what failing seeds logged")
     arguments = parser.parse_args()
     first = arguments.seed if arguments.seed is not None else int(time.time())
@@ -26,7 +27,8 @@ def main() -> int:
     outcomes: list[Outcome] = []
     while not outcomes or time.monotonic() - begun < arguments.minutes * 60:
         seconds = min(60.0, arguments.minutes * 60)
-        outcome = _play(first + len(outcomes), seconds, arguments.faults.split(","), arguments.logs)
+        world = (arguments.source, first + len(outcomes))
+        outcome = _play(*world, seconds, arguments.faults.split(","), arguments.logs)
         print(outcome, flush=True)
         outcomes.append(outcome)
     failed = [str(outcome.seed) for outcome in outcomes if not outcome.is_clean]
@@ -39,11 +41,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _play(seed: int, seconds: float, faults: list[str], logs: Path | None) -> Outcome:
+def _play(source: str, seed: int, seconds: float, faults: list[str], logs: Path | None) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), seed)
+        world = World(Path(folder), seed, source=source)
         try:
-            outcome = asyncio.run(world.run(seconds, lanes(faults)))
+            outcome = asyncio.run(world.run(seconds, lanes(faults, source)))
         except Exception:
             _keep(world, seed, logs)
             raise

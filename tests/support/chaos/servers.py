@@ -18,7 +18,7 @@ from tests.support.chaos.world import FAILOVER_SLOTS, SLOT
 from tests.support.standby import Standby
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Iterable
 
     from tests.support.chaos.lanes import Fault
     from tests.support.chaos.world import World
@@ -61,7 +61,7 @@ async def something_while_the_daemon_is_away(world: World, choice: random.Random
     """Another of these faults, between two lives of the daemon."""
     world.expect_daemon()
     world.daemon.kill()
-    fault = choice.choice(BEHIND_ITS_BACK)
+    fault = choice.choice(possible(BEHIND_ITS_BACK, world.source))
     world.note(f"  {fault.__name__}")
     await fault(world, choice)
     world.start_daemon()
@@ -117,6 +117,8 @@ async def fail_over_postgres(world: World, choice: random.Random) -> None:
 
 
 def _keeps_slots(world: World) -> bool:
+    if world.source != "pgoutput":
+        return False
     with psycopg.connect(world.postgres.dsn(), autocommit=True) as connection:
         if connection.info.server_version < FAILOVER_SLOTS:
             return False
@@ -172,6 +174,17 @@ async def make_publication_anew(world: World, choice: random.Random) -> None:
     await asyncio.to_thread(_sql, world, f"DROP PUBLICATION {SLOT}")
     await asyncio.sleep(choice.uniform(0.1, 1))
     await asyncio.to_thread(_sql, world, f"CREATE PUBLICATION {SLOT} FOR TABLE item")
+
+
+async def empty_outbox(world: World, _: random.Random) -> None:
+    """Somebody who thinks that nobody needs it."""
+    await asyncio.to_thread(_sql, world, "DELETE FROM invalidator.outbox")
+
+
+async def silence_triggers(world: World, choice: random.Random) -> None:
+    await asyncio.to_thread(_sql, world, "ALTER TABLE item DISABLE TRIGGER USER")
+    await asyncio.sleep(choice.uniform(0.1, 2))
+    await asyncio.to_thread(_sql, world, "ALTER TABLE item ENABLE TRIGGER USER")
 
 
 _END_WALSENDER: Final = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active"
@@ -313,9 +326,9 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-BEHIND_ITS_BACK: Final[tuple[Callable[[World, random.Random], Awaitable[None]], ...]] = (
+BEHIND_ITS_BACK: Final[tuple[Fault, ...]] = (
     crash_postgres, fail_over_postgres, drop_slot, unpublish, publish_less, make_publication_anew, crash_redis,
-    restart_redis_empty, restore_redis, fail_over_redis, flush_redis, change_rules,
+    restart_redis_empty, restore_redis, fail_over_redis, flush_redis, change_rules, empty_outbox, silence_triggers,
 )  # fmt: skip
 
 SERVER_FAULTS: Final[tuple[Fault, ...]] = (
@@ -323,4 +336,16 @@ SERVER_FAULTS: Final[tuple[Fault, ...]] = (
     break_rules, crash_postgres, restart_postgres, freeze_postgres, fail_over_postgres, drop_slot, lose_slot,
     end_walsender, unpublish, publish_less, make_publication_anew, crash_redis, freeze_redis, restart_redis_empty,
     restore_redis, fail_over_redis, flush_redis, forbid_unlink, fill_redis, kill_daemon_while_unlink_is_forbidden,
+    empty_outbox, silence_triggers,
 )  # fmt: skip
+
+_ONLY_WITH: Final[dict[str, tuple[Fault, ...]]] = {
+    "pgoutput": (drop_slot, lose_slot, end_walsender, unpublish, publish_less, make_publication_anew),
+    "outbox": (empty_outbox, silence_triggers),
+}
+
+
+def possible(faults: Iterable[Fault], source: str) -> list[Fault]:
+    """Those that mean something to a daemon with this source."""
+    others = {fault for name, only in _ONLY_WITH.items() if name != source for fault in only}
+    return [fault for fault in faults if fault not in others]

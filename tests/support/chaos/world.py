@@ -21,6 +21,7 @@ from invalidator.demo.servers import KeyValueServer, PostgresServer
 from tests.support.chaos.application import ROWS, Application
 from tests.support.chaos.lanes import Lane
 from tests.support.chaos.layers import Edge, Mood, Processes
+from tests.support.outbox import setup
 from tests.support.processes import Program
 from tests.support.proxy import Fault as NetworkFault
 from tests.support.proxy import FaultProxy
@@ -83,6 +84,7 @@ class World:
         patience_seconds: how long a stale entry may still go after everything was confirmed.
         redo_window_seconds: of the daemon.
         truncates: the part of all that the application does.
+        source: of the daemon: ``pgoutput`` or ``outbox``.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class World:
         patience_seconds: float = QUIET_SECONDS / 3,
         redo_window_seconds: float = 2,
         truncates: float = 0.001,
+        source: str = "pgoutput",
     ) -> None:
         self.folder = folder
         self.random = random.Random(seed)  # noqa: S311  (a seed that replays, no secret)
@@ -103,6 +106,8 @@ class World:
         self._patience_seconds = patience_seconds
         self._redo_window_seconds = redo_window_seconds
         self._has_journal = self.random.random() < 0.5
+        self._skips = self.random.random() < 0.5
+        self.source = source
         self._begun = time.monotonic()
         self._daemons: list[Program] = []
         self._servers = contextlib.ExitStack()
@@ -130,7 +135,7 @@ class World:
             self.networks = {
                 name: await stack.enter_async_context(FaultProxy("127.0.0.1", port)) for name, port in ports.items()
             }
-            self._prepare()
+            await self._prepare()
             self.start_daemon()
             stack.callback(self._end_daemons)
             listening = asyncio.create_task(self.processes.listen())
@@ -154,14 +159,17 @@ class World:
         said = [f"--- daemon {number}\n{daemon.output}" for number, daemon in enumerate(self._daemons)]
         return "\n".join([*self.outcome.history, *said])
 
-    def _prepare(self) -> None:
+    async def _prepare(self) -> None:
         with psycopg.connect(self.postgres.dsn(), autocommit=True) as connection:
             connection.execute("CREATE TABLE item (id int PRIMARY KEY, slug text NOT NULL, version int NOT NULL)")
             connection.execute("ALTER TABLE item REPLICA IDENTITY FULL")
             connection.execute("INSERT INTO item SELECT g, 's' || g, 0 FROM generate_series(0, %s) g", [ROWS - 1])
-            connection.execute(f"CREATE PUBLICATION {SLOT} FOR TABLE item")
-            more = ", false, false, true" if connection.info.server_version >= FAILOVER_SLOTS else ""
-            connection.execute(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput'{more})")
+            if self.source == "pgoutput":
+                connection.execute(f"CREATE PUBLICATION {SLOT} FOR TABLE item")
+                more = ", false, false, true" if connection.info.server_version >= FAILOVER_SLOTS else ""
+                connection.execute(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput'{more})")
+        if self.source == "outbox":
+            await setup(self.postgres.dsn(), self._rules)
         self.write_rules()
         (self.folder / "invalidator.yaml").write_text(json.dumps(self._settings()), encoding="utf-8")
 
@@ -173,8 +181,8 @@ class World:
         return {
             "rules": "rules.yaml",
             "source": {
-                "type": "pgoutput", "dsn": network["postgres"].through(self.postgres.dsn()), "slot": SLOT,
-                "publication": SLOT, "create": True, "heartbeat_seconds": 1,
+                "type": self.source, "dsn": network["postgres"].through(self.postgres.dsn()), "heartbeat_seconds": 1,
+                **({"slot": SLOT, "publication": SLOT, "create": True} if self.source == "pgoutput" else {}),
             },
             "targets": {
                 "redis": {"type": "redis_keys", **stores, **retry},
@@ -185,6 +193,7 @@ class World:
             "continuity": {
                 "on_first_start": "widen", "redo_window_seconds": self._redo_window_seconds, "pause_seconds": 0,
                 "catalog_seconds": 0.5, "max_new_slots_per_hour": 1000,
+                "wal": "widen_and_skip" if self._skips else "stall", "wal_bytes": 100_000,
             },
             "state": {"path": str(self.folder / "state.db") if self._has_journal else ""},
             "reload": {"interval_seconds": 0.5},
@@ -268,8 +277,11 @@ class World:
 
     def _has_confirmed(self, position: str) -> bool:
         query = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
+        if self.source == "outbox":
+            query = "SELECT NOT EXISTS (SELECT FROM invalidator.outbox WHERE relation <> 0), %s, %s"
         with psycopg.connect(self.postgres.dsn(), autocommit=True) as connection:
-            return connection.execute(query, [position, SLOT]).fetchall() == [(True,)]
+            rows = connection.execute(query, [position, SLOT]).fetchall()
+        return bool(rows) and bool(rows[0][0])
 
     async def _until_fresh(self) -> None:
         """What the catalog tells and what a journal holds comes a little later than the confirmation."""
