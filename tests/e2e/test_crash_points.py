@@ -60,6 +60,7 @@ def stop(world: CrashWorld) -> None:
 def start_for_the_first_time(world: CrashWorld) -> None:
     """Neither publication nor slot is there, and nobody remembers one."""
     world.daemon.kill()
+    world.forget_state()
     world.connection.execute(DROP_SLOT)
     world.connection.execute(f"DROP PUBLICATION {SLOT}")
     world.store.delete(f"invalidator:{SLOT}", f"invalidator:{SLOT}:catalog")

@@ -230,6 +230,11 @@ class CrashWorld:
             lambda: f"not confirmed\n{self.daemon.output}",
         )
 
+    def forget_state(self) -> None:
+        """Remove the state file with what belongs to it."""
+        for suffix in ("", "-wal", "-shm"):
+            self.journal.with_name(self.journal.name + suffix).unlink(missing_ok=True)
+
     def let_edge_fail(self, *, failing: bool) -> None:
         """Refuse purges, or take them again."""
         self.edge.mood = Mood.FAILING if failing else Mood.GOOD
