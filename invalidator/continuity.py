@@ -104,7 +104,7 @@ class Continuity:
         self._horizon = Horizon(settings.redo_window_seconds)
         self._repairs: Repairs | None = None
         self._start: StreamStart | None = None
-        self._has_begun = False
+        self._has_begun = self._is_connected = False
         self._is_judged = False
         self._applied: Lsn | None = None
         self._new_slots: tuple[int, ...] = ()
@@ -188,7 +188,7 @@ class Continuity:
         """A connection to the source begins; nothing is recorded or confirmed before it was judged."""
         self._start = start
         self._applied = None
-        self._has_begun = True
+        self._has_begun = self._is_connected = True
         self._is_judged = False
         self._horizon.clear()
         for recorder in self._recorders:
@@ -197,6 +197,13 @@ class Continuity:
         if start.gap is not None:
             self._found([start.gap])
         self._moved.set()
+
+    def lost(self) -> None:
+        """The connection is gone; the next one is not told what was applied on it, because it may be another history.
+
+        Its positions need not even exist there: a slot that was told of them would skip commits that come later.
+        """
+        self._is_connected = False
 
     def applied(self, position: Lsn) -> None:
         """Every required target has applied everything up to the position."""
@@ -242,7 +249,7 @@ class Continuity:
         if len(held) == len(holding):
             self._horizon.add(min(held), self._clock.monotonic())
         released = self._horizon.release(self._clock.monotonic())
-        if released is not None:
+        if released is not None and self._is_connected:
             # crash point: recorded-not-confirmed
             self._orders.confirm(released)
 

@@ -110,6 +110,7 @@ class Pipeline:
 
     async def _stream(self) -> None:
         self._tracker = tracker = Tracker()
+        self._continuity.lost()
         self._repairs.hold_again(self._hold)
         async for batch in self._source.batches(self._rules):
             if batch.start is not None:

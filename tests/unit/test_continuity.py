@@ -170,6 +170,26 @@ async def test_positions_wait_for_the_redo_window() -> None:
     assert world.confirmed == [Lsn(200)]
 
 
+async def test_what_was_applied_on_a_connection_that_is_gone_is_not_confirmed_on_the_next_one() -> None:
+    world = World(Settings(redo_window_seconds=5), a=Cache())
+    await world.begin()
+    await world.apply(200)
+
+    world.keeper.lost()
+    await world.clock.advance(5)
+    await world.keeper.tend()
+    assert world.confirmed == []
+
+    await world.begin()
+    await world.clock.advance(5)
+    await world.keeper.tend()
+    assert world.confirmed == []
+    await world.apply(201)
+    await world.clock.advance(5)
+    await world.keeper.tend()
+    assert world.confirmed == [Lsn(201)]
+
+
 async def test_a_first_start_is_told_and_drops_nothing(quiet_logs: list[MutableMapping[str, Any]]) -> None:
     world = World(a=Cache())
     await world.begin()

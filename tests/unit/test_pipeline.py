@@ -23,9 +23,9 @@ from invalidator.model import (
     WidenReason,
 )
 from invalidator.pipeline import Pipeline
-from invalidator.ports import Recording, RowFunction, Rules
+from invalidator.ports import Kept, Recording, RowFunction, Rules
 from invalidator.telemetry.events import Events
-from invalidator.telemetry.state import Role, State
+from invalidator.telemetry.state import Role, State, TargetState
 from tests.support.clock import ManualClock, settle
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -212,6 +212,39 @@ async def test_what_waits_to_be_widened_holds_the_position_of_the_next_connectio
     running.delivery.finish[-1]()
 
     assert running.source.confirmed == [Lsn(10)]
+    await running.stop()
+
+
+class Remembering:
+    """A cache that keeps our record."""
+
+    lies_apart = False
+
+    def __init__(self) -> None:
+        self.content: bytes | None = None
+
+    async def load_record(self, name: str) -> Kept:
+        return Kept(self.content, "one")
+
+    async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
+        self.content = content
+        return Kept(content, "one")
+
+
+async def test_the_redo_window_of_a_lost_connection_does_not_end_on_the_next_one() -> None:
+    cache = Remembering()
+    running = Running(ScriptedSource([Batch(start=StreamStart("7", 1, Lsn(0))), batch(10)], []), [("a", cache, True)])
+    running.state.targets["a"] = TargetState("a")
+    await settle()
+    running.delivery.finish[0]()
+    for _ in range(8):
+        await running.clock.advance(0.5)
+    assert cache.content is not None
+    running.source.lose.set_result(None)
+
+    await running.clock.advance(60)
+
+    assert running.source.confirmed == []
     await running.stop()
 
 
