@@ -256,6 +256,19 @@ class Recording(Protocol):
 
 
 @runtime_checkable
+class Forgetting(Recording, Protocol):
+    """One whose records can be taken away, when nothing is to be left."""
+
+    async def forget_record(self, name: str, *, expected: bytes) -> bool:
+        """Remove the record, unless it is another one than expected; whether it is gone.
+
+        Raises:
+            TargetError: as ``Target.apply``.
+        """
+        ...
+
+
+@runtime_checkable
 class Repeating(Protocol):
     """A target that wants everything applied again some time later."""
 

@@ -101,7 +101,7 @@ def build_continuity(settings: Settings, appliers: Sequence[Target], events: Eve
     ]
     return Continuity(
         recorders,
-        slot=_record_name(settings),
+        slot=record_name(settings),
         settings=settings.continuity,
         events=events,
         clock=clock,
@@ -172,14 +172,14 @@ def build_catalog_watch(
     return CatalogWatch(
         interval_seconds=settings.continuity.catalog_seconds,
         look=look,
-        name=f"{_record_name(settings)}:catalog",
+        name=f"{record_name(settings)}:catalog",
         patterns=lambda: [(rule.schema, rule.table) for rule in rules.ruleset.rules],
         recorder=recorders[0] if recorders else None,
         repair=repair,
     )
 
 
-def _record_name(settings: Settings) -> str:
+def record_name(settings: Settings) -> str:
     """What our record is kept under: daemons that share a Redis have different ones."""
     options = settings.source
     if isinstance(options, pgoutput.Settings):

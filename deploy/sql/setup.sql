@@ -14,8 +14,12 @@ ALTER TABLE "public"."posts" REPLICA IDENTITY FULL;
 -- Only the rules' tables, and only the columns that rules read: fewer bytes, and nothing else can leave the database.
 -- A column list must hold the replica identity, and FULL allows none: otherwise the application's own UPDATE fails.
 -- Before Postgres 18: without the last line. Before Postgres 15: also without the column list.
+BEGIN;
 CREATE PUBLICATION "invalidator" FOR TABLE "public"."posts", "public"."users" ("id", "email")
   WITH (publish_generated_columns = stored);
+-- By this comment it is known again: `setup --drop` and `teardown` drop no publication without it.
+COMMENT ON PUBLICATION "invalidator" IS 'invalidator setup: {"made": true}';
+COMMIT;
 
 -- After the publication. From here on WAL is kept for the daemon, whether it runs or not. With failover, standbys
 -- that synchronize slots (sync_replication_slots = on) keep a copy of it. Before Postgres 17: without failover.

@@ -18,7 +18,7 @@ import click
 from invalidator import __version__
 from invalidator.cli._exits import Exit, report
 
-_ORDER = ("run", "check", "test", "explain", "setup", "reload", "purge", "status", "tail", "config", "demo")
+_ORDER = ("run", "check", "test", "explain", "setup", "teardown", "reload", "purge", "status", "tail", "config", "demo")
 """How help lists the verbs: in the order of need; those not named here follow."""
 
 

@@ -11,6 +11,7 @@ keeps that promise through a crash in the middle. A ``-wal`` must never lie besi
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sqlite3
 import time
@@ -189,6 +190,38 @@ class SqliteFile:
         reason = _REASONS.get(code, "failed")
         said = "another process has it open" if reason == "locked" else str(error)
         return JournalUnusable(f"{self.path}: {said}", reason=reason)
+
+
+def leftovers(path: Path) -> tuple[Path, ...]:
+    """The file and what lies beside it, set-aside copies too, as far as they are there."""
+    beside = sorted(path.parent.glob(glob.escape(path.name) + ".damaged-*")) if path.parent.is_dir() else []
+    own = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", ".lost")]
+    return tuple(file for file in (*own, *beside) if file.exists())
+
+
+def identify(path: Path) -> None:
+    """See that the file is ours and that nobody has it open; nothing is changed.
+
+    Raises:
+        JournalUnusable: it is not, somebody has, or that cannot be told.
+    """
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=0, isolation_level=None)
+        try:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("BEGIN EXCLUSIVE")  # refused while a daemon has it
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            db.execute("ROLLBACK")
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        locked = _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        said = "another process has it open" if locked else f"cannot be read: {error}"
+        msg = f"{path}: {said}"
+        raise JournalUnusable(msg, reason="locked" if locked else "failed") from None
+    if application != APPLICATION_ID:
+        msg = f"{path} is a database of another program"
+        raise JournalUnusable(msg, reason="foreign")
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -291,6 +291,7 @@ def _read_publication(publication: _Publication, oids: dict[Name, int]) -> Publi
             if each.table in oids
         ),
         comment=filters.record(
-            {".".join(each.table): each.made_of for each in publication.tables if each.made_of is not None}
+            {".".join(each.table): each.made_of for each in publication.tables if each.made_of is not None},
+            is_made=False,
         ),
     )

@@ -25,6 +25,7 @@ from invalidator.targets._redis_server import about, timed
 _LUA: Final = resources.files("invalidator.targets") / "lua"
 EXPAND: Final = Script((_LUA / "expand_tags.lua").read_bytes())
 KEEP: Final = Script((_LUA / "keep_record.lua").read_bytes())
+FORGET: Final = Script((_LUA / "forget_record.lua").read_bytes())
 KEEP_WHEN_FULL: Final = Script(b"#!lua flags=allow-oom\n" + KEEP.text)
 """The same on a server that has no memory left, which it says only since Redis 7. Without it a full Redis, which takes
 every UNLINK, would hold the confirmed position."""
@@ -170,6 +171,10 @@ class RedisKeys:
             await self._wait_for_replicas()
         # crash point: record-kept
         return Kept(None if kept is None else as_bytes(kept), await self._incarnation())
+
+    async def forget_record(self, name: str, *, expected: bytes) -> bool:
+        """Remove our record; see ``ports.Forgetting``."""
+        return as_integer(await self._client.call(FORGET, [self._record_key(name)], expected)) == 1
 
     async def close(self) -> None:
         """Release the connection."""

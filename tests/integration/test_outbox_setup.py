@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from invalidator.errors import ConfigError
+from invalidator.postgres.catalog.outbox import LOCK_KEY
 from tests.support.checked import Project
 from tests.support.outbox import emptied, reading, setup
 from tests.support.postgres import Database
@@ -177,3 +179,24 @@ def test_source_outbox_prepares_a_switch_while_the_settings_name_a_slot(checked:
     assert checked.database.execute("SELECT count(*) FROM pg_publication") == [(0,)]
     refused = checked.run("setup", "--source", "outbox", "--offline")
     assert "--offline knows nothing of 'outbox'" in refused.errors
+
+
+def test_an_outbox_that_is_not_ours_or_is_being_read_stays(checked: Project) -> None:
+    checked.database.execute("CREATE TABLE posts (id int PRIMARY KEY)")
+    checked.write(POSTS)
+    checked.database.execute("CREATE SCHEMA invalidator; CREATE TABLE invalidator.outbox (message text)")
+    foreign = checked.run("setup", "--source", "outbox", "--drop", "--apply")
+    assert (foreign.code, "its comment does not say who made it" in foreign.output) == (1, True)
+    assert checked.database.execute("SELECT to_regclass('invalidator.outbox')::text") == [("invalidator.outbox",)]
+
+    checked.database.execute("DROP TABLE invalidator.outbox; CREATE TABLE invalidator.notes (message text)")
+    checked.run("setup", "--source", "outbox", "--apply")
+    with psycopg.connect(checked.database.dsn) as reader:
+        reader.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+        read = checked.run("setup", "--source", "outbox", "--drop", "--apply")
+        assert read.code == 1
+        assert f"is being read by server process {reader.info.backend_pid}: a daemon is running" in read.output
+
+    gone = checked.run("setup", "--source", "outbox", "--drop", "--apply")
+    assert (gone.code, "schema invalidator stays: notes in it is not ours" in gone.output) == (0, True)
+    assert checked.database.execute("SELECT to_regclass('invalidator.outbox')::text") == [(None,)]

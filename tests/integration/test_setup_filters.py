@@ -230,7 +230,9 @@ async def test_a_filter_is_recorded_and_replaced_when_the_rules_change(filtering
     named = Rule("tenant IS DISTINCT FROM 2", EVERYTHING, is_fixed=False).need()
     assert (await set_up(filtering, named)).to_run == ()
     assert row_filter(filtering) is None
-    assert filtering.execute("SELECT obj_description(oid, 'pg_publication') FROM pg_publication") == [(None,)]
+    assert filtering.execute("SELECT obj_description(oid, 'pg_publication') FROM pg_publication") == [
+        ('invalidator setup: {"made": true}',)
+    ]
 
 
 async def test_a_filter_for_other_rules_is_a_step_also_for_those_who_make_no_filters(filtering: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 
@@ -16,6 +16,20 @@ CONFIRMED = "confirmed"
 """The table with the one row that says up to where everything was applied."""
 READER_SETTING = "invalidator.reader"
 """``on`` in the daemon's session: only it may remove rows without the guard telling of it."""
+LOCK_KEY: Final = int.from_bytes(b"invaldtr")
+"""Of the advisory lock that the daemon holds which reads the outbox."""
+
+_READER: Final[LiteralString] = """
+    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
+"""
+_OTHERS: Final[LiteralString] = """
+    SELECT relname::text, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class
+     WHERE relnamespace = %(schema)s::oid AND relkind IN ('r', 'p', 'v', 'm', 'f')
+    UNION ALL
+    SELECT proname || '()', '' FROM pg_proc WHERE pronamespace = %(schema)s::oid AND prorettype <> 'trigger'::regtype
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,12 @@ class Outbox:
     """Name and type of each column of the table; empty: there is no table."""
     confirmed_columns: tuple[tuple[str, str], ...] = ()
     """The same of the table with the confirmed position."""
+    comment: str = ""
+    """Of the table."""
+    strangers: tuple[str, ...] = ()
+    """What else is in the schema: relations, and functions that are for no trigger."""
+    reader_pid: int | None = None
+    """The server process of the daemon that reads it, if one does."""
     functions: Mapping[str, Function] = field(default_factory=dict)
     triggers: tuple[Trigger, ...] = ()
     """Those that write changes down."""
@@ -81,6 +101,7 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
         return Outbox()
     columns = await _columns(connection, schemas[0][0], TABLE)
     confirmed_columns = await _columns(connection, schemas[0][0], CONFIRMED)
+    others = await _fetch(connection, _OTHERS, {"schema": schemas[0][0]})
     functions = await _fetch(
         connection,
         """
@@ -109,6 +130,9 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
         has_schema=True,
         columns=columns,
         confirmed_columns=confirmed_columns,
+        comment=next((comment for name, comment in others if name == TABLE), ""),
+        strangers=tuple(name for name, _ in others if name not in {TABLE, CONFIRMED}),
+        reader_pid=await reader_pid(connection),
         functions={name: Function(source, tuple(config), *rest) for name, source, config, *rest in functions},
         triggers=tuple(trigger for trigger in found if trigger not in own),
         guard=own[0] if own else None,
@@ -130,6 +154,12 @@ async def _columns(
         [schema_oid, table],
     )
     return tuple((name, type_name) for name, type_name in rows)
+
+
+async def reader_pid(connection: psycopg.AsyncConnection[Any], key: int = LOCK_KEY) -> int | None:
+    """Who holds the lock of the daemon that reads the outbox, or another advisory lock of this database."""
+    rows = await _fetch(connection, _READER, {"key": key})
+    return rows[0][0] if rows else None
 
 
 async def _privileges(

@@ -187,6 +187,22 @@ async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | No
     return Slot(slot_name, plugin, database, is_temporary, active_pid, _lsn(restart), _lsn(confirmed), *rest)
 
 
+async def system(connection: psycopg.AsyncConnection[Any]) -> str:
+    """What names the cluster over all of its life."""
+    rows = await fetch(connection, "SELECT system_identifier::text FROM pg_control_system()", [])
+    return str(rows[0][0])
+
+
+async def session(connection: psycopg.AsyncConnection[Any], pid: int) -> str:
+    """Who is behind a server process, for people; empty when that is not ours to know."""
+    statement = """
+        SELECT concat_ws(' ', nullif(application_name, ''), 'as ' || usename, 'from ' || host(client_addr))
+          FROM pg_stat_activity WHERE pid = %s
+    """
+    rows = await fetch(connection, statement, [pid])
+    return str(rows[0][0]) if rows else ""
+
+
 async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | None:
     """The role of that name; None when there is none. Membership in ``rds_replication`` counts as REPLICATION."""
     rows = await fetch(

@@ -21,6 +21,7 @@ from psycopg.pq import Format
 from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SourceDisconnected, SourceError
 from invalidator.model import Batch, Gap, GapReason, Lsn
 from invalidator.postgres import catalog
+from invalidator.postgres.catalog.outbox import LOCK_KEY, reader_pid
 from invalidator.postgres.connection import connect
 from invalidator.postgres.failures import ours
 from invalidator.postgres.outbox.history import CONFIRM_SQL, EMPTY_SQL, START_SQL, begun
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from invalidator.postgres.outbox.options import OutboxOptions
     from invalidator.telemetry.events import Events
 
-LOCK_KEY: Final = int.from_bytes(b"invaldtr")
-"""Advisory lock of the one daemon that reads this database's outbox."""
 _TEXT_ARRAY_OID: Final = 1009
 _FIRST_ROWS: Final = 64
 _MOST_ROWS: Final = 4096
@@ -60,11 +59,6 @@ _SESSION: Final[LiteralString] = """
            set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)
 """
 _LOCK: Final[LiteralString] = "SELECT pg_try_advisory_lock(%(key)s)"
-_HOLDER: Final[LiteralString] = """
-    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
-"""
 _HEARTBEAT: Final[LiteralString] = """
     INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation)
     VALUES (0, 'invalidator', %s, %s) RETURNING extract(epoch FROM clock_timestamp())::float8
@@ -137,9 +131,8 @@ class OutboxSession:
         await self._rows(_SESSION)
         await _verify(connection)
         if not (await self._rows(_LOCK, {"key": LOCK_KEY}))[0][0]:
-            holders = await self._rows(_HOLDER, {"key": LOCK_KEY})
             msg = "another daemon reads this outbox: it holds the advisory lock"
-            raise SlotInUse(msg, holder_pid=holders[0][0] if holders else None)
+            raise SlotInUse(msg, holder_pid=await reader_pid(connection))
         self._begun = start = begun((await self._rows(START_SQL))[0])
         self._ready.append(Batch(start=start))
         self._has_strangers = start.gap is not None

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from invalidator.postgres.catalog import ORDINARY, Publication, Table
 from invalidator.postgres.provision.words import COLUMN_LISTS, Facts, Need, Request
@@ -91,31 +92,46 @@ def _alternatives(condition: str) -> frozenset[str]:
 
 def is_managed(publication: Publication) -> bool:
     """Whether the filters in it are those of ``setup``."""
-    return publication.comment is not None and publication.comment.startswith(_LEAD)
+    return "rows" in _noted(publication)
+
+
+def is_made(publication: Publication) -> bool:
+    """Whether ``setup`` made it, as its comment says: only then is it ours to drop."""
+    return _noted(publication).get("made") is True
 
 
 def recorded(publication: Publication | None) -> dict[str, str]:
     """The conditions that ``setup`` made filters of, by full table name."""
-    if publication is None or publication.comment is None or not is_managed(publication):
-        return {}
-    try:
-        document = json.loads(publication.comment.removeprefix(_LEAD))
-    except ValueError:
-        return {}
-    rows = document.get("rows") if isinstance(document, dict) else None
+    rows = {} if publication is None else _noted(publication).get("rows")
     return {str(table): str(text) for table, text in rows.items()} if isinstance(rows, dict) else {}
 
 
-def record(conditions: Mapping[str, str]) -> str | None:
-    """The comment that says what the filters are made of; None when there are none."""
-    return _LEAD + json.dumps({"rows": dict(sorted(conditions.items()))}, ensure_ascii=False) if conditions else None
+def record(conditions: Mapping[str, str], *, is_made: bool) -> str | None:
+    """The comment that says whose the publication is and what its filters are made of; None: neither."""
+    noted: dict[str, object] = {"made": True} if is_made else {}
+    if conditions:
+        noted["rows"] = dict(sorted(conditions.items()))
+    return _LEAD + json.dumps(noted, ensure_ascii=False) if noted else None
+
+
+def _noted(publication: Publication) -> dict[str, Any]:
+    """What the comment says, if it is one of ours."""
+    if publication.comment is None or not publication.comment.startswith(_LEAD):
+        return {}
+    try:
+        document = json.loads(publication.comment.removeprefix(_LEAD))
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def is_manageable(publication: Publication | None) -> bool:
     """Whether nobody else's comment or filter is in it."""
     if publication is None or is_managed(publication):
         return True
-    return publication.comment is None and not any(table.has_row_filter for table in publication.tables)
+    return (publication.comment is None or is_made(publication)) and not any(
+        table.has_row_filter for table in publication.tables
+    )
 
 
 def settled(table: Table, wanted: str | None, facts: Facts, request: Request) -> str | None:

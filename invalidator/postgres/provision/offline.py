@@ -10,7 +10,7 @@ from invalidator.postgres.provision.grants import rds_membership, select, usage
 from invalidator.postgres.provision.guess import tables_named
 from invalidator.postgres.provision.plan import KEEP_SIZE, RELOAD
 from invalidator.postgres.provision.providers import WAYS, Provider
-from invalidator.postgres.provision.publication import publish_clause, wanted_operations
+from invalidator.postgres.provision.publication import made_comment, publish_clause, wanted_operations
 from invalidator.postgres.provision.words import OPERATIONS, Finding, Need, Plan, Purpose, Request, Step
 
 # Run in the transaction that makes the publication: if it raises, there is no publication, and no UPDATE can fail.
@@ -109,7 +109,8 @@ def _publication(names: list[tuple[str, str]], operations: frozenset[str], reque
         create += sql.SQL(" WITH (publish = {})").format(sql.Literal(publish_clause(operations)))
     guard = sql.SQL(_GUARD).format(tables=literals)
     has_guard = bool(operations & {"update", "delete"})
-    statements = (guard, create) if has_guard else (create,)
+    comment = made_comment(request.publication)
+    statements = (guard, create, comment) if has_guard else (create, comment)
     return Step(Purpose.PUBLICATION, statements, "all columns: with a connection, setup makes column lists")
 
 

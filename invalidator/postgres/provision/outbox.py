@@ -20,7 +20,7 @@ from psycopg import sql
 
 from invalidator.postgres import catalog
 from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Role, Server, Table
-from invalidator.postgres.catalog.outbox import SCHEMA, Outbox, outbox
+from invalidator.postgres.catalog.outbox import SCHEMA, TABLE, Outbox, outbox
 from invalidator.postgres.provision.capture import (
     COMMENT,
     Capture,
@@ -32,7 +32,7 @@ from invalidator.postgres.provision.capture import (
     trigger_statements,
 )
 from invalidator.postgres.provision.grants import login_plan, lookup_plan
-from invalidator.postgres.provision.outbox_table import GUARD, PRIVILEGES, grants, table_plan, table_removal
+from invalidator.postgres.provision.outbox_table import COLUMNS, GUARD, PRIVILEGES, grants, table_plan, table_removal
 from invalidator.postgres.provision.run import reads
 from invalidator.postgres.provision.words import (
     OPERATIONS,
@@ -123,10 +123,22 @@ def outbox_plan(needs: Sequence[Need], facts: OutboxFacts, request: OutboxReques
 
 
 def outbox_removal(facts: OutboxFacts) -> Plan:
-    """Take away triggers and functions, then the table with what is still in it."""
+    """Take away triggers and functions, then the table with what is still in it; nothing that is not ours."""
+    outbox = facts.outbox
+    if outbox.reader_pid is not None:
+        text = f"the outbox is being read by server process {outbox.reader_pid}: a daemon is running"
+        return Plan((), (Finding(text, "stop the daemon, then run this again"),))
+    if outbox.columns and not (outbox.comment.startswith(COMMENT) or outbox.columns == COLUMNS):
+        text = f"table {SCHEMA}.{TABLE} stays: it has other columns than ours, and its comment does not say who made it"
+        drop = sql.SQL("DROP TABLE {};   -- if nobody else needs it").format(sql.Identifier(SCHEMA, TABLE))
+        return Plan((), (Finding(text, drop.as_string(None)),))
     steps = list(_superfluous((), facts).steps)
-    steps += table_removal(facts.outbox)
-    return Plan(tuple(steps), role_stays(facts.role))
+    steps += table_removal(outbox)
+    findings: tuple[Finding, ...] = ()
+    if outbox.strangers:
+        text = f"schema {SCHEMA} stays: {', '.join(outbox.strangers[:3])} in it is not ours"
+        findings = (Finding(text, is_problem=False),)
+    return Plan(tuple(steps), (*findings, *role_stays(facts.role)))
 
 
 def role_stays(role: Role | None) -> tuple[Finding, ...]:

@@ -84,7 +84,7 @@ def table_removal(found: Outbox) -> list[Step]:
         drop = sql.SQL("DROP FUNCTION {}()").format(sql.Identifier(SCHEMA, GUARD))
         mark = Mark("-", f"function {SCHEMA}.{GUARD}")
         steps.append(Step(Purpose.OUTBOX, (drop,), "there is nothing to guard", marks=(mark,)))
-    if found.has_schema:
+    if found.has_schema and not found.strangers:
         drop = sql.SQL("DROP SCHEMA {}").format(sql.Identifier(SCHEMA))
         steps.append(Step(Purpose.OUTBOX, (drop,), "empty by now", marks=(Mark("-", f"schema {SCHEMA}"),)))
     return steps
@@ -123,6 +123,7 @@ def _table(found: Outbox) -> Plan:
     storage = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = false"
     create = "CREATE TABLE {} (" + _listed(_COLUMNS) + ",\n  PRIMARY KEY (xid, id)\n) WITH (" + storage + ")"
     made.append(sql.SQL(create).format(_OUTBOX))
+    made.append(sql.SQL("COMMENT ON TABLE {} IS {}").format(_OUTBOX, sql.Literal(f"{COMMENT}made")))
     why = "where triggers write changes down; the daemon reads them, and deletes what every target has applied"
     return Plan((Step(Purpose.OUTBOX, tuple(made), why, marks=(Mark("+", title),)),))
 

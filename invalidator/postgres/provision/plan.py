@@ -37,12 +37,15 @@ def plan(needs: Sequence[Need], facts: Facts, request: Request) -> Plan:
     if facts.server.is_standby or facts.server.version < OLDEST_SERVER:
         return Plan((), tuple(findings))
     decided, more = entries(tuple(needs), facts, request, operations(needs, facts, request))
+    publication = publication_plan(decided, needs, facts, request)
+    # A slot without a publication could not be read, and nothing would show that it is ours.
+    is_published = bool(publication.to_run) or request.publication in facts.publications
     parts = (
         role_plan(facts, request),
         lookup_plan(facts, request),
         Plan((), tuple(more)),
-        publication_plan(decided, needs, facts, request),
-        _slot(facts, request),
+        publication,
+        _slot(facts, request) if is_published or facts.slot is not None else Plan(()),
         _advice(facts, provider),
     )
     return Plan(

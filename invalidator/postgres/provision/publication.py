@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from psycopg import sql
 
@@ -67,8 +67,8 @@ def _creation(decided: list[Entry], facts: Facts, request: Request, wanted: froz
         parameters.append(sql.SQL("publish_generated_columns = stored"))
     if parameters:
         statement += sql.SQL(" WITH ({})").format(sql.SQL(", ").join(parameters))
-    comment = filters.record({entry.table.full_name: entry.rows for entry in decided if entry.rows is not None})
-    statements = (statement,) if comment is None else (statement, _comment(request.publication, comment))
+    conditions = {entry.table.full_name: entry.rows for entry in decided if entry.rows is not None}
+    statements = (statement, made_comment(request.publication, conditions))
     return Step(
         Purpose.PUBLICATION,
         statements,
@@ -175,7 +175,9 @@ class _Alteration:
                 self._conditions[entry.table.full_name] = entry.rows
         if before == self._conditions:
             return ()
-        return (_comment(self._existing.name, filters.record(self._conditions)),)
+        return (
+            _comment(self._existing.name, filters.record(self._conditions, is_made=filters.is_made(self._existing))),
+        )
 
     def _needs_generated(self) -> bool:
         if self._facts.server.version < GENERATED_COLUMNS or self._existing.sends_generated:
@@ -231,6 +233,11 @@ class _Alteration:
         for table in unused:
             self._kept.append(Mark("-", f"table {table.name} in publication {existing.name}", "no rule needs it"))
         return findings
+
+
+def made_comment(publication: str, conditions: Mapping[str, str] | None = None) -> sql.Composed:
+    """Says in the database that ``setup`` made it, so that it can be told from others when it is to go."""
+    return _comment(publication, filters.record(conditions or {}, is_made=True))
 
 
 def _comment(publication: str, text: str | None) -> sql.Composed:

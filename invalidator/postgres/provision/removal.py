@@ -22,13 +22,20 @@ from invalidator.postgres.provision.words import (
 )
 
 
-def removal(needs: Sequence[Need], facts: Facts, request: Request) -> Plan:
-    """What of the rules' set-up can go, in an order in which each is safe, and what is left for you."""
-    slot = _slot(facts, request)
+def removal(needs: Sequence[Need], facts: Facts, request: Request, *, is_slot_recorded: bool = False) -> Plan:
+    """What of the rules' set-up can go, in an order in which each is safe, and what is left for you.
+
+    Args:
+        needs: of the rules.
+        facts: what is there.
+        request: names.
+        is_slot_recorded: beside a cache there is a record of this slot of this cluster: it is ours.
+    """
+    slot = _slot(facts, request, is_recorded=is_slot_recorded)
     publication = _publication(needs, facts, request)
     if facts.slot is not None and facts.slot.active_pid is not None and publication.steps:
         text = f"publication '{request.publication}' stays while something streams from slot '{request.slot}'"
-        publication = Plan((), (Finding(text, "stop the daemon, then run setup --drop again"),))
+        publication = Plan((), (Finding(text, "stop the daemon, then run this again"),))
     goes = {request.publication} if publication.steps else set[str]()
     left = {name: each for name, each in facts.publications.items() if name not in goes}
     parts = [slot, publication, _identities(needs, replace(facts, publications=left), is_after_steps=bool(goes))]
@@ -40,7 +47,7 @@ def removal(needs: Sequence[Need], facts: Facts, request: Request) -> Plan:
     )
 
 
-def _slot(facts: Facts, request: Request) -> Plan:
+def _slot(facts: Facts, request: Request, *, is_recorded: bool) -> Plan:
     slot = facts.slot
     if slot is None:
         return Plan(())
@@ -48,10 +55,18 @@ def _slot(facts: Facts, request: Request) -> Plan:
         text = f"slot '{slot.name}' is not ours: plugin {slot.plugin}, database {slot.database}"
         return Plan((), (Finding(text),))
     if slot.active_pid is not None:
-        text = f"slot '{slot.name}' is in use by server process {slot.active_pid}: a daemon is running"
-        fix = "stop the daemon, then run setup --drop again; pg_stat_activity says who it is"
+        holder = f" ({facts.slot_holder})" if facts.slot_holder else ""
+        text = f"slot '{slot.name}' is in use by server process {slot.active_pid}{holder}: a daemon is running"
+        fix = "stop the daemon, then run this again; pg_stat_activity says who it is"
         return Plan((), (Finding(text, fix),))
     drop = sql.SQL("SELECT pg_drop_replication_slot({})").format(sql.Literal(slot.name))
+    publication = facts.publications.get(request.publication)
+    if not is_recorded and (publication is None or not filters.is_made(publication)):
+        text = (
+            f"slot '{slot.name}' stays: nothing shows that it is ours. There is no publication '{request.publication}'"
+            " that setup made, and no record of this slot beside a cache"
+        )
+        return Plan((), (Finding(text, f"{drop.as_string(None)};   -- if nothing else reads from it"),))
     why = "no WAL is kept any more; what was not read by now is lost for caches"
     return Plan((Step(Purpose.SLOT, (drop,), why, marks=(Mark("-", f"slot {slot.name}"),)),))
 
@@ -68,6 +83,9 @@ def _publication(needs: Sequence[Need], facts: Facts, request: Request) -> Plan:
         held = "all tables" if existing.is_for_all_tables else ", ".join([*sorted(existing.schemas), *foreign])
         text = f"publication '{existing.name}' stays: it holds {held}, which no rule needs, so others may read it"
         return Plan((), (Finding(text, f"{drop.as_string(None)};   -- if nobody does"),))
+    if not filters.is_made(existing):
+        text = f"publication '{existing.name}' stays: its comment does not say that setup made it"
+        return Plan((), (Finding(text, f"{drop.as_string(None)};   -- if nobody else reads it"),))
     mark = Mark("-", f"publication {existing.name}")
     return Plan((Step(Purpose.PUBLICATION, (drop,), "the tables themselves are not touched", marks=(mark,)),))
 

@@ -64,6 +64,8 @@ async def removal_facts(connection: psycopg.AsyncConnection[Any], needs: Sequenc
         ConfigError, SourceDisconnected: the catalog cannot be read.
     """
     found = await facts(connection, needs, request)
+    if found.slot is not None and found.slot.active_pid is not None:
+        found = replace(found, slot_holder=await catalog.session(connection, found.slot.active_pid))
     if request.role is None:
         return found
     holdings = await privileges.holdings(connection, request.role)

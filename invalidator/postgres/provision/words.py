@@ -136,6 +136,8 @@ class Facts:
     """What keeps the daemon's role from being dropped; read only for ``--drop``."""
     others: tuple[Table, ...] = ()
     """Tables of our publication that no rule is about, and of which an UPDATE could fail; read only by checks."""
+    slot_holder: str = ""
+    """Who streams from the slot, as far as we may know; read only for ``--drop``."""
     ties: tuple[str, ...] = ()
     """Signs that the role is somebody's who needs it for more; read only for ``--drop``."""
 

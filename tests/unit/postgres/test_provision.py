@@ -35,6 +35,7 @@ TABLE = Table(
 NEED = Need("rule", "rules.yaml:1", "public", "t", frozenset({"id"}), frozenset({"id"}))
 REQUEST = Request("s", "p", "inv")
 FACTS = Facts(SERVER, ROLE, (TABLE,), {}, SLOT)
+MADE = """COMMENT ON PUBLICATION "p" IS 'invalidator setup: {"made": true}';"""
 
 
 def planned(facts: Facts = FACTS, need: Need = NEED, request: Request = REQUEST) -> Plan:
@@ -116,7 +117,8 @@ def test_a_slot_that_cannot_be_used_is_a_problem_and_left_alone(slot: Slot, word
 
 @pytest.mark.parametrize(("version", "has_list"), [(140010, False), (150002, True), (180000, True)])
 def test_column_lists_begin_with_postgres_15(version: int, has_list: bool) -> None:
-    (text,) = texts(planned(replace(FACTS, server=replace(SERVER, version=version))), Purpose.PUBLICATION)
+    text, comment = texts(planned(replace(FACTS, server=replace(SERVER, version=version))), Purpose.PUBLICATION)
+    assert comment == MADE
     assert ('("id")' in text) == has_list
     assert ("publish_generated_columns" in text) == (version >= 180000)
 
@@ -153,7 +155,8 @@ def test_a_glob_matches_only_what_its_star_stands_for() -> None:
 def test_offline_a_glob_is_a_problem_and_an_old_value_a_note() -> None:
     made = offline_plan([NEED, replace(NEED, table="t*")], REQUEST)
     assert [finding.is_problem for finding in made.findings] == [True, False]
-    (guard, create) = texts(made, Purpose.PUBLICATION)
+    guard, create, comment = texts(made, Purpose.PUBLICATION)
+    assert comment == MADE
     assert guard.startswith("DO $guard$")
     assert create == 'CREATE PUBLICATION "p" FOR TABLE ONLY "public"."t";'
 
@@ -191,7 +194,8 @@ def test_offline_lookups_get_grants_and_a_note_that_they_are_a_guess() -> None:
 def test_offline_rules_for_inserts_only_publish_those_and_need_no_guard() -> None:
     made = offline_plan([replace(NEED, operations=frozenset({"insert"}))], REQUEST)
     assert texts(made, Purpose.PUBLICATION) == [
-        """CREATE PUBLICATION "p" FOR TABLE ONLY "public"."t" WITH (publish = 'insert, truncate');"""
+        """CREATE PUBLICATION "p" FOR TABLE ONLY "public"."t" WITH (publish = 'insert, truncate');""",
+        MADE,
     ]
 
 

@@ -123,7 +123,7 @@ def test_a_column_that_one_partition_does_not_send_is_not_published() -> None:
 
 def filtered(made_of: str | None = None, columns: frozenset[str] | None = None) -> Publication:
     """Posts with a filter over id; of setup if there is something that it was made of."""
-    comment = None if made_of is None else filters.record({"public.posts": made_of})
+    comment = None if made_of is None else filters.record({"public.posts": made_of}, is_made=True)
     entry = PublishedTable(POSTS.oid, columns, True, "(id = 5)", filter_columns=frozenset({"id"}))
     return publication(entry, comment=comment)
 
