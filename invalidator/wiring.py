@@ -111,9 +111,9 @@ def build_continuity(settings: Settings, appliers: Sequence[Target], events: Eve
 
 def build_lookups(settings: Settings, events: Events) -> Lookups | None:
     """None: the source is no database, and no other one is given."""
-    own = settings.lookups.dsn.get_secret_value()
+    own = settings.lookups.address
     if isinstance(settings.source, DatabaseOptions):
-        return Lookups(settings.lookups, dsn=settings.source.dsn.get_secret_value(), events=events)
+        return Lookups(settings.lookups, dsn=settings.source.address, events=events)
     return Lookups(settings.lookups, dsn="", events=events) if own else None
 
 
@@ -121,8 +121,7 @@ def build_preflight(settings: Settings, rules: RulesInUse, events: Events) -> Pr
     """What holds the database against the rules again and again; None: the source is no database."""
     if not isinstance(settings.source, DatabaseOptions):
         return None
-    lookups_dsn = settings.lookups.dsn.get_secret_value()
-    return Preflight(settings.preflight, settings.source, lookups_dsn, rules.loaded, events)
+    return Preflight(settings.preflight, settings.source, settings.lookups.address, rules.loaded, events)
 
 
 def build_source(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from invalidator.model import Operation, Relation
     from invalidator.postgres.catalog import Table
+    from invalidator.postgres.connection import Dsn
 
 EVENTS: Final = ("insert", "update", "delete", "truncate")
 MAX_ROWS: Final = 20
@@ -116,7 +117,7 @@ def _event(old: object, new: object) -> str:
 
 
 async def from_database(
-    dsn: str, table: str, where: str, changes: str | None, event: str | None, *, limit: int = MAX_ROWS
+    dsn: Dsn, table: str, where: str, changes: str | None, event: str | None, *, limit: int = MAX_ROWS
 ) -> list[Change]:
     """The changes of the rows that match, as they are in the database now, at most ``limit``.
 

@@ -35,7 +35,7 @@ def online(settings: Settings) -> Answer:
             """Nothing to tell."""
 
     source = settings.source
-    dsn = source.dsn.get_secret_value() if isinstance(source, DatabaseOptions) else ""
+    dsn = source.address if isinstance(source, DatabaseOptions) else ""
 
     async def ask(invalidation: Invalidation) -> None:
         lookups = Lookups(settings.lookups, dsn=dsn, events=Heard(State()))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from invalidator.config import Settings
     from invalidator.postgres.catalog import Server
+    from invalidator.postgres.connection import Dsn
     from invalidator.postgres.provision import Finding, Mark, Need, Plan, Request, Step
 
     Look = Callable[[AsyncConnection[Any]], Awaitable[tuple[Server, Plan]]]
@@ -30,7 +31,7 @@ class Source:
     """What the settings of a source in Postgres say, as far as set-up needs it."""
 
     kind: str
-    dsn: str
+    dsn: Dsn
     role: str
     slot: str = "invalidator"
     publication: str = "invalidator"
@@ -40,10 +41,8 @@ class Source:
 
     @classmethod
     def of(cls, settings: Settings, *, kind: str | None, dsn: str | None, role: str | None) -> Source:
+        import asyncio
         import os
-
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
 
         from invalidator.errors import ConfigError
         from invalidator.postgres.notify.options import NotifyOptions
@@ -54,12 +53,8 @@ class Source:
         if not isinstance(options, DatabaseOptions) or (kind or options.type) not in KINDS:
             msg = f"setup prepares Postgres for source types {', '.join(KINDS)}; the settings say '{options.type}'"
             raise ConfigError(msg)
-        written = options.dsn.get_secret_value()
-        try:
-            user = conninfo_to_dict(written).get("user") if written else os.environ.get("PGUSER")
-        except ProgrammingError:
-            msg = "source.dsn cannot be read: it must look like postgresql://user@host:5432/database"
-            raise ConfigError(msg) from None  # the driver's text quotes the DSN
+        is_written = bool(options.dsn.get_secret_value())
+        user = asyncio.run(options.address.parameters()).get("user") if is_written else os.environ.get("PGUSER")
         more: dict[str, Any] = {}
         if isinstance(options, StreamOptions):
             more = {"slot": options.slot, "publication": options.publication}
@@ -69,7 +64,7 @@ class Source:
             more = {"wakes": options.wake == "notify", "fires_always": options.fire_always}
         return cls(
             kind=kind or options.type,
-            dsn=written if dsn is None else dsn,
+            dsn=options.address if dsn is None else dsn,
             role=role or (str(user) if user else "invalidator"),
             **more,
         )
@@ -181,7 +176,7 @@ def _so_far(applied: list[Step]) -> str:
     return "".join(done) + "\n   = note: this stands, and running it again goes on behind it"
 
 
-async def connected(dsn: str, role: str) -> AsyncConnection[Any]:
+async def connected(dsn: Dsn, role: str) -> AsyncConnection[Any]:
     """A connection; its errors say what else there is."""
     from invalidator.errors import ConfigError, SourceDisconnected
     from invalidator.postgres.connection import connect

@@ -150,7 +150,9 @@ def _type(annotation: Any) -> str:
         return "mapping"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return " or ".join(f"`{member.value}`" for member in annotation)
-    words = {str: "text", SecretStr: "text (secret)", int: "whole number", float: "number", bool: "true or false"}
+    if isinstance(annotation, type) and issubclass(annotation, SecretStr):
+        return "text (secret)"
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false"}
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -96,10 +96,13 @@ def _shown(value: Any) -> Any:
     """As JSON knows it; secrets masked, but of an address only its password."""
     from pydantic import SecretStr
 
+    from invalidator.credentials import is_reference, label
     from invalidator.telemetry.redaction import redact
 
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
+        if is_reference(text):
+            return label(text)
         is_address = "://" in text or "host=" in text
         return redact(text) if is_address else (MASK if text else "")
     if isinstance(value, (list, tuple, set, frozenset)):

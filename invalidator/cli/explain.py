@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from invalidator.cli._change import Change
     from invalidator.cli._explanation import Explained
     from invalidator.ports import TagGrammar
+    from invalidator.postgres.connection import Dsn
     from invalidator.rules.document import Loaded
     from invalidator.rules.explain import Answer
 
@@ -221,13 +222,13 @@ def _changes(question: _Question, settings_file: Path | None, overrides: tuple[s
     from invalidator.errors import ConfigError
     from invalidator.sources import pgoutput
 
-    dsn = question.dsn
+    dsn: Dsn | None = question.dsn
     if dsn is None:
         source = load_settings(settings_file, overrides).source
         if not isinstance(source, pgoutput.Settings):
             msg = f"--where reads rows of a source of type 'pgoutput'; the settings say '{source.type}'"
             raise ConfigError(msg, fix="invalidator explain --dsn DSN …")
-        dsn = source.dsn.get_secret_value()
+        dsn = source.address
     return asyncio.run(_change.from_database(dsn, table, question.where, question.row, question.event))
 
 

@@ -113,7 +113,7 @@ def _of_rows(rule: str, where: str, settings_file: Path | None, overrides: tuple
     if not isinstance(settings.source, pgoutput.Settings):
         msg = f"--where reads rows of a source of type 'pgoutput'; the settings say '{settings.source.type}'"
         raise ConfigError(msg)
-    dsn = settings.source.dsn.get_secret_value()
+    dsn = settings.source.address
     table = f"{found.schema}.{found.table}"
     changes = asyncio.run(_change.from_database(dsn, table, where, None, "delete", limit=_MAX_ROWS))
     grammars = list(tag_grammars(settings).values())

@@ -11,6 +11,7 @@ from invalidator.cli._exits import Exit
 from invalidator.cli._options import load_settings, settings_options
 
 if TYPE_CHECKING:
+    from invalidator.postgres.connection import Dsn
     from invalidator.postgres.provision import Need
 
 
@@ -39,7 +40,7 @@ def command(settings_file: Path | None, overrides: tuple[str, ...], *, output: P
         msg = f"only a source of type 'pgoutput' has a schema to write; the settings say '{options.type}'"
         raise ConfigError(msg)
     wanted = needs(document.load(settings.rules).rules)
-    address = options.dsn.get_secret_value() if dsn is None else dsn
+    address: Dsn = options.address if dsn is None else dsn
     text = asyncio.run(_read(address, wanted, options.slot, options.publication))
     if output is None:
         click.echo(text, nl=False)
@@ -53,7 +54,7 @@ def command(settings_file: Path | None, overrides: tuple[str, ...], *, output: P
     return Exit.FINE
 
 
-async def _read(dsn: str, wanted: tuple[Need, ...], slot: str, publication: str) -> str:
+async def _read(dsn: Dsn, wanted: tuple[Need, ...], slot: str, publication: str) -> str:
     from invalidator.postgres.connection import connect
     from invalidator.preflight import snapshot
     from invalidator.preflight.facts import gather

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from invalidator import registry, yamlfile
 from invalidator.config.settings import Settings
+from invalidator.credentials import is_reference
 from invalidator.model import Layer
 from invalidator.ports import TargetOptions
 from invalidator.postgres.connection import parse_dsn
@@ -59,7 +60,8 @@ def _groups(options: TargetOptions) -> set[str]:
 def pooled(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
     """A source that is reached through a connection pooler, as far as its address tells."""
     dsn = getattr(settings.source, "dsn", None)
-    parameters = parse_dsn(dsn.get_secret_value()) if isinstance(dsn, SecretStr) else {}
+    written = dsn.get_secret_value() if isinstance(dsn, SecretStr) else ""
+    parameters = parse_dsn(written) if not is_reference(written) else {}
     host, port = str(parameters.get("host", "")), str(parameters.get("port", ""))
     is_named = "-pooler." in host or "pooler" in host.split(".")
     if not is_named and port not in _POOLER_PORTS:

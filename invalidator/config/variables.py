@@ -1,7 +1,8 @@
 """INVALIDATOR_… variables: which there are, what they hold, and which of them are misspelled.
 
 ``INVALIDATOR_TARGETS__EDGE__API_TOKEN`` is the setting ``targets.edge.api_token``; with ``_FILE`` behind it, it names a
-file that holds the value. A secrets directory holds files that are called like variables or like paths: both
+file that holds the value; one with the credentials of a connection is read anew for each.
+A secrets directory holds files that are called like variables or like paths: both
 ``invalidator_targets__edge__api_token`` and ``targets/edge/api_token``.
 """
 
@@ -24,6 +25,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from invalidator.credentials import FILE, Secret
 from invalidator.errors import ConfigError
 
 PREFIX: Final = "INVALIDATOR_"
@@ -63,8 +65,16 @@ class Names:
     def __init__(self, shape: type[BaseModel]) -> None:
         self.paths: dict[str, SettingPath] = {}
         self._open: dict[str, SettingPath] = {}
-        for path, is_open in _leaves(shape):
+        self._read_when_used: set[SettingPath] = set()
+        for path, field in _leaves(shape):
+            is_open = get_origin(field.annotation) is dict
             (self._open if is_open else self.paths)[variable(path)] = path
+            if _is_read_when_used(field):
+                self._read_when_used.add(path)
+
+    def held_by(self, path: SettingPath, text: str, file: Path) -> str:
+        """What a setting is whose value was found in a file: that value, or for some the file, to be read anew."""
+        return f"{FILE}{file}" if path in self._read_when_used else text
 
     def find(self, name: str) -> SettingPath | None:
         """The setting that a variable's name means; None when there is none."""
@@ -143,7 +153,7 @@ def overrides(environment: Mapping[str, str], names: Names) -> list[Override]:
             msg = f"both {plain} and {name} are set: remove one of them"
             raise ConfigError(msg)
         else:
-            found.append(Override(path, _read(value, name), name))
+            found.append(Override(path, names.held_by(path, _read(value, name), Path(value)), name))
     if unknown:
         raise ConfigError("\n".join(unknown))
     return found
@@ -173,14 +183,20 @@ class _Single(EnvSettingsSource):
         return self._given
 
 
-def _leaves(model: type[BaseModel], path: SettingPath = ()) -> Iterator[tuple[SettingPath, bool]]:
-    """Each setting's path, and whether free names may follow it."""
+def _leaves(model: type[BaseModel], path: SettingPath = ()) -> Iterator[tuple[SettingPath, FieldInfo]]:
+    """Each setting's path, and what it is."""
     for name, field in model.model_fields.items():
         inner = _model_of(field)
         if inner is not None:
             yield from _leaves(inner, (*path, name))
         else:
-            yield (*path, name), get_origin(field.annotation) is dict
+            yield (*path, name), field
+
+
+def _is_read_when_used(field: FieldInfo) -> bool:
+    """Whether the setting may say from where it is to be read anew each time."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return any(isinstance(each, type) and issubclass(each, Secret) for each in kinds)
 
 
 def _model_of(field: FieldInfo) -> type[BaseModel] | None:
@@ -207,7 +223,7 @@ def _from_directory(directory: str | None, name: str, names: Names) -> Iterator[
         spelled = spelled if spelled.startswith(PREFIX) else PREFIX + spelled
         setting = names.find(spelled)
         if setting is not None:
-            yield Override(setting, text, f"{directory}/{file}")
+            yield Override(setting, names.held_by(setting, text, path / file), f"{directory}/{file}")
         elif file.upper().startswith(PREFIX) or DELIMITER in file:  # other files there are somebody else's
             msg = f"unknown secret {directory}/{file}: {names.suggestion(spelled)}"
             raise ConfigError(msg)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic_core import PydanticCustomError
 
-from invalidator.errors import ConfigError, InvalidatorError
+from invalidator import credentials
+from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
 from invalidator.postgres.failures import ours
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -40,11 +43,44 @@ _TCP: Mapping[str, int] = {
 }
 
 
-async def connect(dsn: str, *, replication: bool = False, application_name: str) -> psycopg.AsyncConnection[Any]:
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where Postgres is, and as whom; what is a reference is read anew for each connection."""
+
+    dsn: str = field(repr=False)
+    password: str = field(default="", repr=False)
+    setting: str = "source"
+    """Where it stands in the settings, for messages."""
+
+    async def parameters(self) -> dict[str, Any]:
+        """For libpq.
+
+        Raises:
+            ConfigError: a secret or the DSN cannot be read.
+            SourceDisconnected: a secret cannot be had now.
+        """
+        try:
+            parameters = parse_dsn(await credentials.read(self.dsn, what=f"{self.setting}.dsn"))
+            if self.password:
+                parameters["password"] = await credentials.read(self.password, what=f"{self.setting}.password")
+        except credentials.SecretUnavailableError as error:
+            raise SourceDisconnected(str(error), reason="credentials") from error
+        return parameters
+
+
+Dsn: TypeAlias = str | Address
+"""A plain one is what somebody typed."""
+
+
+async def _parameters(dsn: Dsn) -> dict[str, Any]:
+    return parse_dsn(dsn) if isinstance(dsn, str) else await dsn.parameters()
+
+
+async def connect(dsn: Dsn, *, replication: bool = False, application_name: str) -> psycopg.AsyncConnection[Any]:
     """Open a connection in autocommit mode with fixed text forms and TCP keepalives.
 
     Args:
-        dsn: URI or keyword form; empty means libpq's own PG* environment.
+        dsn: where; empty means libpq's own PG* environment.
         replication: open a walsender connection to the database instead of a plain session.
         application_name: shown in pg_stat_activity and pg_stat_replication.
 
@@ -52,7 +88,7 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
         ConfigError: the address or the credentials are wrong.
         SourceDisconnected: the server cannot be reached now.
     """
-    parameters = parse_dsn(dsn)
+    parameters = await _parameters(dsn)
     defaults: dict[str, Any] = {**_TCP, "application_name": application_name}
     settings = dict(_SESSION)
     if replication:
@@ -71,7 +107,7 @@ async def connect(dsn: str, *, replication: bool = False, application_name: str)
         raise _connecting(error) from error
 
 
-async def connect_pooled(dsn: str, *, application_name: str) -> psycopg.AsyncConnection[Any]:
+async def connect_pooled(dsn: Dsn, *, application_name: str) -> psycopg.AsyncConnection[Any]:
     """Open a connection in autocommit mode that a transaction pooler may stand behind.
 
     Nothing is asked of the session: no start-up options (poolers refuse them), no prepared statements. Each
@@ -82,7 +118,7 @@ async def connect_pooled(dsn: str, *, application_name: str) -> psycopg.AsyncCon
         SourceDisconnected: the server cannot be reached now.
     """
     defaults: dict[str, Any] = {**_TCP, "application_name": application_name}
-    parameters = defaults | parse_dsn(dsn) | {"client_encoding": "UTF8"}
+    parameters = defaults | await _parameters(dsn) | {"client_encoding": "UTF8"}
     try:
         return await psycopg.AsyncConnection.connect(
             make_conninfo(**parameters), autocommit=True, prepare_threshold=None
@@ -110,6 +146,23 @@ def parse_dsn(dsn: str) -> dict[str, Any]:
     except psycopg.ProgrammingError:
         msg = "the Postgres DSN cannot be read: it must look like postgresql://user@host:5432/database"
         raise ConfigError(msg) from None
+
+
+def checked_dsn(dsn: credentials.Secret) -> credentials.Secret:
+    """See, as a validator of pydantic, that a DSN can be understood, as far as it is one and no reference.
+
+    Raises:
+        PydanticCustomError: it cannot.
+    """
+    text = dsn.get_secret_value()
+    try:
+        credentials.check(text)
+        if not credentials.is_reference(text):
+            parse_dsn(text)
+    except (ConfigError, ValueError) as error:
+        code, message = "bad-value", "{text}"
+        raise PydanticCustomError(code, message, {"text": str(error)}) from None
+    return dsn
 
 
 def _connecting(error: psycopg.Error) -> InvalidatorError:

@@ -18,7 +18,7 @@ from psycopg.adapt import Dumper
 
 from invalidator.errors import ConfigError, LookupFailed, SourceError
 from invalidator.model import WidenReason
-from invalidator.postgres.connection import connect_pooled
+from invalidator.postgres.connection import Dsn, connect_pooled
 from invalidator.postgres.visibility import SEEN_SQL, Seen
 
 if TYPE_CHECKING:
@@ -202,11 +202,11 @@ class Pool:
     """A few connections, opened when they are needed, and not knocked at too often when they cannot be.
 
     Args:
-        dsn: where to; read anew by libpq for each connection, so that password files may change.
+        dsn: where to; what it refers to is read anew for each connection.
         size: how many.
     """
 
-    def __init__(self, dsn: str, size: int) -> None:
+    def __init__(self, dsn: Dsn, size: int) -> None:
         self._slots = asyncio.Semaphore(size)
         self._dsn = dsn
         self._idle: list[Session] = []

@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import psycopg
-from pydantic import Field, SecretStr, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
-from invalidator.errors import ConfigError, LookupFailed
+from invalidator.credentials import Secret, checked_secret
+from invalidator.errors import LookupFailed
 from invalidator.model import Invalidation, WidenReason
 from invalidator.ports import Options
-from invalidator.postgres.connection import parse_dsn
+from invalidator.postgres.connection import Address, Dsn, checked_dsn
 from invalidator.postgres.lookup_breaker import Breaker
 from invalidator.postgres.lookup_sessions import Asked, Pool, Question, Session, SessionLostError, failure
 
@@ -42,26 +42,24 @@ Answer = tuple[list[str], list[tuple[int, list[bytes | None]]]]
 class Settings(Options):
     """Settings of ``lookups:``."""
 
-    dsn: SecretStr = SecretStr("")
+    dsn: Annotated[Secret, AfterValidator(checked_dsn)] = Secret("")
     """Where the SELECTs of `lookup:` run: the same cluster, also through a pooler, or a physical replica of it. Empty:
-    the source's. It needs SELECT on the tables that the lookups name."""
-
-    @field_validator("dsn")
-    @classmethod
-    def _is_understood(cls, dsn: SecretStr) -> SecretStr:
-        try:
-            parse_dsn(dsn.get_secret_value())
-        except ConfigError as error:
-            code, message = "bad-value", "{text}"
-            raise PydanticCustomError(code, message, {"text": str(error)}) from None
-        return dsn
-
+    the source's. It needs SELECT on the tables that the lookups name. Of several hosts the first that answers is asked,
+    or what `target_session_attrs` says."""
+    password: Annotated[Secret, AfterValidator(checked_secret)] = Secret("")
+    """The password for it; as that of the source."""
     connections: int = Field(default=2, ge=1, le=32)
     """How many of them may run at once. Connections are opened when they are needed."""
     timeout_seconds: float = Field(default=2, gt=0, le=60)
     """How long a batch of changes waits for the answers of a lookup, with the waits for a connection and until the
     change is visible there; after that the rule widens, and the lookup is not asked for a while: up to 0.2 s at first,
     up to 30 s when it fails again and again."""
+
+    @property
+    def address(self) -> Address | None:
+        """What connections are opened with; None: the source's."""
+        dsn = self.dsn.get_secret_value()
+        return Address(dsn, self.password.get_secret_value(), "lookups") if dsn else None
 
 
 class Plan(Protocol):
@@ -117,11 +115,11 @@ class Lookups:
         events: what it reports to.
     """
 
-    def __init__(self, settings: Settings, *, dsn: str, events: Events) -> None:
+    def __init__(self, settings: Settings, *, dsn: Dsn, events: Events) -> None:
         self._settings = settings
         self._events = events
         self._breakers: WeakKeyDictionary[Plan, Breaker] = WeakKeyDictionary()
-        self._pool = Pool(settings.dsn.get_secret_value() or dsn, settings.connections)
+        self._pool = Pool(settings.address or dsn, settings.connections)
 
     async def answer(self, invalidation: Invalidation) -> None:
         """Put names in the place of all questions; those that cannot be answered widen. Raises no error of Postgres."""

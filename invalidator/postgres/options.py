@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
-from invalidator.errors import ConfigError
+from invalidator.credentials import Secret, checked_secret
 from invalidator.ports import Options, SourceOptions
-from invalidator.postgres.connection import parse_dsn
+from invalidator.postgres.connection import Address, checked_dsn
 from invalidator.postgres.replication import RECEIVE_BUFFER_BYTES
 
 Prefix = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^*?\[\]\\\x00-\x1f\x7f]+$")]
@@ -41,19 +40,18 @@ class MessageOptions(Options):
 class DatabaseOptions(SourceOptions):
     """What every source in a Postgres can be told."""
 
-    dsn: SecretStr = SecretStr("")
-    """Where Postgres is: ``postgresql://user@host:5432/database``. Empty: libpq's own PG* variables. Of several servers
-    (``user@a:5432,b:5432``) the one that takes writes is used."""
+    dsn: Annotated[Secret, AfterValidator(checked_dsn)] = Secret("")
+    """Where Postgres is: ``postgresql://user@host:5432/database``, or ``file:/path`` of a file that holds this. Several
+    hosts: ``postgresql://user@a,b/database``; the one that can be written to is taken. Empty: libpq's own PG*
+    variables."""
+    password: Annotated[Secret, AfterValidator(checked_secret)] = Secret("")
+    """The password, in the place of one in the DSN. Both may be ``file:/path`` or ``command:program argument``: read
+    anew for each connection, so that they may be rotated."""
 
-    @field_validator("dsn")
-    @classmethod
-    def _is_understood(cls, dsn: SecretStr) -> SecretStr:
-        try:
-            parse_dsn(dsn.get_secret_value())
-        except ConfigError as error:
-            code, message = "bad-value", "{text}"
-            raise PydanticCustomError(code, message, {"text": str(error)}) from None
-        return dsn
+    @property
+    def address(self) -> Address:
+        """What connections are opened with."""
+        return Address(self.dsn.get_secret_value(), self.password.get_secret_value())
 
 
 class StreamOptions(DatabaseOptions):

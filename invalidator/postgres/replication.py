@@ -20,7 +20,7 @@ import psycopg
 from psycopg import pq
 
 from invalidator.errors import ConfigError, SourceDisconnected
-from invalidator.postgres.connection import connect
+from invalidator.postgres.connection import Dsn, connect
 from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ReplicationStream:
 
     @classmethod
     async def open(
-        cls, dsn: str, *, slot: str, publication: str, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
+        cls, dsn: Dsn, *, slot: str, publication: str, receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES
     ) -> Self:
         """Connect and start streaming from what the slot has confirmed.
 

@@ -97,7 +97,7 @@ class Session:
     ) -> None:
         """Check, connect and start streaming; while it ``stands_by``, look first whether the slot is free."""
         settings = self._settings
-        dsn = settings.dsn.get_secret_value()
+        dsn = settings.address
         self._side = side = await SideConnection.open(dsn, slot=settings.slot)
         await slots.verify_primary(side)
         if stands_by:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 
 import psycopg
 
-from invalidator.postgres.connection import connect
+from invalidator.postgres.connection import Dsn, connect
 from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SideConnection:
         self._probe: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, dsn: str, *, slot: str) -> Self:
+    async def open(cls, dsn: Dsn, *, slot: str) -> Self:
         """Connect.
 
         Raises:

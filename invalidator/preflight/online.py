@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from invalidator.config import Settings
+    from invalidator.postgres.connection import Address
     from invalidator.postgres.provision import OutboxFacts
     from invalidator.rules.rule import RuleSet
 
@@ -93,7 +94,7 @@ async def _database(settings: Settings, ruleset: RuleSet, sources: Mapping[str, 
         return Seen(notes=[f"source  {options.type}: nothing to ask"])
     at = places.get("dsn") or At("source.dsn")
     try:
-        return await _ask(options, settings.lookups.dsn.get_secret_value(), ruleset, sources, places)
+        return await _ask(options, settings.lookups.address, ruleset, sources, places)
     except ConfigError as error:
         return Seen([finding("database", at, "database-refused", str(error).partition("\n")[0], fix=error.fix)])
     except SourceError as error:
@@ -102,25 +103,25 @@ async def _database(settings: Settings, ruleset: RuleSet, sources: Mapping[str, 
 
 async def _ask(
     options: DatabaseOptions,
-    lookups_dsn: str,
+    lookups: Address | None,
     ruleset: RuleSet,
     sources: Mapping[str, str],
     places: Mapping[str, At],
 ) -> Seen:
-    connection = await connect(options.dsn.get_secret_value(), application_name="invalidator/check")
+    connection = await connect(options.address, application_name="invalidator/check")
     async with connection:
         facts = await gather_for(connection, needs(ruleset.rules), options)
         is_made = isinstance(options, pgoutput.Settings) and options.create
         found = examine(ruleset, sources, facts, settings_at=places, is_made_at_start=is_made)
-        if not lookups_dsn:
+        if not lookups:
             found += await examine_lookups(connection, ruleset, sources, facts)
         note = _summary(facts)
         if isinstance(options, NotifyOptions):
             unheard = await _unheard(options, connection, facts, places)
             found += unheard
             note += f"   channels {', '.join(options.channels)} {_mark(not unheard)}"
-    if lookups_dsn:
-        async with await connect_pooled(lookups_dsn, application_name="invalidator/check") as connection:
+    if lookups:
+        async with await connect_pooled(lookups, application_name="invalidator/check") as connection:
             found += await examine_lookups(connection, ruleset, sources, facts)
     return Seen(found, [note])
 
@@ -132,7 +133,7 @@ async def _unheard(
     server = facts.database.server
     if server.is_standby:
         return []
-    listener = Listener(await connect(options.dsn.get_secret_value(), application_name="invalidator/check"))
+    listener = Listener(await connect(options.address, application_name="invalidator/check"))
     listener.watch(lambda _: None)
     try:
         await proof.prove(listener, SideConnection(connection), proof.own_channel(), seconds=options.unheard_seconds)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from invalidator.config import PreflightSettings
     from invalidator.ports import Clock, Target
+    from invalidator.postgres.connection import Address
     from invalidator.postgres.options import DatabaseOptions
     from invalidator.postgres.side import SideConnection
     from invalidator.preflight.finding import Finding
@@ -58,17 +59,22 @@ class Preflight:
     Args:
         settings: how often.
         options: of the source.
-        lookups_dsn: where lookups are asked; empty: where the changes come from.
+        lookups_address: where lookups are asked; None: where the changes come from.
         loaded: the rules in force.
         events: where findings go.
     """
 
     def __init__(
-        self, settings: PreflightSettings, options: DatabaseOptions, lookups_dsn: str, loaded: Loaded, events: Events
+        self,
+        settings: PreflightSettings,
+        options: DatabaseOptions,
+        lookups_address: Address | None,
+        loaded: Loaded,
+        events: Events,
     ) -> None:
         self.interval_seconds = settings.interval_seconds
         self._options = options
-        self._lookups_dsn = lookups_dsn
+        self._lookups_address = lookups_address
         self._loaded = loaded
         self._events = events
         known = (*database.CODES, *servers.CODES, *outbox.CODES)
@@ -109,7 +115,7 @@ class Preflight:
             yamlfile.Invalid: they do; holds the errors with their fixes.
             SourceError, ConfigError: the database cannot be asked.
         """
-        dsn = self._options.dsn.get_secret_value()
+        dsn = self._options.address
         async with await connect(dsn, application_name="invalidator/preflight") as connection:
             _, old = await self._held(connection, in_force)
             facts, new = await self._held(connection, wanted)
@@ -157,7 +163,7 @@ class Preflight:
         """Asked on a connection of their own: the side connection has the heartbeat to carry meanwhile."""
         if not any(rule.lookups for rule in loaded.ruleset.rules):
             return []
-        dsn = self._lookups_dsn or self._options.dsn.get_secret_value()
+        dsn = self._lookups_address or self._options.address
         async with await connect_pooled(dsn, application_name="invalidator/preflight") as connection:
             return await examine_lookups(connection, loaded.ruleset, loaded.sources, facts)
 

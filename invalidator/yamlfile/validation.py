@@ -375,4 +375,5 @@ def _fields(models: Iterable[type[BaseModel]]) -> dict[str, tuple[type[BaseModel
 
 
 def _mentions(annotation: Any, types: tuple[type, ...]) -> bool:
-    return annotation in types or any(_mentions(part, types) for part in typing.get_args(annotation))
+    is_one = isinstance(annotation, type) and issubclass(annotation, types)
+    return is_one or any(_mentions(part, types) for part in typing.get_args(annotation))

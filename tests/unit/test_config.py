@@ -101,9 +101,20 @@ def test_a_variable_reaches_into_nested_sections_and_lists(file: Path) -> None:
 
 def test_a_file_variable_holds_the_value_without_its_last_newline(file: Path, tmp_path: Path) -> None:
     secret = tmp_path / "token"
-    secret.write_text("  host=from-secret \n")
-    settings = load(file, {"INVALIDATOR_SOURCE__DSN_FILE": str(secret)})
-    assert source(settings).dsn.get_secret_value() == "  host=from-secret "
+    secret.write_text("  slot \n")
+    settings = load(file, {"INVALIDATOR_SOURCE__PUBLICATION_FILE": str(secret)})
+    assert source(settings).publication == "  slot "
+
+
+@pytest.mark.parametrize("name", ["dsn", "password"])
+def test_a_file_with_credentials_of_a_connection_is_named_and_read_later(file: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / f"source__{name}").write_text("host=from-secret")
+    secret = f"file:{tmp_path / f'source__{name}'}"
+    for environment in (
+        {f"INVALIDATOR_SOURCE__{name.upper()}_FILE": secret.removeprefix("file:")},
+        {"INVALIDATOR_SECRETS_DIR": str(tmp_path)},
+    ):
+        assert getattr(source(load(file, environment)), name).get_secret_value() == secret
 
 
 @pytest.mark.parametrize("dsn", ["postgres//x", "postgresql://user:p@ss#w/rd@127.0.0.1:1/blog", "nonsense"])
@@ -129,7 +140,7 @@ def test_a_secrets_directory_is_read_flat_or_nested(file: Path, tmp_path: Path, 
     secret.write_text("postgresql://secret\n")
     (tmp_path / "secrets" / "ca.crt").write_text("somebody else's")
     settings = load(file, {variable: str(tmp_path / "secrets")})
-    assert source(settings).dsn.get_secret_value() == "postgresql://secret"
+    assert source(settings).dsn.get_secret_value() == f"file:{secret}"
 
 
 def test_a_secret_volume_of_kubernetes_is_read_through_its_links(file: Path, tmp_path: Path) -> None:
@@ -352,7 +363,7 @@ def test_the_example_of_an_outbox_names_every_setting_of_it_with_its_default() -
     example = Path("config/invalidator.outbox.yaml")
     source = load(example).source
     assert source == type(source)(type="outbox")
-    assert {name for name in type(source).model_fields if f"{name}:" not in example.read_text()} == {"dsn"}
+    assert {name for name in type(source).model_fields if f"{name}:" not in example.read_text()} == {"dsn", "password"}
 
 
 def test_the_full_example_shows_the_defaults() -> None:

@@ -101,7 +101,7 @@ class NotifySession:
         await _verify(side)
         await self._see_that_nobody_leads(side)
         name = self._options.slot
-        dsn = self._options.dsn.get_secret_value()
+        dsn = self._options.address
         self._listener = listener = Listener(await connect(dsn, application_name=f"invalidator/{name}/listen"))
         listener.watch(self._fail)
         await listener.fetch(_SESSION)
@@ -164,7 +164,7 @@ class NotifySession:
         """The other connection, opened again if it was lost."""
         async with self._side_lock:
             if self._side is None or self._side.connection.closed:
-                self._side = await SideConnection.open(self._options.dsn.get_secret_value(), slot=self._options.slot)
+                self._side = await SideConnection.open(self._options.address, slot=self._options.slot)
             return self._side
 
     async def _leave_side(self) -> None:

@@ -124,7 +124,7 @@ class OutboxSession:
             SlotInUse: another daemon holds the lock.
             ConfigError: something is missing or cannot work; says what to run.
         """
-        dsn = self._options.dsn.get_secret_value()
+        dsn = self._options.address
         self._connection = connection = await connect(dsn, application_name=f"invalidator/{self._options.name}")
         connection.adapters.register_loader(_TEXT_ARRAY_OID, _Raw)
         connection.add_notify_handler(lambda _: self._stirred.set())

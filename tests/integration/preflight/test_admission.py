@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from invalidator.config import PreflightSettings
+from invalidator.postgres.connection import Address
 from invalidator.postgres.options import StreamOptions
 from invalidator.postgres.side import SideConnection
 from invalidator.preflight.watch import Preflight
@@ -44,7 +45,9 @@ def loaded(project: Project, rules: str) -> Loaded:
 
 def preflight(project: Project, in_force: Loaded, lookups_dsn: str = "", state: State | None = None) -> Preflight:
     options = StreamOptions.model_validate(project.source)
-    return Preflight(PreflightSettings(), options, lookups_dsn, in_force, Events(state or State()))
+    return Preflight(
+        PreflightSettings(), options, Address(lookups_dsn) if lookups_dsn else None, in_force, Events(state or State())
+    )
 
 
 async def test_a_rule_for_a_table_that_is_not_published_is_refused_with_the_sql(project: Project) -> None:

@@ -1,0 +1,125 @@
+"""Secrets are read when they are used, and nothing but the secret is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from invalidator import credentials
+from invalidator.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def python(code: str) -> str:
+    return f"command:{shlex.join([sys.executable, '-c', code])}"
+
+
+async def read(text: str) -> str:
+    return await credentials.read(text, what="source.password")
+
+
+async def test_a_plain_text_is_the_secret_itself() -> None:
+    assert await read("p@ss command:x") == "p@ss command:x"
+
+
+async def test_a_file_is_read_each_time_without_its_last_newline(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text(" one \r\n")
+    assert await read(f"file:{path}") == " one "
+    path.write_text("two")
+    assert await read(f"file:{path}") == "two"
+
+
+async def test_a_command_gets_its_words_and_no_shell_and_no_input() -> None:
+    code = "import sys; print(sys.argv[1:], repr(sys.stdin.read()))"
+    assert await read(python(code) + " '$HOME a' b") == "['$HOME a', 'b'] ''"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file:/nowhere/password", "the file '/nowhere/password' of source.password cannot be read: No such file"),
+        (
+            "command:/nowhere/program --token s3cret",
+            "the command '/nowhere/program' of source.password cannot be started",
+        ),
+        (python("pass"), "holds nothing"),
+        (python("import sys; sys.stdout.buffer.write(bytes([255]))"), "holds what is not UTF-8"),
+        (python("print('x' * 100_000)"), "holds more than 65536 bytes"),
+    ],
+)
+async def test_what_only_an_operator_can_mend_says_what_it_is(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        await read(text)
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_a_command_that_fails_may_succeed_the_next_time_and_what_it_says_is_not_repeated() -> None:
+    with pytest.raises(credentials.SecretUnavailableError, match="ended with code 3: run it by hand") as failed:
+        await read(python("import sys; print('s3cret'); print('s3cret', file=sys.stderr); sys.exit(3)"))
+    assert "s3cret" not in str(failed.value)
+
+
+async def test_a_command_that_hangs_is_killed_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "COMMAND_SECONDS", 0.5)
+    pids = tmp_path / "pids"
+    code = (
+        "import os, subprocess, sys, time; child = subprocess.Popen(['sleep', '60']);"
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); time.sleep(60)"
+    )
+    with pytest.raises(credentials.SecretUnavailableError, match=r"has not ended within 0\.5 s"):
+        await read(python(code))
+    await asyncio.to_thread(until, lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()))
+
+
+def children() -> set[str]:
+    """Of this process."""
+    return {pid for each in Path("/proc/self/task").iterdir() for pid in (each / "children").read_text().split()}
+
+
+def until(condition: Callable[[], T]) -> T:
+    """What the condition gives, once it holds; fails after a while."""
+    deadline = time.monotonic() + 10
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Neither gone nor a zombie that init has not reaped yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_a_cancelled_command_is_killed() -> None:
+    before = children()
+    task = asyncio.create_task(read(python("import time; time.sleep(60)")))
+    pids = await asyncio.to_thread(until, lambda: children() - before)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not any(is_running(int(pid)) for pid in pids)
+
+
+@pytest.mark.parametrize("text", ["file:", "command:", "command:'open"])
+def test_a_reference_that_cannot_be_understood_is_refused_before_anything_is_read(text: str) -> None:
+    with pytest.raises(ValueError, match="must follow"):
+        credentials.check(text)
+
+
+def test_a_reference_is_shown_without_the_arguments_of_its_command() -> None:
+    assert credentials.label("command:vault --token s3cret") == "command:vault"
+    assert credentials.label("file:/run/secrets/x") == "file:/run/secrets/x"
