@@ -10,59 +10,35 @@ Nothing is ever sent twice from here: retries belong to the delivery, which coun
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import re
-import ssl
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, cast
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, cast
 
 import hiredis
-from pydantic import ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 from redis.asyncio import connection as driver
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as DriverTimeoutError
 
-from invalidator.errors import TargetError, TargetRejected, TargetUnavailable
+from invalidator import credentials
+from invalidator.credentials import Secret, SecretUnavailableError, checked_secret
+from invalidator.errors import ConfigError, TargetError, TargetRejected, TargetUnavailable
+from invalidator.net.redis_errors import ScriptMissing, code_of, translate
+from invalidator.net.redis_url import Address, parse
 from invalidator.ports import TargetOptions
+
+if TYPE_CHECKING:
+    from invalidator.net.sentinel import Place, Sentinels
 
 Reply: TypeAlias = "bytes | int | list[Reply] | None"
 """What a command answers when it is no error."""
 
-_SCHEMES: Final = ("redis", "rediss", "unix")
-_LATER: Final = {
-    "redis+cluster": "Redis Cluster",
-    "rediss+cluster": "Redis Cluster",
-    "redis+sentinel": "Redis Sentinel",
-    "rediss+sentinel": "Redis Sentinel",
-}
-_QUERY: Final = frozenset(
-    {"db", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
-)
-
-NOT_NOW: Final = frozenset(
-    {
-        "BUSY",  # a script runs for too long
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",  # the last snapshot could not be written
-        "NOREPLICAS",
-        "OOM",
-        "READONLY",  # a replica, or a primary that was demoted
-        "TRYAGAIN",
-        "UNBLOCKED",
-    }
-)
-"""First words of error replies that a retry can cure. All others are refusals that only the operator can cure."""
-
+SENTINEL_SECONDS: Final = 0.5
+"""Between two questions whether the primary is still the one that we are connected to."""
 _ROLE: Final = (b"ROLE",)
-
-_IN_SCRIPT: Final = re.compile(r": -([A-Z]+) ")
 
 # Its stub says "a tuple of one".
 _pack = cast("Callable[[tuple[bytes, ...]], bytes]", hiredis.pack_command)
@@ -73,9 +49,13 @@ class RedisOptions(TargetOptions):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: SecretStr
+    url: Secret
     """``redis://[user:password@]host[:port][/db]``, ``rediss://…`` (TLS, verified) or ``unix:///path[?db=0]``.
-    For TLS ``?ssl_ca_certs=/path`` names the authority, ``ssl_certfile`` and ``ssl_keyfile`` our certificate."""
+    For TLS ``?ssl_ca_certs=/path`` names the authority, ``ssl_certfile`` and ``ssl_keyfile`` our certificate.
+    ``redis+sentinel://[user:password@]host:26379,host:26379/mymaster[/db]`` asks sentinels for the primary."""
+    password: Annotated[Secret, AfterValidator(checked_secret)] = Secret("")
+    """The password, in the place of one in the URL. Both may be ``file:/path`` or ``command:program argument``: read
+    anew for each connection, so that they may be rotated."""
     connect_timeout_seconds: float = Field(default=3, gt=0)
     """For opening the connection."""
     timeout_seconds: float = Field(default=5, gt=0)
@@ -83,13 +63,10 @@ class RedisOptions(TargetOptions):
 
     @field_validator("url")
     @classmethod
-    def _is_understood(cls, url: SecretStr) -> SecretStr:
-        _parse(url.get_secret_value())
-        return url
-
-
-class ScriptMissing(TargetUnavailable):
-    """The server does not have the script (any more): it must be sent in full."""
+    def _is_understood(cls, url: Secret) -> Secret:
+        if not credentials.is_reference(url.get_secret_value()):
+            parse(url.get_secret_value())
+        return checked_secret(url)
 
 
 class Script:
@@ -104,35 +81,35 @@ class Script:
         self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
 
 
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """A URL taken apart; the password is only in ``arguments``, which is never shown."""
-
-    label: str
-    connection: type[driver.AbstractConnection]
-    arguments: Mapping[str, Any] = field(repr=False)
-
-
 class RedisClient:
-    """One connection to one server: opened by the first command, and again by the next one after a failure.
+    """One connection to one primary: opened by the first command, and again by the next one after a failure.
 
     Safe to share between tasks: exchanges queue up and do not mix. A cancelled exchange closes the connection,
     because its replies are still on their way.
 
     Args:
         options: where, and how long to wait.
+        address: where, in the place of the options' URL.
     """
 
-    def __init__(self, options: RedisOptions) -> None:
+    def __init__(self, options: RedisOptions, *, address: Address | None = None) -> None:
         self._options = options
-        self._address = _parse(options.url.get_secret_value())
+        self._address = address
+        self._sentinels: Sentinels | None = None
+        self._place: Place | None = None
+        url = options.url.get_secret_value()
+        if address is not None:
+            self.label = address.label
+        else:
+            self.label = credentials.label(url) if credentials.is_reference(url) else parse(url).label
+        """For messages: without secrets."""
         self._connection: driver.AbstractConnection | None = None
         self._lock = asyncio.Lock()
         self.generation = 0
         """How often we connected; what a server told us, such as a cursor, holds for one generation."""
 
     def __repr__(self) -> str:
-        return f"<RedisClient {self._address.label}>"
+        return f"<RedisClient {self.label}>"
 
     async def execute(self, *command: bytes) -> Reply:
         """Send one command and return its reply.
@@ -169,9 +146,9 @@ class RedisClient:
                 return [_checked(reply) for reply in replies]
             except (RedisError, OSError) as error:
                 # After READONLY too: the name may lead to another server now.
-                is_in_step = is_in_step and _code(error) != "READONLY"
+                is_in_step = is_in_step and code_of(error) != "READONLY"
                 # Not "from error": its text may repeat what we sent, row values, and would be in every traceback.
-                raise _translate(error, self._address.label) from None
+                raise translate(error, self.label) from None
             finally:
                 if not is_in_step:
                     await self._disconnect()
@@ -189,11 +166,32 @@ class RedisClient:
         except ScriptMissing:
             return await self.execute(b"EVAL", script.text, *rest)
 
+    async def run(self) -> None:
+        """Leave a primary that the sentinels have replaced, until cancelled; without sentinels return at once.
+
+        Nothing tells us of it: a primary that is cut off from them, together with us, goes on as one.
+        """
+        url = self._options.url.get_secret_value()
+        if not credentials.is_reference(url) and not parse(url).sentinels:
+            return
+        while True:
+            await asyncio.sleep(SENTINEL_SECONDS)
+            place, connection = self._place, self._connection
+            if self._sentinels is None or place is None or connection is None:
+                continue
+            with contextlib.suppress(TargetError):
+                is_left = await self._sentinels.primary() != place
+                if is_left and self._connection is connection:
+                    # Not under the lock: an exchange with a server that is gone would hold it until its timeout.
+                    await connection.disconnect(nowait=True)
+
     async def close(self) -> None:
         """Close the connection; a command after this opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect()
+        if self._sentinels is not None:
+            await self._sentinels.close()
 
     async def _connected(self) -> driver.AbstractConnection:
         connection = self._connection
@@ -202,8 +200,9 @@ class RedisClient:
         if connection is not None and connection.is_connected and not await connection.can_read():
             return connection
         await self._disconnect()
-        self._connection = connection = self._address.connection(
-            **self._address.arguments,
+        address = await self._located()
+        self._connection = connection = address.connection(
+            **address.arguments,
             # With a timeout of its own redis-py calls asyncio.wait_for(), and that loses a cancellation on
             # Python 3.11 when the awaited thing ends at the same moment (fixed in 3.12): time is kept here.
             socket_timeout=None,
@@ -217,11 +216,48 @@ class RedisClient:
             async with asyncio.timeout(seconds):
                 await connection.connect()  # type: ignore[no-untyped-call]
         except TimeoutError:
-            msg = f"{self._address.label}: no connection within {seconds:g} s"
+            msg = f"{self.label}: no connection within {seconds:g} s"
             raise TargetUnavailable(msg, result="timeout") from None
         await self._introduce(connection)
         self.generation += 1
         return connection
+
+    async def _located(self) -> Address:
+        """Where the primary is now, and with which password.
+
+        Raises:
+            TargetUnavailable, TargetRejected: the sentinels do not say, or a secret cannot be read.
+        """
+        if self._address is not None:
+            return self._address
+        options = self._options
+        try:
+            address = parse(await credentials.read(options.url.get_secret_value(), what="url"))
+            if password := options.password.get_secret_value():
+                address = address.with_password(await credentials.read(password, what="password"))
+        except SecretUnavailableError as error:
+            msg = f"{self.label}: {error}"
+            raise TargetUnavailable(msg, result="connection") from None
+        except (ConfigError, ValueError) as error:
+            msg = f"{self.label}: {error}"
+            raise TargetRejected(msg) from None
+        self._place = None
+        if address.sentinels:
+            self._place = await (await self._asked(address)).primary()
+            address = address.at(*self._place)
+        self.label = address.label
+        return address
+
+    async def _asked(self, address: Address) -> Sentinels:
+        """The sentinels of this address; others when a URL that is read anew names others."""
+        from invalidator.net.sentinel import Sentinels
+
+        if self._sentinels is not None and self._sentinels.address != address:
+            await self._sentinels.close()
+            self._sentinels = None
+        if self._sentinels is None:
+            self._sentinels = Sentinels(address, self._options)
+        return self._sentinels
 
     async def _introduce(self, connection: driver.AbstractConnection) -> None:
         """Give the connection a name, and see that it leads to a primary.
@@ -235,7 +271,7 @@ class RedisClient:
 
     def _check_role(self, role: Reply | ResponseError) -> None:
         if isinstance(role, list) and role and role[0] == b"slave":
-            msg = f"{self._address.label}: is a replica, which cannot be written to"
+            msg = f"{self.label}: is a replica, which cannot be written to"
             raise TargetUnavailable(msg, result="unavailable")
 
     async def _disconnect(self) -> None:
@@ -309,88 +345,3 @@ def _checked(reply: Reply | ResponseError) -> Reply:
             if isinstance(each, (list, RedisError)):
                 _checked(each)
     return reply
-
-
-def _parse(url: str) -> _Address:
-    """Take a URL apart.
-
-    Raises:
-        ValueError: it is no URL of a Redis; the message does not repeat it, because it may hold a password.
-    """
-    parts = urlsplit(url)
-    if parts.scheme in _LATER:
-        msg = f"{_LATER[parts.scheme]} is not supported yet: name one primary by redis:// or rediss://"
-        raise ValueError(msg)
-    if parts.scheme not in _SCHEMES:
-        msg = "must begin with redis://, rediss:// or unix://"
-        raise ValueError(msg)
-    if unknown := sorted(parse_qs(parts.query, keep_blank_values=True).keys() - _QUERY):
-        # What stands there may be half of a password with an unescaped "?" in it.
-        name = f"option '{unknown[0]}'" if unknown[0].isidentifier() else "text"
-        msg = f"unknown {name} in the query: known are {', '.join(sorted(_QUERY))}"
-        raise ValueError(msg)
-    database = parts.path.strip("/")
-    if parts.scheme != "unix" and database and not database.isdecimal():
-        msg = "the path must be the number of a database, such as /0"  # redis-py would silently take 0
-        raise ValueError(msg)
-    try:
-        arguments = dict(driver.parse_url(url))
-    except ValueError:
-        # Its text may be half of a password with an unescaped "/" in it.
-        msg = "port or db is not a number in its range (write special characters of a password as %2F and so on)"
-        raise ValueError(msg) from None
-    connection = cast("type[driver.AbstractConnection]", arguments.pop("connection_class", driver.Connection))
-    return _Address(_label(parts.scheme, arguments), connection, arguments)
-
-
-def _label(scheme: str, arguments: Mapping[str, Any]) -> str:
-    """Where it is, for messages: without user, password and options."""
-    where = arguments.get("path") if scheme == "unix" else None
-    if where is None:
-        where = f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
-    return f"{scheme}://{where}"
-
-
-def _translate(error: Exception, label: str) -> TargetError:
-    """Our error for one of redis-py's."""
-    code = _code(error)
-    # The server repeats what it was sent after these words: row values.
-    text = str(error).partition(", with args beginning")[0][:300]
-    message = f"{label}: {text if text.startswith(code) else f'{code} {text}'}"
-    if isinstance(error, NoScriptError):
-        return ScriptMissing(message, result="unavailable")
-    if isinstance(error, DriverTimeoutError):
-        return TargetUnavailable(f"{label}: {text}", result="timeout")
-    if code in NOT_NOW:
-        return TargetUnavailable(message, result="unavailable")
-    if isinstance(error, MovedError) or code in {"MOVED", "ASK", "CROSSSLOT"}:
-        return TargetRejected(f"{label}: is a node of a Redis Cluster, which is not supported yet")
-    if _is_refused(error):
-        return TargetRejected(message)
-    return TargetUnavailable(f"{label}: {text}", result="connection")
-
-
-def _code(error: Exception) -> str:
-    """The first word of an error reply, which tells its kind."""
-    known: str | None = getattr(error, "status_code", None)  # redis-py cuts the words off that it knows
-    text = str(error)
-    # Redis before 7 tells what stopped a script behind many words: "ERR Error running script (...): -OOM ...".
-    inner = _IN_SCRIPT.search(text) if text.startswith("Error running script") else None
-    return inner[1] if inner else known or text.partition(" ")[0]
-
-
-def _is_refused(error: Exception) -> bool:
-    if _has_certificate_failure(error):
-        return True
-    if isinstance(error, DriverConnectionError):
-        # redis-py files wrong credentials under connection errors, and no reply at all too.
-        return getattr(error, "error_type", None) is not None and error.error_type.value == "auth"
-    return isinstance(error, ResponseError)
-
-
-def _has_certificate_failure(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -121,7 +121,12 @@ class RedisBus:
         return self._applied(content, content.widened + widened)
 
     async def run(self) -> None:
-        """Publish heartbeats until cancelled; returns at once when the format has none."""
+        """Publish heartbeats, if the format has them, and follow the sentinels, if there are any."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._client.run())
+            group.create_task(self._keep_beating())
+
+    async def _keep_beating(self) -> None:
         interval = self._settings.heartbeat_seconds
         while self._settings.format == "invalidator":
             wait = self._published_at + interval - self._clock.monotonic()

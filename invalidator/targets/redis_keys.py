@@ -176,6 +176,10 @@ class RedisKeys:
         """Remove our record; see ``ports.Forgetting``."""
         return as_integer(await self._client.call(FORGET, [self._record_key(name)], expected)) == 1
 
+    async def run(self) -> None:
+        """Follow the sentinels, if there are any; see ``ports.Background``."""
+        await self._client.run()
+
     async def close(self) -> None:
         """Release the connection."""
         await self._client.close()

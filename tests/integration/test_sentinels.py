@@ -1,0 +1,156 @@
+"""What is made of the sentinels' answers, given here by script; and a primary that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from invalidator.errors import TargetRejected, TargetUnavailable
+from invalidator.model import Applied, Batch, Invalidation
+from invalidator.net import redis as door
+from invalidator.targets import redis_bus, redis_keys
+from tests.support.resp import Answer, Command, ScriptedRedis, Silence, well
+
+DEAD = "127.0.0.1:1"
+BATCH = Batch(Invalidation(keys={b"k"}))
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[list[ScriptedRedis]]:
+    """Three sentinels, then two servers."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(ScriptedRedis()) for _ in range(5)]
+
+
+def place(server: ScriptedRedis) -> str:
+    return server.url.removeprefix("redis://").removesuffix("/0")
+
+
+def naming(server: ScriptedRedis | None) -> Any:
+    """Answers as a sentinel that names this server; None: it knows none."""
+
+    def answer(command: Command) -> Answer:
+        if command[0] != b"SENTINEL":
+            return well(command)
+        assert command[1:] == (b"GET-MASTER-ADDR-BY-NAME", b"my master")
+        if server is None:
+            return b"*-1\r\n"
+        host, port = place(server).split(":")
+        return b"*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(host), host.encode(), len(port), port.encode())
+
+    return answer
+
+
+def target(sentinels: Sequence[str], **options: object) -> redis_keys.RedisKeys:
+    url = f"redis+sentinel://user:pw@{','.join(sentinels)}/my%20master/2?sentinel_password=spw"
+    given = {"type": "redis_keys", "url": url, "connect_timeout_seconds": 1, "timeout_seconds": 1, **options}
+    return redis_keys.build("cache", redis_keys.Settings.model_validate(given))
+
+
+async def test_the_primary_is_what_most_sentinels_name_whoever_answers_first(servers: list[ScriptedRedis]) -> None:
+    *sentinels, old, new = servers
+    sentinels[0].answer = naming(old)
+    sentinels[1].answer = sentinels[2].answer = naming(new)
+    cache = target([place(each) for each in sentinels])
+
+    assert await cache.apply(BATCH) == Applied(keys=1)
+
+    assert ([each[0] for each in old.commands], [each[0] for each in new.commands]) == ([], [b"UNLINK"])
+    assert (b"AUTH", b"user", b"pw") in new.introductions
+    assert (b"SELECT", b"2") in new.introductions
+    assert (b"AUTH", b"spw") in sentinels[1].introductions
+    await cache.close()
+
+
+async def test_sentinels_that_are_dead_or_silent_are_not_waited_for_when_the_others_agree(
+    servers: list[ScriptedRedis],
+) -> None:
+    silent, *sentinels, _, new = servers
+    silent.answer = lambda command: Silence()
+    for each in sentinels:
+        each.answer = naming(new)
+    cache = target([place(silent), DEAD, *map(place, sentinels)], timeout_seconds=60, connect_timeout_seconds=60)
+    with pytest.raises(TimeoutError):  # two of four are not more than half: it waits for the silent one
+        await asyncio.wait_for(cache.apply(BATCH), 0.5)
+    await cache.close()
+
+    cache = target([place(silent), *map(place, sentinels)], timeout_seconds=60)
+    assert await asyncio.wait_for(cache.apply(BATCH), 10) == Applied(keys=1)
+    await cache.close()
+
+
+async def test_without_most_of_them_agreeing_nothing_is_written_and_what_they_say_is_told(
+    servers: list[ScriptedRedis],
+) -> None:
+    *sentinels, old, new = servers
+    sentinels[0].answer, sentinels[1].answer = naming(old), naming(new)
+    cache = target([*map(place, sentinels[:2]), DEAD])
+    with pytest.raises(TargetUnavailable, match="must be said by 2 of 3 sentinels") as caught:
+        await cache.apply(BATCH)
+    for part in (f"1 say {place(old)}", f"1 say {place(new)}", f"sentinel {DEAD}: "):
+        assert part in str(caught.value)
+    assert "pw" not in str(caught.value)
+    assert not old.commands
+    assert not new.commands
+    await cache.close()
+
+
+async def test_a_primary_that_most_sentinels_do_not_know_is_a_mistake(servers: list[ScriptedRedis]) -> None:
+    *sentinels, _, _ = servers
+    for each in sentinels:
+        each.answer = naming(None)
+    cache = target([place(each) for each in sentinels])
+    with pytest.raises(TargetRejected, match="knows no such primary"):
+        await cache.apply(BATCH)
+    await cache.close()
+
+
+async def test_a_server_that_is_no_primary_by_its_own_word_is_not_written_to(servers: list[ScriptedRedis]) -> None:
+    *sentinels, _, new = servers
+    for each in sentinels:
+        each.answer = naming(new)
+    new.answer = lambda command: b"*1\r\n$5\r\nslave\r\n" if command[0] == b"ROLE" else well(command)
+    cache = target([place(each) for each in sentinels])
+    with pytest.raises(TargetUnavailable, match=r"my master at .*: is a replica"):
+        await cache.apply(BATCH)
+    assert [each[0] for each in new.commands] == []
+    await cache.close()
+
+
+@pytest.mark.parametrize("kind", ["keys", "bus"])
+async def test_a_primary_that_was_replaced_is_left_even_in_the_middle_of_a_command(
+    servers: list[ScriptedRedis], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(door, "SENTINEL_SECONDS", 0.02)
+    *sentinels, old, new = servers
+    for each in sentinels:
+        each.answer = naming(old)
+    stuck = {b"UNLINK", b"PUBLISH"}
+    old.answer = lambda command: Silence() if command[0] in stuck else well(command)
+    url = f"redis+sentinel://{','.join(map(place, sentinels))}/my%20master"
+    given = {"type": f"redis_{kind}", "url": url, "timeout_seconds": 600}
+    cache: redis_keys.RedisKeys | redis_bus.RedisBus
+    if kind == "keys":
+        cache = redis_keys.build("cache", redis_keys.Settings.model_validate(given))
+    else:
+        cache = redis_bus.build("bus", redis_bus.Settings.model_validate(given))
+    batch = Batch(Invalidation(keys={b"k"}, l1={b"k"}))
+    running = asyncio.create_task(cache.run())
+    applying = asyncio.create_task(cache.apply(batch))
+    await old.received(1)
+
+    for each in sentinels:
+        each.answer = naming(new)
+    with pytest.raises(TargetUnavailable):
+        await asyncio.wait_for(applying, 20)
+    await cache.apply(batch)
+
+    assert {each[0] for each in new.commands} <= stuck | {b"ROLE"}
+    assert new.commands
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await cache.close()
