@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import psycopg
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from invalidator.credentials import Secret, checked_secret
 from invalidator.errors import LookupFailed
@@ -54,6 +54,13 @@ class Settings(Options):
     """How long a batch of changes waits for the answers of a lookup, with the waits for a connection and until the
     change is visible there; after that the rule widens, and the lookup is not asked for a while: up to 0.2 s at first,
     up to 30 s when it fails again and again."""
+
+    @model_validator(mode="after")
+    def _has_use_for_its_password(self) -> Settings:
+        if self.password.get_secret_value() and not self.dsn.get_secret_value():
+            msg = "lookups.password is for lookups.dsn, which is not set: lookups use the source's connection settings"
+            raise ValueError(msg)
+        return self
 
     @property
     def address(self) -> Address | None:

@@ -117,6 +117,12 @@ def test_a_file_with_credentials_of_a_connection_is_named_and_read_later(file: P
         assert getattr(source(load(file, environment)), name).get_secret_value() == secret
 
 
+def test_a_password_for_lookups_without_a_dsn_for_them_is_refused(file: Path) -> None:
+    text = refused(file, {"INVALIDATOR_LOOKUPS__PASSWORD": "s3cret"})
+    assert "lookups.password is for lookups.dsn" in text
+    assert "s3cret" not in text
+
+
 @pytest.mark.parametrize("dsn", ["postgres//x", "postgresql://user:p@ss#w/rd@127.0.0.1:1/blog", "nonsense"])
 def test_a_dsn_that_cannot_be_read_is_refused_without_showing_any_of_it(file: Path, dsn: str) -> None:
     text = refused(file, {"INVALIDATOR_SOURCE__DSN": dsn})
