@@ -85,6 +85,8 @@ class Outcome:
     is_applied: bool = False
     removes_by: str | None = None
     """The command that takes away instead of making."""
+    has_more: bool = False
+    """There is something to do outside of the database."""
 
     @property
     def differing(self) -> list[Mark]:
@@ -256,7 +258,7 @@ def text(outcome: Outcome) -> str:
         lines += ["", *comment(lead + step.why), *_note(step), *sql]
     for finding in outcome.plan.findings:
         lines += ["", *finding_lines(finding)]
-    if not outcome.plan.to_run and not outcome.plan.problems and not outcome.is_up_to_others:
+    if not outcome.plan.to_run and not outcome.plan.problems and not (outcome.is_up_to_others or outcome.has_more):
         what = "nothing is left to take away" if outcome.removes_by else "the database has all that the rules need"
         lines += ["", *comment(what)]
     return "\n".join(lines)

@@ -122,6 +122,7 @@ async def _tear_down(
         look = _Look(settings, source, wanted, request, targets)
         outcome = await _plan.online(source, look, is_applied=is_applied)
         outcome.removes_by = "teardown"
+        outcome.has_more = bool(look.others.leftovers or look.others.findings)
         taken = await _take(look.others.leftovers) if is_applied else frozenset[str]()
     finally:
         for target in targets:

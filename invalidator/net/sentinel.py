@@ -73,7 +73,7 @@ class Sentinels:
 
     def _disagreed(self, answers: Sequence[Place | str]) -> TargetError:
         named = Counter(answer for answer in answers if isinstance(answer, tuple))
-        said = [f"{count} say {host}:{port}" for (host, port), count in named.most_common()]
+        said = [f"{host}:{port} is named by {count}" for (host, port), count in named.most_common()]
         said += [answer for answer in answers if isinstance(answer, str)]
         msg = (
             f"{self.address.label}: where the primary is must be said by {self._needed} of {len(self._clients)} "

@@ -84,6 +84,7 @@ async def test_what_a_daemon_left_goes_when_it_does_not_run_any_more(left: Stack
     assert await names(left) == NOTHING
     assert all(each["taken"] for each in json.loads(done.stdout)["leftovers"])
     assert left.client.get("invalidator:another") == b"kept"
+    assert "nothing is left" not in dry.stdout
     again = await invoke(left, "teardown", "--apply")
     assert (again.return_value, "nothing is left to take away" in again.stdout) == (0, True)
 

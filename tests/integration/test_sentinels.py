@@ -91,7 +91,7 @@ async def test_without_most_of_them_agreeing_nothing_is_written_and_what_they_sa
     cache = target([*map(place, sentinels[:2]), DEAD])
     with pytest.raises(TargetUnavailable, match="must be said by 2 of 3 sentinels") as caught:
         await cache.apply(BATCH)
-    for part in (f"1 say {place(old)}", f"1 say {place(new)}", f"sentinel {DEAD}: "):
+    for part in (f"{place(old)} is named by 1", f"{place(new)} is named by 1", f"sentinel {DEAD}: "):
         assert part in str(caught.value)
     assert "pw" not in str(caught.value)
     assert not old.commands
