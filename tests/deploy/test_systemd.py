@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 from pathlib import Path
 
 from invalidator.config import load
+from invalidator.postgres.options import DatabaseOptions
 from tests.support.tools import ROOT, find_tool, run_tool
 
 UNIT = ROOT / "deploy" / "systemd" / "invalidator.service"
@@ -58,4 +60,5 @@ def test_the_credential_of_the_unit_is_read_as_the_setting_that_it_is_called_aft
 
     settings = load(ROOT / "deploy/compose/settings.yaml", environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
-    assert settings.source.model_dump()["dsn"].get_secret_value() == "postgresql://from-the-credential/shop"
+    assert isinstance(settings.source, DatabaseOptions)
+    assert asyncio.run(settings.source.address.parameters()) == {"host": "from-the-credential", "dbname": "shop"}
