@@ -55,7 +55,12 @@ MISTAKES = {
         "missing-field",
         "INVALIDATOR_TARGETS__REDIS__URL",
     ),
-    "another scheme": (changed("redis://", "http://"), "5:29", "bad-value", "redis://, rediss:// or unix://"),
+    "another scheme": (
+        changed("redis://", "http://"),
+        "5:29",
+        "bad-value",
+        "redis://, rediss://, unix://, redis+sentinel",
+    ),
     "dns": (changed("dsn:", "dns:"), "3:3", "unknown-field", "did you mean 'dsn'?"),
     "a DSN of another database": (changed("postgresql:", "mysql:"), "3:3", "bad-value", "postgresql://user@host"),
     "a source that is a text": (
