@@ -6,6 +6,7 @@ import asyncio
 import random
 import resource
 import sqlite3
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -215,6 +216,38 @@ async def test_a_second_daemon_with_the_same_file_says_so_and_takes_it_over(jour
     cdn.is_down = False
 
     await cdn.has_purged("item-2")
+
+
+async def test_a_cdn_that_is_away_for_too_long_gets_coarse_tags_and_delays_neither_another_one_nor_the_position(
+    journaled: Stack, cdn: Cdn
+) -> None:
+    async with ScriptedServer() as server:
+        other = Cdn(server)
+        journaled.targets["other"] = deepcopy(journaled.targets["edge"]) | {"url": server.url}
+        dead = {"url": "http://127.0.0.1:1", "required": False}
+        journaled.targets["dead"] = deepcopy(journaled.targets["edge"]) | dead
+        journaled.settings["state"]["max_journal_items"] = 100
+        cdn.is_down = True
+        program = await start(journaled)
+
+        for first in range(1, 200, 40):
+            await journaled.sql("INSERT INTO item SELECT generate_series(%s::int, %s::int)", first, first + 39)
+            await other.has_purged(*tags(first, first + 39))
+        await journaled.confirmed_everything()
+        watched = Watched(program)
+        await watched.until_value(1, "invalidator_journal_escalations_total", target="edge", step="coarse")
+        assert await watched.value("invalidator_journal_escalations_total", target="other", step="coarse") == 0
+        assert await watched.value("invalidator_journal_items", target="edge") <= 100
+        program.kill()
+        assert not cdn.purged
+        cdn.is_down = False
+
+        program = await start(journaled)
+
+        await cdn.has_purged("items")
+        await Watched(program).until_value(0, "invalidator_journal_items", target="edge")
+        program.terminate()
+        assert await asyncio.to_thread(program.wait) == 0
 
 
 async def stop(program: Program) -> None:
