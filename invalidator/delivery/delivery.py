@@ -174,7 +174,7 @@ class Delivery:
         delays = getattr(lane.target, "repeat_after_seconds", ())
         if fresh and delays:
             self._repeat_purge(lane, fresh, delays)
-        if lane.is_excused and lane.state.failing_since is None:
+        if lane.is_excused:
             lane.is_excused = False
             self.on_return(lane.target.name)
         self._moved()

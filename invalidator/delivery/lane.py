@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from invalidator.batching import coalesce
 from invalidator.delivery.waiting import retry_seconds
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from invalidator.delivery.delivery import Delivery
     from invalidator.ports import RetryOptions, Target
     from invalidator.telemetry.state import TargetState
+
+
+_HICCUP_SECONDS: Final = 3.0
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +74,7 @@ class Lane:
         self.is_excused = False
         """Positions go on without it, although it is required: everything there is dropped when it is back."""
         self._is_required = required
+        self._failing_since: float | None = None  # when what is in hand failed first
         self.state = state
         self.applied = 0
         self.pending_items = 0
@@ -90,8 +94,9 @@ class Lane:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether positions wait for it while it fails."""
-        return self.required and self.state.failing_since is not None and not self.is_idle
+        """Whether positions wait for it, and what it has in hand has failed for longer than a hiccup takes."""
+        since, now = self._failing_since, self._delivery.clock.monotonic()
+        return self.required and since is not None and now - since >= _HICCUP_SECONDS
 
     @property
     def is_idle(self) -> bool:
@@ -127,6 +132,7 @@ class Lane:
                 waited = getattr(self.target, "rate_limit_wait_seconds", 0.0)  # for its own token bucket
                 self.state.rate_limit_wait_seconds = self._throttled_seconds + waited
             # crash point: applied-not-noted
+            self._failing_since = None
             self.applied = items[-1].sequence
             self._count(-sum(item.size for item in items))
             # A repeat is not repeated, also when it was applied together with something fresh.
@@ -174,6 +180,7 @@ class Lane:
             try:
                 applied = await self.target.apply(batch)
             except TargetError as error:
+                self._failing_since = clock.monotonic() if attempt == 1 else self._failing_since
                 if error.remaining is not None:
                     batch = replace(batch, invalidation=error.remaining)
                 if not self._is_required and clock.monotonic() - started >= self._retry.deadline_seconds:
