@@ -36,6 +36,8 @@ _ROUNDS = 8
 _BUSY_ROWS = 20
 _NAP_BELOW_BYTES = 16_384
 _NAP_SECONDS = 0.002
+_HELD_BYTES = 16 * 1024 * 1024
+"""WAL that is confirmed and kept all the same: from here on it is asked for whom. A segment is nothing unusual."""
 _CONFIRM_INTERVAL_SECONDS = 0.02
 """Between two status updates: a confirmation is cheap, but not as cheap as a batch at full speed is short."""
 
@@ -356,6 +358,8 @@ class Session:
             self._state.slot_unconfirmed_wal_bytes = figures.unconfirmed_wal_bytes
             self._state.slot_safe_wal_bytes = figures.safe_wal_bytes
             self._state.server_position = max(self._state.server_position, figures.server_position)
+            held = (figures.retained_wal_bytes or 0) - (figures.unconfirmed_wal_bytes or 0)
+            self._state.oldest_transaction = await slots.oldest_transaction(side) if held > _HELD_BYTES else None
 
     # ---------------------------------------------------------------- failing
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
+from invalidator.telemetry.state import OldestTransaction
 
 if TYPE_CHECKING:
     from typing import LiteralString
@@ -145,6 +146,27 @@ async def figures(side: SideConnection, slot: str) -> SlotFigures | None:
         return None
     active, status, retained, unconfirmed, safe, position = rows[0]
     return SlotFigures(active, status, retained, unconfirmed, safe, int(position))
+
+
+async def oldest_transaction(side: SideConnection) -> OldestTransaction | None:
+    """The oldest transaction with a transaction id, of any database; None when we see none.
+
+    The slot's ``restart_lsn`` cannot pass its beginning, whatever is confirmed. Sessions of others are hidden from a
+    role without ``pg_read_all_stats``.
+    """
+    rows = await side.fetch(
+        """
+        SELECT pid, NULL, extract(epoch FROM clock_timestamp() - xact_start)::float8, coalesce(state, ''),
+               datname::text, age(backend_xid)
+          FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND xact_start IS NOT NULL
+         UNION ALL
+        SELECT NULL, gid, extract(epoch FROM clock_timestamp() - prepared)::float8, 'prepared', database::text,
+               age(transaction)
+          FROM pg_prepared_xacts
+         ORDER BY 6 DESC LIMIT 1
+        """
+    )
+    return OldestTransaction(*rows[0][:5]) if rows else None
 
 
 async def _verify_publication(side: SideConnection, publication: str) -> None:

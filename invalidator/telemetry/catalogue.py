@@ -217,8 +217,8 @@ GROUPS: Final = (
                 "invalidator_slot_retained_wal_bytes",
                 "gauge",
                 ("slot",),
-                "WAL that the server keeps for the slot.",
-                "Absent until the server was asked.",
+                "WAL that the server keeps for the slot: from `restart_lsn` to the end of its WAL.",
+                "More than the unconfirmed: an old transaction is open. Absent until the server was asked.",
             ),
             Family(
                 "invalidator_slot_unconfirmed_wal_bytes",

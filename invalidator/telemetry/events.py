@@ -385,5 +385,5 @@ class Events:
         if role in (Role.STANDBY, Role.RECONNECTING):
             # Nobody looks at the slot for us now: what we saw last must not stay in the figures for ever.
             source.slot_active = False
-            source.slot_retained_wal_bytes = source.slot_unconfirmed_wal_bytes = None
+            source.slot_retained_wal_bytes = source.slot_unconfirmed_wal_bytes = source.oldest_transaction = None
             source.slot_safe_wal_bytes = source.slot_wal_status = None

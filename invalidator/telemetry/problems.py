@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from invalidator.telemetry import debt_problems, journal_problems, message_problems
+from invalidator.telemetry import debt_problems, journal_problems, message_problems, slot_problems
 from invalidator.telemetry.ages import PATIENCE_SECONDS, pending_seconds
 from invalidator.telemetry.redaction import redact
+from invalidator.telemetry.slot_problems import psql
 from invalidator.telemetry.state import Role
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _standby(state: State) -> Problem:
         slot,
         f"another process streams from slot {slot}; this one takes over when that one ends",
         "nothing to do if a second daemon is meant to run; who holds the slot: "
-        + _psql(
+        + psql(
             "SELECT r.pid, r.client_addr, r.application_name FROM pg_replication_slots s "
             f"JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = '{slot}'"
         ),
@@ -170,7 +171,7 @@ def _not_streaming(state: State, now: float) -> Problem:
         "not-streaming",
         source.slot,
         f"no change has been read for {seconds:.0f} s{why}",
-        f"make the server reachable with the configured DSN, then look at the slot: {_psql(query)}",
+        f"make the server reachable with the configured DSN, then look at the slot: {psql(query)}",
         source.role_since,
     )
 
@@ -186,7 +187,7 @@ def _flow(state: State, now: float, limits: Limits) -> Iterator[Problem]:
             source.slot,
             f"no heartbeat has come through Postgres and every required target for {now - silent_since:.0f} s",
             "mend the failing target if there is one; otherwise see where the sender waits: "
-            + _psql(
+            + psql(
                 "SELECT r.state, r.sent_lsn, r.flush_lsn, a.wait_event FROM pg_stat_replication r "
                 "JOIN pg_stat_activity a USING (pid)"
             ),
@@ -199,42 +200,14 @@ def _flow(state: State, now: float, limits: Limits) -> Iterator[Problem]:
             source.slot,
             "the slot streams, but no row of any table with a rule has come since the start",
             "compare the published tables with the rules: "
-            + _psql("SELECT pubname, schemaname, tablename FROM pg_publication_tables"),
+            + psql("SELECT pubname, schemaname, tablename FROM pg_publication_tables"),
             source.role_since,
         )
 
 
 def _slot(state: State, limits: Limits) -> Iterator[Problem]:
-    source = state.source
-    slot, safe, retained = source.slot, source.slot_safe_wal_bytes, source.slot_retained_wal_bytes
-    if source.slot_wal_status == "lost":
-        yield _problem(
-            "slot-lost",
-            slot,
-            f"slot {slot} no longer holds the WAL that was not confirmed: changes were missed",
-            _psql(
-                f"SELECT pg_drop_replication_slot('{slot}'); "
-                f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
-            )
-            + "   then empty the caches that the rules cover and start again",
-        )
-    elif source.slot_wal_status == "unreserved" or (safe is not None and safe < limits.safe_wal_bytes):
-        left = "at the next checkpoint" if safe is None or safe <= 0 else f"after {safe / 1e6:.0f} MB more of WAL"
-        yield _problem(
-            "slot-at-risk",
-            slot,
-            f"the server gives slot {slot} up {left}; then changes are missed",
-            "raise the limit, then mend what holds the position back: "
-            + _psql("ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'", "SELECT pg_reload_conf()"),
-        )
-    elif retained is not None and retained > limits.retained_wal_bytes:
-        yield _problem(
-            "slot-wal-high",
-            slot,
-            f"the server keeps {retained / 1e9:.1f} GB of WAL for slot {slot}",
-            "mend what holds the position back (invalidator status), and bound what the server may keep: "
-            + _psql("SHOW max_slot_wal_keep_size"),
-        )
+    for code, text, fix, since in slot_problems.found(state.source, limits):
+        yield _problem(code, state.source.slot, text, fix, since)
 
 
 def _gap(state: State, now: float, limits: Limits) -> Iterator[Problem]:
@@ -375,7 +348,7 @@ def _rules(state: State) -> Iterator[Problem]:
                 f"rule {rule.name} names columns that {relation} does not have or does not publish: {names}; "
                 "its coarse form is applied instead",
                 "name the new column in the rule, or publish it; the columns that come: "
-                + _psql(f"SELECT pubname, attnames FROM pg_publication_tables{_where_table(relation)}"),
+                + psql(f"SELECT pubname, attnames FROM pg_publication_tables{_where_table(relation)}"),
             )
 
 
@@ -383,8 +356,3 @@ def _where_table(relation: str) -> str:
     # A quoted identifier may hold anything; what is pasted into a shell gets only plain names.
     plain = re.fullmatch(r"(\w+)\.(\w+)", relation)
     return f" WHERE schemaname = '{plain[1]}' AND tablename = '{plain[2]}'" if plain else ""
-
-
-def _psql(*statements: str) -> str:
-    commands = " ".join(f'-c "{statement}"' for statement in statements)
-    return f"psql {commands}"

@@ -80,6 +80,20 @@ class MessageState:
     refused_at: float | None = None  # unix seconds, as the watch saw it
 
 
+@dataclass(frozen=True, slots=True)
+class OldestTransaction:
+    """The oldest open transaction that has written something: the server keeps the WAL since it began."""
+
+    pid: int | None
+    """None: it is prepared, and belongs to no session."""
+    prepared_as: str | None
+    seconds: float
+    """How long it is open, or prepared, when it was looked at."""
+    state: str
+    """As in ``pg_stat_activity``, such as ``idle in transaction``; ``prepared``."""
+    database: str
+
+
 @dataclass(slots=True)
 class SourceState:
     """The stream and its slot."""
@@ -116,6 +130,7 @@ class SourceState:
     slot_retained_wal_bytes: int | None = None
     slot_unconfirmed_wal_bytes: int | None = None
     slot_safe_wal_bytes: int | None = None
+    oldest_transaction: OldestTransaction | None = None  # asked for when the server keeps much that is confirmed
     slot_wal_status: str | None = None  # reserved, extended, unreserved, lost
 
 

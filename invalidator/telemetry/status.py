@@ -14,7 +14,7 @@ from invalidator.telemetry.problems import Limits, Problem, problems
 from invalidator.telemetry.redaction import redact
 
 if TYPE_CHECKING:
-    from invalidator.telemetry.state import Histogram, JournalState, RuleState, State, TargetState
+    from invalidator.telemetry.state import Histogram, JournalState, OldestTransaction, RuleState, State, TargetState
 
 Json = dict[str, Any]
 
@@ -76,9 +76,23 @@ def _source(state: State, now: float) -> Json:
         "received_bytes": source.received_bytes,
         "reconnects": source.reconnects.total(),
         "retained_wal_bytes": source.slot_retained_wal_bytes,
+        "unconfirmed_wal_bytes": source.slot_unconfirmed_wal_bytes,
+        "oldest_transaction": _oldest(source.oldest_transaction),
         "safe_wal_bytes": source.slot_safe_wal_bytes,
         "wal_status": source.slot_wal_status,
         "last_error": None if source.last_error is None else redact(source.last_error),
+    }
+
+
+def _oldest(oldest: OldestTransaction | None) -> Json | None:
+    if oldest is None:
+        return None
+    return {
+        "pid": oldest.pid,
+        "prepared_as": oldest.prepared_as,
+        "age_s": round(oldest.seconds, 1),
+        "state": oldest.state,
+        "database": oldest.database,
     }
 
 

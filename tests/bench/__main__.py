@@ -45,6 +45,7 @@ def main() -> int:
         if "faults" in chosen:
             faults.measure(report, servers, rounds=rounds)
         if "memory" in chosen:
+            memory.measure_subtransactions(report, servers, count=20_000 if arguments.quick else 100_000)
             memory.measure_transaction(report, servers, rows=2_000_000)
             if not arguments.quick:
                 memory.measure_transaction(report, servers, rows=10_000_000)

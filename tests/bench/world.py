@@ -167,6 +167,11 @@ class Daemon:
     def _tells(self, event: str) -> bool:
         return any(event in line for line in self._log)
 
+    @property
+    def connections(self) -> int:
+        """How often the slot began to stream."""
+        return sum("stream.connected" in line for line in self._log)
+
     def stop(self) -> None:
         """SIGTERM, and wait; does nothing when it has ended."""
         self.process.send_signal(signal.SIGCONT)  # a stopped process would not see the next signal
