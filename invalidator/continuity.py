@@ -317,7 +317,7 @@ class Continuity:
         fresh = [recorder for recorder in self._recorders if recorder.kept is not None and not recorder.is_judged]
         if self._start is not start or not fresh:
             return
-        records = {each.name: Record.decode(each.kept.content) for each in self._recorders if each.kept is not None}
+        records = {each.name: each.record_before(start.end) for each in self._recorders if each.kept is not None}
         for recorder in fresh:
             recorder.is_judged = True
         known = {each.name for each in self._recorders if each.target.lies_apart}

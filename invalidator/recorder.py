@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from invalidator.checkpoint.continuity import Record
@@ -36,6 +36,13 @@ class Recorder:
     def record(self) -> Record | None:
         """What it holds, taken apart."""
         return None if self.kept is None else Record.decode(self.kept.content)
+
+    def record_before(self, end: Lsn | None) -> Record | None:
+        """Its record for a judgement on a log that ended there: one that was judged has gone on with the stream."""
+        record = self.record
+        if record is None or end is None or not self.is_judged:
+            return record
+        return replace(record, applied=min(record.applied, end))
 
     @property
     def holds(self) -> bool:

@@ -140,6 +140,30 @@ async def test_an_optional_cache_that_missed_something_is_repaired_alone_when_it
     assert world.found == [(GapReason.TARGET_LOST_WRITES, "optional")]
 
 
+async def test_what_answers_late_is_held_against_the_log_as_it_was_when_the_connection_began() -> None:
+    world = World(a=Cache(record(100)), optional=Cache(record(50)))
+    world.caches["optional"].failure = TargetUnavailable("away")
+    await world.begin(replace(START, end=Lsn(150)))
+    await world.apply(200)  # the log goes on
+
+    world.caches["optional"].failure = None
+    await world.keeper.tend()
+
+    assert world.found == [(GapReason.TARGET_LOST_WRITES, "optional")]
+
+
+async def test_a_cache_without_a_record_that_answers_late_is_no_gap() -> None:
+    world = World(a=Cache(record(100)), optional=Cache())
+    world.caches["optional"].failure = TargetUnavailable("away")
+    await world.begin(replace(START, end=Lsn(150)))
+    await world.apply(200)
+
+    world.caches["optional"].failure = None
+    await world.keeper.tend()
+
+    assert world.found == []
+
+
 async def test_without_a_required_cache_positions_pass_at_once() -> None:
     world = World(optional=Cache())
     await world.begin()
