@@ -23,6 +23,11 @@ from tests.support.reading import engine_of, rule
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
 ITEM = rule("item", "item:{id}", "slug:{slug}")
+STRANGER = (
+    "INSERT INTO invalidator.outbox (xid, relation, schema_name, table_name, operation)"
+    " VALUES ('999999999', 0, 'public', 'item', 'T')"
+)
+"""A row of another cluster."""
 
 
 @pytest.fixture
@@ -358,10 +363,7 @@ async def test_a_connection_begins_where_everything_was_confirmed(shop: Database
 
 async def test_rows_of_a_restored_dump_are_a_gap_and_go(shop: Database) -> None:
     """Their numbers mean nothing here, so they would never be new or old."""
-    shop.execute(
-        "INSERT INTO invalidator.outbox (xid, relation, schema_name, table_name, operation)"
-        " VALUES ('999999999', 0, 'public', 'item', 'T')"
-    )
+    shop.execute(STRANGER)
     async with reading(shop.dsn, [ITEM]) as reader:
         gap = await reader.gap()
         assert (gap.reason, "restored dump" in gap.detail) == (GapReason.OTHER_HISTORY, True)
@@ -387,6 +389,37 @@ async def test_a_gap_is_found_again_until_something_is_confirmed(shop: Database)
         async with reading(shop.dsn, [ITEM]) as reader:
             reader.may_confirm = False
             assert (await reader.gap()).reason is GapReason.OTHER_HISTORY
+
+
+async def test_rows_of_a_restored_dump_alone_are_a_gap_until_something_is_confirmed(shop: Database) -> None:
+    async with reading(shop.dsn, [ITEM]) as reader:
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await reader.until("item:1")
+        await emptied(shop)
+    shop.execute(STRANGER)
+    for _ in range(2):
+        async with reading(shop.dsn, [ITEM]) as reader:
+            reader.may_confirm = False
+            await reader.gap()
+            await emptied(shop)
+
+
+async def test_what_is_committed_while_a_gap_is_handed_over_is_not_removed_with_what_nobody_can_place(
+    shop: Database,
+) -> None:
+    """The first coarse form may have been applied before it."""
+    shop.execute(STRANGER)
+    source = OutboxSource(Settings(type="outbox", dsn=shop.dsn, heartbeat_seconds=0.1), Events(State()))
+    batches = source.batches(engine_of([ITEM], State()))
+    try:
+        first = await anext(batches)
+        assert first.start is not None
+        assert first.start.gap is not None
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        found = [await anext(batches) for _ in range(3)]
+        assert b"item:1" in {key for batch in found for key in batch.invalidation.keys}
+    finally:
+        await source.close()
 
 
 async def test_an_outbox_that_was_made_anew_is_another_one(shop: Database) -> None:

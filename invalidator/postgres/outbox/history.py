@@ -18,7 +18,8 @@ START_SQL: Final[LiteralString] = """
     SELECT c.system_identifier::text || '/' || d.oid || '/' || 'invalidator.outbox'::regclass::oid,
            ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int,
            pg_current_wal_insert_lsn()::text, f.is_only_row, f.outbox, f.position::text,
-           EXISTS (SELECT FROM invalidator.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+           EXISTS (SELECT FROM invalidator.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())),
+           pg_current_snapshot()::text
       FROM pg_control_system() c
       JOIN pg_database d ON d.datname = current_database()
       LEFT JOIN invalidator.confirmed f ON true
@@ -26,10 +27,14 @@ START_SQL: Final[LiteralString] = """
 """The name of a WAL segment begins with the timeline in force; pg_control_checkpoint() may tell the one before."""
 
 EMPTY_SQL: Final[LiteralString] = """
-    WITH gone AS (DELETE FROM invalidator.outbox)
-    UPDATE invalidator.confirmed SET outbox = coalesce(outbox, 'unknown')
+    WITH gone AS (
+        DELETE FROM invalidator.outbox
+         WHERE pg_visible_in_snapshot(xid, %(until)s::pg_snapshot) OR xid >= pg_snapshot_xmax(pg_current_snapshot())
+    )
+    UPDATE invalidator.confirmed SET outbox = coalesce(nullif(outbox, %(outbox)s), 'unknown')
 """
-"""Remove rows that nobody can place, and remember that there were some until something is confirmed."""
+"""Remove rows that nobody can place, and remember that there were some until something is confirmed. What was committed
+since the connection began stays: the first coarse form may have been applied before it."""
 
 CONFIRM_SQL: Final[LiteralString] = (
     "WITH gone AS (" + DELETE_SQL + ") "  # noqa: S608  (constants)
@@ -44,7 +49,7 @@ def begun(row: Sequence[Any]) -> StreamStart:
     Raises:
         ConfigError: somebody has removed the row.
     """
-    outbox, timeline, end, is_there, confirmed_of, position, has_strangers = row
+    outbox, timeline, end, is_there, confirmed_of, position, has_strangers, _ = row
     if not is_there:
         msg = "the table invalidator.confirmed has lost its only row"
         raise ConfigError(msg, fix="INSERT INTO invalidator.confirmed DEFAULT VALUES;")

@@ -108,7 +108,8 @@ class OutboxSession:
         """Position of each window that was handed over and is not confirmed, with its snapshot."""
         self._confirmed: tuple[Lsn, str] | None = None
         self._begun: StreamStart | None = None
-        self._has_strangers = False
+        self._strangers: dict[str, object] | None = None
+        """What is to be said when rows that nobody can place are removed, once the gap is known."""
         self._deleted = NOTHING
         self._deleted_at = self._forgot_at = time.monotonic()
 
@@ -133,9 +134,11 @@ class OutboxSession:
         if not (await self._rows(_LOCK, {"key": LOCK_KEY}))[0][0]:
             msg = "another daemon reads this outbox: it holds the advisory lock"
             raise SlotInUse(msg, holder_pid=await reader_pid(connection))
-        self._begun = start = begun((await self._rows(START_SQL))[0])
+        row = (await self._rows(START_SQL))[0]
+        self._begun = start = begun(row)
         self._ready.append(Batch(start=start))
-        self._has_strangers = start.gap is not None
+        if start.gap is not None:
+            self._strangers = {"outbox": start.system, "until": row[-1]}
         if self._options.wake == "notify":
             await connection.execute(f"LISTEN {CHANNEL}")  # a constant
         self._side = side = await SideConnection.open(dsn, slot=self._options.name)
@@ -169,9 +172,9 @@ class OutboxSession:
                 return self._ready.popleft()
             if time.monotonic() - self._deleted_at > _DELETE_INTERVAL_SECONDS:
                 await self._delete()
-            if self._has_strangers:
-                self._has_strangers = False
-                await self._rows(EMPTY_SQL)
+            if self._strangers is not None:
+                strangers, self._strangers = self._strangers, None
+                await self._rows(EMPTY_SQL, strangers)
             self._stirred.clear()
             if not await self._read_page():
                 await self._wait()
