@@ -151,7 +151,8 @@ class JournaledTarget:
             await self._clock.sleep(min(max(0.0, failure.not_before - self._clock.time()), MAX_RESUMED_SECONDS))
 
     async def _purge(self, taken: list[Purge]) -> None:
-        batch = Batch(as_invalidation(taken), heartbeat=self._heartbeat)
+        is_repeat = bool(taken) and all(each.delay for each in taken)
+        batch = Batch(as_invalidation(taken), heartbeat=self._heartbeat, is_repeat=is_repeat)
         self._heartbeat = None
         started = self._clock.monotonic()
         try:
@@ -163,6 +164,10 @@ class JournaledTarget:
         commits = [each.committed for each in taken if each.committed is not None]
         age = max(0.0, self._clock.time() - min(commits)) if commits else None
         seconds = self._clock.monotonic() - started
+        happenings = self._events.state.happenings
+        if happenings.watchers and taken:
+            times = {"at": self._clock.time(), "seconds": seconds}
+            happenings.applied(self.name, self.layer, batch, applied, **times, age_seconds=age)
         self._events.batch_applied(self.name, applied, seconds=seconds, age_seconds=age)
         if self._attempts:
             self._attempts = 0

@@ -186,6 +186,22 @@ def events_of(log: Log, name: str) -> Log:
     return [entry for entry in log if entry["event"] == name]
 
 
+async def test_who_watches_sees_purges_out_of_the_journal_and_their_repeats(path: Path) -> None:
+    edge = Edge(repeat_after_seconds=(5,))
+    async with running(path, edge) as bench:
+        with bench.state.happenings.watched():
+            await bench.submit(1, "home")
+            await until(lambda: edge.purged)
+            await bench.rest()
+            await bench.advance(6, steps=6)
+            await bench.rest()
+            seen = [each for each in bench.state.happenings.after(0) if each["record"] == "applied"]
+    assert [(each["target"], each["invalidation"], each["is_repeat"]) for each in seen] == [
+        ("edge", {"cdn": ["home"]}, False),
+        ("edge", {"cdn": ["home"]}, True),
+    ]
+
+
 async def test_an_outage_holds_no_position_and_afterwards_every_tag_is_purged(path: Path) -> None:
     edge, redis = Edge(is_down=True), Edge("redis", Layer.L2)
     async with running(path, redis, edge) as bench:
