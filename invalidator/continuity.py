@@ -37,6 +37,9 @@ _ACL: Final = (
     "let the user of targets.{target}.url keep our record: "
     "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait"
 )
+_WIDEN_ONCE: Final = (
+    "Start the daemon once with INVALIDATOR_CONTINUITY__ON_GAP=widen: it drops what the rules can name and goes on"
+)
 
 
 class Settings(WalOptions):
@@ -167,8 +170,8 @@ class Continuity:
         """
         if self.settings.on_gap == "stop":
             msg = (
-                f"{gap.detail}: changes are missing. Drop what the rules can name from the caches and make the slot "
-                "anew (invalidator setup), or let the daemon do both: continuity: {on_gap: widen}"
+                f"{gap.detail}: changes are missing. {_WIDEN_ONCE}. With a slot made anew by hand it would stop again:"
+                " our record tells of the gap"
             )
             raise SlotLost(msg)
         now = self._clock.time()
@@ -365,7 +368,9 @@ class Continuity:
                 and self.settings.on_gap == "stop"
                 and gap.reason is not GapReason.FIRST_START
             ):
-                msg = f"{gap.detail}: changes may be missing, and the settings say continuity.on_gap: stop"
+                msg = (
+                    f"{gap.detail}: changes may be missing, and the settings say continuity.on_gap: stop. {_WIDEN_ONCE}"
+                )
                 raise SlotLost(msg)
             # Positions that were applied before it was found are not recorded before it is made good: a daemon that
             # ends in the middle would find no gap any more.
