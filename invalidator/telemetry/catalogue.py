@@ -43,8 +43,8 @@ class Group:
 
 
 RECONNECT_REASONS: Final = (
-    "connection", "server_shutdown", "silence", "configuration", "record", "redo", "slot_lost", "unheard",
-    "standby",
+    "connection", "server_shutdown", "silence", "configuration", "credentials", "record", "redo", "slot_lost",
+    "unheard", "standby",
 )  # fmt: skip
 GAP_REASONS: Final = tuple(GapReason)
 SKIP_REASONS: Final = ("no_rule", "unchanged")

@@ -108,3 +108,16 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     ]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_every_reason_for_which_the_stream_ends_is_known_to_its_metric() -> None:
+    raised = {
+        keyword.value.value
+        for file in PACKAGE.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "SourceDisconnected"
+        for keyword in call.keywords
+        if keyword.arg == "reason" and isinstance(keyword.value, ast.Constant)
+    }
+    assert len(raised) > 5
+    assert raised <= set(catalogue.RECONNECT_REASONS)
