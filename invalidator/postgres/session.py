@@ -119,7 +119,12 @@ class Session:
             keeper.allow_new_slot(gap)
             await slots.make_anew(side, settings.slot)
         self._start = await slots.start(side, settings.slot, gap)
-        self._stream = await ReplicationStream.open(dsn, **names, receive_buffer_bytes=settings.receive_buffer_bytes)
+        buffer_bytes = settings.receive_buffer_bytes
+        try:
+            self._stream = await ReplicationStream.open(dsn, **names, receive_buffer_bytes=buffer_bytes)
+        except SlotLost as error:
+            # Lost since it was looked at: the next connection sees it as it is now, and decides.
+            raise SourceDisconnected(str(error), reason="slot_lost") from error
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
         self._events.stream_connected(position=self._start.position, server_version=_version(side))

@@ -6,7 +6,7 @@ The table "Learned from others" in docs/guarantees.md names the tests for the re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -17,6 +17,7 @@ from invalidator.model import Lsn
 from tests.support.daemon import Stack
 from tests.support.postgres import Database, Server, own_database
 from tests.support.processes import Program
+from tests.support.proxy import FaultProxy
 from tests.support.watched import Watched
 
 MEGABYTE = 1024
@@ -134,6 +135,35 @@ async def test_a_slot_that_was_lost_while_the_daemon_was_away_is_made_anew_and_e
     shop.fill("item:3")
     await shop.sql("INSERT INTO item VALUES (3, 'a')")
     await shop.gone("item:3")
+
+
+async def test_a_slot_that_is_lost_between_the_look_and_the_start_is_no_end(
+    shop: Stack, proxy_to: Callable[[str], Awaitable[FaultProxy]]
+) -> None:
+    program = await shop.start()
+    await shop.sql("INSERT INTO item VALUES (1, 'a')")
+    await shop.confirmed_everything()
+    program.kill()
+    database = shop.database
+    database.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    database.execute("SELECT pg_reload_conf()")
+    for _ in range(3):
+        database.execute("SELECT pg_logical_emit_message(true, 'test', 'much'), pg_switch_wal()")
+    proxy = await proxy_to(database.dsn)
+    proxy.latency_seconds = 0.05
+    shop.source["dsn"] = proxy.through(database.dsn)
+    shop.fill("item:1")
+
+    program = shop.run()
+    starting = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walsender'"
+    await shop.until(lambda: database.execute(starting), "the daemon has looked, and connects for the stream", 30)
+    database.execute("CHECKPOINT")
+    assert database.execute("SELECT wal_status FROM pg_replication_slots") == [("lost",)]
+    proxy.latency_seconds = 0
+
+    await shop.gone("item:1")
+    assert (await program.event("stream.lost"))["reason"] == "slot_lost"
+    await Watched(program).until_value(1, "invalidator_gaps_total", reason="wal_removed")
 
 
 async def test_a_publication_that_was_dropped_and_made_again_widens_its_tables(stack: Stack) -> None:
