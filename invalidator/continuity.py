@@ -348,6 +348,7 @@ class Continuity:
         for name in self._debts.sought():
             told = (name in each.record.debts for each in self._recorders if each.record and each.name != name)
             if any(told) or any(each.name == name and each.has_record for each in self._recorders):
+                # crash point: debt-written-down
                 self._debts.excuse(name)
                 self._moved.set()
 

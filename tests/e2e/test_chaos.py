@@ -13,26 +13,27 @@ from invalidator.demo.servers import ServerMissing
 from tests.support.chaos import FAULTS, RULES, Outcome, World, lanes
 from tests.support.services import missing
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 DEADLINE_SECONDS = 120.0
 OLD_FORGOTTEN = [RULES[0], {**RULES[1], "invalidate": {"keys": ["slug:{new.slug}"]}}]
 
 
 async def play(world: World, seconds: float, faults: list[str]) -> Outcome:
     try:
-        return await world.run(seconds, lanes(faults))
+        return await world.run(seconds, lanes(faults, world.source))
     except ServerMissing as error:
         missing(str(error))
 
 
-async def test_after_any_faults_no_stale_entry_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["pgoutput", "outbox"])
+async def test_after_any_faults_no_stale_entry_is_left(tmp_path: Path, source: str) -> None:
     seed = int(os.environ.get("CHAOS_SEED", str(int(time.time()))))
 
-    world = World(tmp_path, seed)
+    world = World(tmp_path, seed, source=source)
 
     outcome = await play(world, SECONDS, list(FAULTS))
 
-    assert outcome.is_clean, f"replay: scripts/chaos --seed {seed}: {outcome}\n{world.log()}"
+    assert outcome.is_clean, f"replay: scripts/chaos --source {source} --seed {seed}: {outcome}\n{world.log()}"
     assert outcome.faults
     assert outcome.fills
     assert outcome.heard

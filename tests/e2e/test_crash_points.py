@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from invalidator.demo.servers import ServerMissing
-from tests.support.crash_world import SLOT, CrashWorld
+from tests.support.crash_world import DEADLINE_SECONDS, SLOT, CrashWorld
 from tests.support.crashing import points
 from tests.support.services import missing
 
@@ -68,6 +68,14 @@ def start_for_the_first_time(world: CrashWorld) -> None:
     world.start()
 
 
+def owe(world: CrashWorld) -> None:
+    """WAL runs out while Redis refuses to unlink: positions go on without it."""
+    world.let_redis_refuse(refusing=True)
+    world.change()
+    world.daemon.wait(DEADLINE_SECONDS)
+    world.let_redis_refuse(refusing=False)
+
+
 def damage_journal(world: CrashWorld) -> None:
     """Purges that wait for the edge are in a file that nobody can read any more."""
     world.let_edge_fail(failing=True)
@@ -102,6 +110,7 @@ STREAMED: dict[str, Scenario] = {
     "catalog-change-found": unpublish,
     "catalog-kept": unpublish,
     "rules-swapped": reload,
+    "debt-written-down": owe,
     "drained": stop,
     "source-closed": stop,
     "set-up-step-done": start_for_the_first_time,

@@ -23,7 +23,7 @@ from tests.support.outbox import setup
 from tests.support.processes import Program
 
 ROWS: Final = 6
-DEADLINE_SECONDS: Final = 30.0
+DEADLINE_SECONDS: Final = 30
 SLOT: Final = "crash"
 RULES: Final[list[dict[str, Any]]] = [
     {
@@ -123,7 +123,7 @@ class CrashWorld:
             },
             "continuity": {
                 "on_first_start": "widen", "redo_window_seconds": 0, "pause_seconds": 0, "catalog_seconds": 0.2,
-                "max_new_slots_per_hour": 1000,
+                "max_new_slots_per_hour": 1000, "wal": "widen_and_skip", "wal_bytes": 1000,
             },
             "state": {"path": str(self.journal)},
             "reload": {"interval_seconds": 0.2},
@@ -153,7 +153,7 @@ class CrashWorld:
 
     def until_killed(self) -> None:
         """Return when the daemon has died at its crash point; later ones live."""
-        assert self.daemon.wait(int(DEADLINE_SECONDS)) == -signal.SIGKILL, self.daemon.output
+        assert self.daemon.wait(DEADLINE_SECONDS) == -signal.SIGKILL, self.daemon.output
         self._armed.unlink()
 
     # ---------------------------------------------------------------- the application
@@ -229,6 +229,11 @@ class CrashWorld:
             lambda: self.connection.execute(query, parameters).fetchall() == [(True,)],
             lambda: f"not confirmed\n{self.daemon.output}",
         )
+
+    def let_redis_refuse(self, *, refusing: bool) -> None:
+        """Forbid UNLINK, or allow it again; everything else it takes."""
+        change = "-unlink" if refusing else "+unlink"
+        self.store.execute_command("ACL", "SETUSER", "default", change)  # type: ignore[no-untyped-call]
 
     def forget_state(self) -> None:
         """Remove the state file with what belongs to it."""

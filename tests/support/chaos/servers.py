@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import redis
 
+from invalidator.cli._exits import Exit
 from invalidator.demo.servers import KeyValueServer
 from tests.support.chaos.world import FAILOVER_SLOTS, SLOT
 from tests.support.standby import Standby
@@ -174,6 +175,8 @@ async def make_publication_anew(world: World, choice: random.Random) -> None:
     await asyncio.to_thread(_sql, world, f"DROP PUBLICATION {SLOT}")
     await asyncio.sleep(choice.uniform(0.1, 1))
     await asyncio.to_thread(_sql, world, f"CREATE PUBLICATION {SLOT} FOR TABLE item")
+    if world.daemon.process.poll() == Exit.CONFIG:  # it was just starting; whoever supervises it starts it again
+        world.start_daemon()
 
 
 async def empty_outbox(world: World, _: random.Random) -> None:
