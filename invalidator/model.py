@@ -76,6 +76,7 @@ class WidenReason(StrEnum):
     LOOKUP_TIMEOUT = "lookup_timeout"
     LOOKUP_ERROR = "lookup_error"
     CAPTURE_FAILED = "capture_failed"  # a trigger could not write down what changed
+    CATALOG_CHANGED = "catalog_changed"  # DDL that says nothing of rows
 
 
 AFTER_GAP: Final = "gap"

@@ -6,16 +6,20 @@ is replaced only when the coarse forms are applied: a daemon that ends before fi
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from invalidator.errors import TargetError
 from invalidator.model import Gap, GapReason
 from invalidator.ports import Kept
 from invalidator.postgres.catalog import unstreamed
+from invalidator.postgres.catalog.told import HOOKED_SQL, Told
 from invalidator.postgres.catalog.unstreamed import Looked, TableFacts
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ Look = Callable[["AsyncConnection[Any]", Sequence[tuple[str, str]]], Awaitable[L
 Repair = Callable[[Gap, Callable[[], None]], None]
 """Has the rules of some tables widened, and calls back when that is applied."""
 
+_TOLD_SECONDS: Final = 1.0
+"""What is told of a table more often widens it once in so long."""
+_MOST_TOLD: Final = 10_000
+
 
 class CatalogWatch:
     """Implements :class:`invalidator.postgres.companions.Inspection`.
@@ -40,6 +48,7 @@ class CatalogWatch:
         patterns: schema and table of each rule in force.
         recorder: where what was seen is kept; None: in memory alone.
         repair: what is done about a change.
+        wants: whether any rule in force is about this schema and table.
     """
 
     def __init__(
@@ -51,6 +60,7 @@ class CatalogWatch:
         patterns: Callable[[], Iterable[tuple[str, str]]],
         recorder: Recording | None,
         repair: Repair,
+        wants: Callable[[str, str], bool] = lambda schema, table: True,
     ) -> None:
         self.interval_seconds = interval_seconds
         self._look = look
@@ -61,6 +71,36 @@ class CatalogWatch:
         self._seen: Looked | None = None
         self._kept = Kept(None, "")
         self._pending = 0
+        self._told = Told(wants)
+        self._is_hooked = False
+        self._widened_at: dict[str, float] = {}
+        self._late: set[str] = set()
+
+    def take(self, content: bytes) -> list[tuple[str, str]]:
+        """The tables whose rules widen, in the stream itself, for what the DDL hook tells.
+
+        Anybody may emit such messages: without the hook they mean nothing, and with it a table is widened at once, and
+        then only once a second however much is told of it.
+        """
+        if not self._is_hooked:
+            return []
+        now, due = time.monotonic(), list[str]()
+        if len(self._widened_at) > _MOST_TOLD:  # a rule for tables of any name, and somebody who makes names up
+            self._widened_at.clear()
+        for name in self._told.changes(content):
+            if now - self._widened_at.get(name, -math.inf) >= _TOLD_SECONDS:
+                self._widened_at[name] = now
+                due.append(name)
+            elif name not in self._late:
+                self._late.add(name)
+                asyncio.get_running_loop().call_later(_TOLD_SECONDS, self._widen_late, name)
+        return [(schema, table) for schema, _, table in (name.partition(".") for name in due)]
+
+    def _widen_late(self, name: str) -> None:
+        self._late.discard(name)
+        self._pending += 1
+        detail = f"{name}: altered again within {_TOLD_SECONDS:g} s"
+        self._repair(Gap(GapReason.CATALOG_CHANGED, detail, tables=frozenset([name])), self._repaired)
 
     async def look_again(self, side: SideConnection) -> None:
         """Look once.
@@ -70,6 +110,8 @@ class CatalogWatch:
         """
         patterns = sorted(set(self._patterns()))
         looked = await side.ask(lambda connection: self._look(connection, patterns))
+        self._is_hooked = bool((await side.fetch(HOOKED_SQL))[0][0])
+        self._told.looked(looked)
         is_known = self._recorder is None
         earlier = [self._seen]
         if self._recorder is not None:

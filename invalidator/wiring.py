@@ -150,6 +150,7 @@ def build_source(
         inspections=_inspections(preflight, catalog_watch),
         keeper=continuity,
         on_message=rules.explicit(options.messages, events.state.source.messages),
+        on_ddl=catalog_watch.take if catalog_watch is not None else None,
         recent_rows=settings.admin.recent_rows if settings.admin.socket else 0,
     )
 
@@ -175,6 +176,7 @@ def build_catalog_watch(
         patterns=lambda: [(rule.schema, rule.table) for rule in rules.ruleset.rules],
         recorder=recorders[0] if recorders else None,
         repair=repair,
+        wants=lambda schema, table: bool(rules.ruleset.for_table(schema, table)),
     )
 
 
@@ -183,7 +185,7 @@ def record_name(settings: Settings) -> str:
     options = settings.source
     if isinstance(options, pgoutput.Settings):
         return options.slot
-    return options.name if isinstance(options, outbox.Settings) else options.type
+    return options.name if isinstance(options, (outbox.Settings, notify.Settings)) else options.type
 
 
 def _inspections(preflight: Preflight | None, catalog_watch: CatalogWatch | None) -> tuple[Inspection, ...]:

@@ -69,6 +69,11 @@ class Source:
             **more,
         )
 
+    def refuse_hook(self, *, is_asked_for: bool) -> None:
+        if is_asked_for and self.kind != "pgoutput":
+            msg = f"--ddl-hook tells a stream of DDL, and '{self.kind}' has none"
+            raise click.UsageError(msg)
+
     def refuse_offline(self) -> None:
         if self.kind != "pgoutput":
             msg = f"--offline knows nothing of '{self.kind}': what triggers write depends on the columns of your tables"
@@ -110,9 +115,13 @@ def look_at_slot(source: Source, wanted: tuple[Need, ...], request: Request, *, 
     async def look(connection: AsyncConnection[Any]) -> tuple[Server, Plan]:
         if is_removed:
             found = await provision.removal_facts(connection, wanted, request)
-            return found.server, provision.removal(wanted, found, request)
+            plan = provision.removal(wanted, found, request)
+            return found.server, provision.without_hook(plan, await provision.hook_facts(connection))
         found = await provision.facts(connection, wanted, request)
-        return found.server, provision.plan(wanted, found, request)
+        plan = provision.plan(wanted, found, request)
+        if request.wants_hook:
+            plan = provision.with_hook(plan, await provision.hook_facts(connection), request.provider)
+        return found.server, plan
 
     return look
 

@@ -12,6 +12,9 @@ from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
 
 
+_EXCLUDE = {"--offline": ("--apply", "--diff", "--drop", "--ddl-hook"), "--diff": ("--apply", "--drop")}
+
+
 @click.command("setup", short_help="Print or run the SQL that your database needs for your rules.")
 @settings_options
 @click.option(
@@ -39,6 +42,7 @@ from invalidator.cli._options import json_option, load_settings, settings_option
 @click.option("--keep-identity", is_flag=True, help="Never ALTER TABLE … REPLICA IDENTITY: rules widen instead.")
 @click.option("--no-row-filters", is_flag=True, help="Publish all rows, also where a filter would lose nothing.")
 @click.option("--no-failover", is_flag=True, help="Postgres 17 and newer: a slot of which standbys keep no copy.")
+@click.option("--ddl-hook", "hooks", is_flag=True, help="Event triggers that tell the stream of DDL; for superusers.")
 @json_option
 def command(  # noqa: PLR0913  (one parameter per option)
     settings_file: Path | None,
@@ -55,6 +59,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     keep_identity: bool,
     no_row_filters: bool,
     no_failover: bool,
+    hooks: bool,
     as_json: bool,
 ) -> int:
     """Print the exact SQL for role, grants, publication, replica identity and slot, or run it with --apply.
@@ -67,13 +72,15 @@ def command(  # noqa: PLR0913  (one parameter per option)
     with the reason and the fix. The output is valid SQL for psql. Exit code 1 means that something is left for you,
     or, with --diff, that something differs.
     """
-    _refuse_contradictions(is_applied=is_applied, is_removed=is_removed, is_compared=is_compared, offline=offline)
+    chosen = {"--offline": offline, "--apply": is_applied, "--diff": is_compared, "--drop": is_removed}
+    _refuse_contradictions(chosen | {"--ddl-hook": hooks})
     from invalidator.config.needs import needs
     from invalidator.postgres.provision import Provider, Request
     from invalidator.rules import document
 
     settings = load_settings(settings_file, overrides)
     source = _plan.Source.of(settings, kind=kind, dsn=dsn, role=role)
+    source.refuse_hook(is_asked_for=hooks)
     wanted = needs(document.load(settings.rules).rules)
     request = Request(
         source.slot,
@@ -82,6 +89,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
         may_alter_tables=not keep_identity,
         may_filter=not no_row_filters,
         wants_failover=not no_failover,
+        wants_hook=hooks,
         provider=None if provider is None else Provider(provider),
     )
     if offline:
@@ -97,15 +105,8 @@ def command(  # noqa: PLR0913  (one parameter per option)
     return _show_difference(outcome, as_json=as_json) if is_compared else _plan.show(outcome, as_json=as_json)
 
 
-def _refuse_contradictions(*, is_applied: bool, is_removed: bool, is_compared: bool, offline: bool) -> None:
-    chosen = {"--offline": offline, "--apply": is_applied, "--diff": is_compared, "--drop": is_removed}
-    for first, second in (
-        ("--offline", "--apply"),
-        ("--offline", "--diff"),
-        ("--offline", "--drop"),
-        ("--diff", "--apply"),
-        ("--diff", "--drop"),
-    ):
+def _refuse_contradictions(chosen: dict[str, bool]) -> None:
+    for first, second in ((first, second) for first, others in _EXCLUDE.items() for second in others):
         if chosen[first] and chosen[second]:
             msg = f"{first} and {second} exclude each other"
             raise click.UsageError(msg)

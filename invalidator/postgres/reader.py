@@ -7,16 +7,20 @@ import math
 from typing import TYPE_CHECKING
 
 from invalidator.batching import coalesce
-from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction
+from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.postgres import decoder
+from invalidator.postgres.catalog.told import PREFIX as DDL_PREFIX
 from invalidator.postgres.recent import HEAD_BYTES, MAX_MESSAGE_BYTES, Recent, RecentTransaction, truncated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from invalidator.ports import RowFunction, Rules
     from invalidator.telemetry.state import SourceState
+
+    DdlFunction = Callable[[bytes], Iterable[tuple[str, str]]]
+    """Takes what the DDL hook wrote, and gives schema and table of those whose rules widen; never raises for it."""
 
     class MessageFunction(Protocol):
         """Takes what an application wrote with ``pg_logical_emit_message``; never raises for what it holds."""
@@ -55,10 +59,11 @@ class Reader:
         max_bytes: bytes of the stream at which the batch is full.
         state: counts bytes, rows and transactions.
         on_message: takes the messages with which applications invalidate by themselves; None: they are passed over.
+        on_ddl: takes the messages of the DDL hook; None: the same.
         recent: keeps row changes for who wants to look at them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (who takes what)
         self,
         rules: Rules,
         *,
@@ -67,6 +72,7 @@ class Reader:
         max_bytes: int,
         state: SourceState,
         on_message: MessageFunction | None = None,
+        on_ddl: DdlFunction | None = None,
         recent: Recent | None = None,
     ) -> None:
         self._rules = rules
@@ -75,6 +81,7 @@ class Reader:
         self._max_bytes = max_bytes
         self._state = state
         self._on_message = on_message
+        self._on_ddl = on_ddl
         self._recent = recent
         self._bound = _Bound()
         self._relations: dict[bytes, Relation] = {}
@@ -288,6 +295,10 @@ class Reader:
             is_transactional = message.is_transactional
             self._on_message(message.content, is_transactional=is_transactional, invalidation=self._invalidation)
             self._remember(data)
+        elif message.prefix == DDL_PREFIX and self._on_ddl is not None and message.is_transactional:
+            for schema, table in self._on_ddl(message.content):
+                changed = Relation(0, schema, table, "n", ())
+                self._rules.widen(changed, self._invalidation, self._transaction, WidenReason.CATALOG_CHANGED)
 
     def _keepalive(self, keepalive: decoder.Keepalive) -> None:
         self._state.server_position = max(self._state.server_position, keepalive.wal_end)

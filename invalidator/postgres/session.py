@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.options import StreamOptions
-    from invalidator.postgres.reader import MessageFunction
+    from invalidator.postgres.reader import DdlFunction, MessageFunction
     from invalidator.postgres.recent import Recent, RecentTransaction
     from invalidator.telemetry.events import Events
 
@@ -52,6 +52,7 @@ class Session:
         events: Events,
         *,
         on_message: MessageFunction | None = None,
+        on_ddl: DdlFunction | None = None,
         recent: Recent | None = None,
     ) -> None:
         self._settings = settings
@@ -67,6 +68,7 @@ class Session:
             max_bytes=settings.max_batch_bytes,
             state=self._state,
             on_message=on_message,
+            on_ddl=on_ddl,
             recent=recent,
         )
         self._tasks: list[asyncio.Task[None]] = []

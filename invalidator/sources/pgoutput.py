@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from invalidator.model import Batch, Lsn
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
-    from invalidator.postgres.reader import MessageFunction
+    from invalidator.postgres.reader import DdlFunction, MessageFunction
     from invalidator.postgres.recent import RecentTransaction
     from invalidator.telemetry.events import Events
 
@@ -35,7 +35,7 @@ class Settings(StreamOptions):
     """Make the publication and the slot when they are missing. Off by default: a forgotten slot fills the disk."""
 
 
-def build(
+def build(  # noqa: PLR0913  (who takes what)
     settings: Settings,
     events: Events,
     *,
@@ -43,6 +43,7 @@ def build(
     inspections: Sequence[Inspection] = (),
     keeper: SlotKeeper | None = None,
     on_message: MessageFunction | None = None,
+    on_ddl: DdlFunction | None = None,
     recent_rows: int = 0,
 ) -> PgoutputSource:
     """Make the source.
@@ -54,6 +55,7 @@ def build(
         inspections: look at the database again and again while it streams.
         keeper: decides what becomes of a slot that is gone or lost; None: that is the end.
         on_message: takes the messages with which applications invalidate by themselves.
+        on_ddl: takes the messages of the DDL hook.
         recent_rows: how many row changes are kept for :meth:`PgoutputSource.recent`.
     """
     return PgoutputSource(
@@ -63,6 +65,7 @@ def build(
         inspections=inspections,
         keeper=keeper,
         on_message=on_message,
+        on_ddl=on_ddl,
         recent_rows=recent_rows,
     )
 
@@ -70,7 +73,7 @@ def build(
 class PgoutputSource:
     """A source over one slot; see ``ports.Source`` for what it guarantees."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (as above)
         self,
         settings: Settings,
         events: Events,
@@ -79,6 +82,7 @@ class PgoutputSource:
         inspections: Sequence[Inspection] = (),
         keeper: SlotKeeper | None = None,
         on_message: MessageFunction | None = None,
+        on_ddl: DdlFunction | None = None,
         recent_rows: int = 0,
     ) -> None:
         self._recent_rows = recent_rows
@@ -89,6 +93,7 @@ class PgoutputSource:
         self._inspections = inspections
         self._keeper = keeper
         self._on_message = on_message
+        self._on_ddl = on_ddl
         self._session: Session | None = None
         self._has_seen_slot = False
         self._looked_at = -math.inf
@@ -102,7 +107,9 @@ class PgoutputSource:
         """Yield batches in commit order for one connection; see ``ports.Source``."""
         await self.close()
         recent = Recent(self._recent_rows, self._recent_numbers) if self._recent_rows else None
-        session = Session(self._settings, rules, self._events, on_message=self._on_message, recent=recent)
+        session = Session(
+            self._settings, rules, self._events, on_message=self._on_message, on_ddl=self._on_ddl, recent=recent
+        )
         self._session = session
         began = time.monotonic()
         stands_by = began - self._looked_at < _LOOK_SECONDS

@@ -9,6 +9,7 @@
     apply              runs the steps
     outbox_…           the same for databases without logical replication
     notify_…           the same for applications that notify by themselves
+    …_hook             event triggers that tell the stream of DDL
 
 One rule stands above all: no statement may make the application's own UPDATE or DELETE fail. Postgres refuses both on a
 table that a publication of updates names but that has no replica identity, or whose column list or row filter does not
@@ -17,6 +18,7 @@ fit that identity (https://www.postgresql.org/docs/current/logical-replication-p
 
 from __future__ import annotations
 
+from invalidator.postgres.provision.hook import hook_facts, with_hook, without_hook
 from invalidator.postgres.provision.notify import notify_plan, notify_removal
 from invalidator.postgres.provision.offline import offline_plan
 from invalidator.postgres.provision.outbox import (
@@ -62,6 +64,7 @@ __all__ = [
     "apply",
     "entries",
     "facts",
+    "hook_facts",
     "notify_plan",
     "notify_removal",
     "offline_plan",
@@ -72,5 +75,7 @@ __all__ = [
     "plan",
     "removal",
     "removal_facts",
+    "with_hook",
     "with_others",
+    "without_hook",
 ]

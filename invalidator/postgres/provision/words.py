@@ -114,6 +114,8 @@ class Request:
     """Whether row filters may be added; one that was made for other rules is always replaced."""
     wants_failover: bool = False
     """The slot is made so that standbys keep a copy of it, where the server knows that (17 and newer)."""
+    wants_hook: bool = False
+    """Event triggers tell the stream of DDL."""
     provider: Provider | None = None
     """Whose managed Postgres this is; None: it is told from the roles there."""
 
@@ -164,6 +166,7 @@ class Purpose(StrEnum):
     SERVER = "server"
     OUTBOX = "outbox"
     TRIGGER = "triggers"
+    HOOK = "ddl hook"
 
 
 @dataclass(frozen=True, slots=True)
