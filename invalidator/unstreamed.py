@@ -72,7 +72,7 @@ class CatalogWatch:
         self._kept = Kept(None, "")
         self._pending = 0
         self._told = Told(wants)
-        self._is_hooked = False
+        self._is_hooked: bool | None = None
         self._widened_at: dict[str, float] = {}
         self._late: set[str] = set()
 
@@ -80,9 +80,9 @@ class CatalogWatch:
         """The tables whose rules widen, in the stream itself, for what the DDL hook tells.
 
         Anybody may emit such messages: without the hook they mean nothing, and with it a table is widened at once, and
-        then only once a second however much is told of it.
+        then only once a second however much is told of it. Before the first look it counts as there.
         """
-        if not self._is_hooked:
+        if self._is_hooked is False:
             return []
         now, due = time.monotonic(), list[str]()
         if len(self._widened_at) > _MOST_TOLD:  # a rule for tables of any name, and somebody who makes names up
