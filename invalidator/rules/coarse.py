@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Final
 
 from invalidator.model import Invalidation, Lsn, Operation, Relation, Transaction, WidenReason
@@ -25,9 +26,11 @@ TRANSACTION_FACTS: Final = ("lsn", "xid", "commit_time")
 REASON_BITS: Final = {reason: 1 << at for at, reason in enumerate(WidenReason)}
 """Why a row of one rule widens, as bits: a row counts each reason once."""
 
-_REASONS: Final = tuple(
-    tuple(reason for reason, bit in REASON_BITS.items() if bits & bit) for bits in range(1 << len(REASON_BITS))
-)
+
+@cache
+def _reasons(bits: int) -> tuple[WidenReason, ...]:
+    return tuple(reason for reason, bit in REASON_BITS.items() if bits & bit)
+
 
 Widen = Callable[[Invalidation, Transaction | None, int], None]
 """Counts the reasons (bits) and adds the rule's coarse form."""
@@ -133,7 +136,7 @@ def widener(state: RuleState, form: CoarseForm) -> Widen:
     widened, errors, add = state.widened, state.errors, form.add
 
     def widen(invalidation: Invalidation, transaction: Transaction | None, bits: int) -> None:
-        for reason in _REASONS[bits]:
+        for reason in _reasons(bits):
             widened[reason] += 1
             if reason is WidenReason.MISSING_COLUMN:
                 errors[reason] += 1

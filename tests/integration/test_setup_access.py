@@ -384,7 +384,13 @@ def test_drop_puts_an_identity_back_only_after_the_table_has_left_every_publicat
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("--offline", "--drop"), ("--offline", "--diff"), ("--diff", "--apply"), ("--diff", "--drop")],
+    [
+        ("--offline", "--drop"),
+        ("--offline", "--diff"),
+        ("--offline", "--ddl-hook"),
+        ("--diff", "--apply"),
+        ("--diff", "--drop"),
+    ],
 )
 def test_options_that_contradict_each_other_are_refused(application: Application, first: str, second: str) -> None:
     from click import UsageError
