@@ -113,6 +113,7 @@ class NotifySession:
             msg = "another daemon has just taken the lock"
             raise SlotInUse(msg)
         self._start = replace(await slots.start(side, "", gap), position=beat.position)
+        self._state.moved_at = time.time()
         version = side.server_version
         self._events.stream_connected(position=beat.position, server_version=f"{version // 10000}.{version % 10000}")
         self._run(self._keep_reading(listener), "notifications")
@@ -183,6 +184,7 @@ class NotifySession:
                 self._ready.set()
 
     async def _read(self, listener: Listener, heard: Sequence[Heard]) -> None:
+        self._state.moved_at = time.time()
         payloads = [payload for channel, payload in heard if channel != self._channel]
         notices = [notice for notice in map(self._reader.parse, payloads) if notice is not None]
         if notices:
@@ -263,6 +265,7 @@ class NotifySession:
     def _fail(self, error: Exception) -> None:
         if self._failure is None:
             self._failure = error
+            self._events.stream_broken(error)
             self._ready.set()
 
 
