@@ -11,7 +11,6 @@ from invalidator.cli import _plan
 from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
 
-
 _EXCLUDE = {"--offline": ("--apply", "--diff", "--drop", "--ddl-hook"), "--diff": ("--apply", "--drop")}
 
 

@@ -176,6 +176,7 @@ class _Look:
             is_recorded = self.others.has_record
             server = found.server
             plan = provision.removal(self._wanted, found, self._request, is_slot_recorded=is_recorded)
+            plan = provision.without_hook(plan, await provision.hook_facts(connection))
             is_running = found.slot is not None and found.slot.active_pid is not None
         if is_running and self.others.leftovers:
             text = "records beside caches and the state file stay while a daemon runs"

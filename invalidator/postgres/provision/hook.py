@@ -102,6 +102,7 @@ async def hook_facts(connection: psycopg.AsyncConnection[Any]) -> HookFacts:
                AND NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid AND p.proname <> %(function)s),
                (SELECT p.prosrc FROM pg_proc p WHERE p.pronamespace = n.oid AND p.proname = %(function)s),
                (SELECT coalesce(jsonb_object_agg(e.evtname, e.evtenabled), '{}') FROM pg_event_trigger e
+                  JOIN pg_proc p ON p.oid = e.evtfoid AND p.pronamespace = n.oid AND p.proname = %(function)s
                  WHERE e.evtname = ANY (%(names)s::text[]))
           FROM (VALUES (%(schema)s::text)) AS wanted (name) LEFT JOIN pg_namespace n ON n.nspname = wanted.name
         """,
