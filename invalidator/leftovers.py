@@ -44,7 +44,7 @@ async def records(slot: str, system: str, recorders: Sequence[tuple[str, Forgett
 
     Args:
         slot: its name.
-        system: identifies the cluster that it belongs to.
+        system: what a record of ours begins with that names the cluster: of an outbox with its database behind it.
         recorders: targets that keep records, by name.
     """
     leftovers: list[Leftover] = []
@@ -92,7 +92,9 @@ async def _unlink(files: Sequence[Path]) -> bool:
 
 def _is_of(slot: str, system: str, content: bytes) -> bool:
     record = Record.decode(content)
-    return record is not None and (record.slot, record.system) == (slot, system)
+    if record is None or record.slot != slot:
+        return False
+    return record.system.startswith(system) if system.endswith("/") else record.system == system
 
 
 def _is_catalog(content: bytes) -> bool:

@@ -189,7 +189,9 @@ class _Look:
         from invalidator.postgres.catalog import system
 
         recorders = [(target.name, target) for target in self._targets if isinstance(target, Forgetting)]
-        beside = await leftovers.records(self._slot, await system(connection), recorders)
+        # Records of an outbox name its database, and the table too, which may be gone by now.
+        ours = await system(connection, with_database=self._source.kind == "outbox")
+        beside = await leftovers.records(self._slot, ours, recorders)
         file = leftovers.state_file(self._settings.state.path)
         return leftovers.Found(
             (*beside.leftovers, *file.leftovers), (*beside.findings, *file.findings), beside.has_record

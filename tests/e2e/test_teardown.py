@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from invalidator.cli import verbs
 from tests.support.daemon import Stack
+from tests.support.outbox import setup
 
 PURGED = {"keys": ["item:{id}"], "cdn": ["item-{id}"]}
 
@@ -123,3 +124,18 @@ async def test_a_record_beside_a_cache_proves_the_slot_of_a_publication_that_was
     assert stays.return_value == 1
     assert f"publication '{name}' stays" in stays.stdout
     assert (await names(left)) == NOTHING | {"publication": 1}
+
+
+async def test_what_a_daemon_left_beside_an_outbox_goes_too(left: Stack) -> None:
+    left.source = {"type": "outbox", "heartbeat_seconds": 0.5}
+    await setup(left.database.dsn, left.rules)
+    program = await left.start()
+    await left.until(lambda: left.client.exists("invalidator:outbox", "invalidator:outbox:catalog") == 2, "records")
+    program.terminate()
+    assert program.wait() == 0
+
+    done = await invoke(left, "teardown", "--apply")
+
+    assert done.return_value == 0, done.stdout
+    assert left.client.exists("invalidator:outbox", "invalidator:outbox:catalog") == 0
+    assert await left.sql("SELECT to_regnamespace('invalidator')") == [(None,)]

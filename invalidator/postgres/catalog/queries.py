@@ -187,10 +187,14 @@ async def slot(connection: psycopg.AsyncConnection[Any], name: str) -> Slot | No
     return Slot(slot_name, plugin, database, is_temporary, active_pid, _lsn(restart), _lsn(confirmed), *rest)
 
 
-async def system(connection: psycopg.AsyncConnection[Any]) -> str:
-    """What names the cluster over all of its life."""
-    rows = await fetch(connection, "SELECT system_identifier::text FROM pg_control_system()", [])
-    return str(rows[0][0])
+async def system(connection: psycopg.AsyncConnection[Any], *, with_database: bool = False) -> str:
+    """What names the cluster over all of its life, and the database in it: ``cluster/database/``."""
+    statement = """
+        SELECT c.system_identifier::text, d.oid::text FROM pg_control_system() c, pg_database d
+         WHERE d.datname = current_database()
+    """
+    cluster, database = (await fetch(connection, statement, []))[0]
+    return f"{cluster}/{database}/" if with_database else str(cluster)
 
 
 async def session(connection: psycopg.AsyncConnection[Any], pid: int) -> str:
