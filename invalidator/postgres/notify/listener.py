@@ -31,7 +31,7 @@ _NOW: Final[LiteralString] = """
            extract(epoch FROM clock_timestamp())::float8
 """
 
-_MOST: Final = 10_000
+_MOST: Final = 2000
 """Notifications that wait here to be read; the next ones wait in the socket."""
 
 Heard = tuple[str, bytes]

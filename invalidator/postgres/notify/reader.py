@@ -92,17 +92,17 @@ class Reader:
             return None
 
     def unknown(self, notices: Iterable[Notice]) -> list[Name]:
-        """The tables among these that must be looked up first."""
+        """The tables among these that must be looked up first; there is room for all of them then."""
         names = dict.fromkeys((notice.schema, notice.table) for notice in notices)
+        if len(self._tables) + len(names) > 2 * _MOST_TABLES:
+            self._tables.clear()  # here and not in between: what these are about must not be taken for unknown
+            self._fresh.clear()
         return [name for name in names if name not in self._fresh]
 
     def bind(self, name: Name, relation: Relation | None) -> None:
         """Learn what a table is; None: there is none."""
         table = self._tables.get(name)
         if table is None or table.relation != relation:
-            if len(self._tables) >= _MOST_TABLES:
-                self._tables.clear()
-                self._fresh.clear()
             self._tables[name] = _Table(relation)
         self._fresh.add(name)
 
