@@ -101,6 +101,8 @@ async def test_a_promoted_standby_without_the_slot_is_a_gap_with_a_new_slot(pair
     program = await stack.start()
     await asyncio.to_thread(pair.on, pair.primary, "INSERT INTO item VALUES (1)")
     await stack.until(stack.record, "there is a record")
+    ask = "SELECT (SELECT count(*) FROM item) + (SELECT count(*) FROM pg_publication)"
+    await stack.until(lambda: pair.on(pair.standby, ask) == [(2,)], "the standby has the publication and the row")
     stack.fill("item:1", "item:7", "other:1")
 
     pair.primary.kill()

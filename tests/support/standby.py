@@ -57,6 +57,10 @@ class Standby(PostgresServer):
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
             connection.execute("SELECT pg_promote()")
 
+    def _environment(self) -> dict[str, str]:
+        # In some builds the walreceiver finds another libpq than pg_basebackup, which writes down options of its own.
+        return {**super()._environment(), "LD_LIBRARY_PATH": str(self.binaries.parent / "lib")}
+
     def _initialise(self) -> None:
         self._password = urlsplit(self._primary.dsn()).password or ""
         command: list[str | Path] = [self.binaries / "pg_basebackup", "-d", self._primary.dsn(), "-D", self._data]
