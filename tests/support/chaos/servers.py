@@ -196,7 +196,7 @@ _END_WALSENDER: Final = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_r
 def _sql(world: World, *statements: str) -> None:
     with (
         contextlib.suppress(psycopg.Error),
-        psycopg.connect(world.postgres.dsn(), autocommit=True, connect_timeout=2) as connection,
+        psycopg.connect(world.postgres.dsn(), autocommit=True, connect_timeout=30) as connection,
     ):
         for statement in statements:
             with contextlib.suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
