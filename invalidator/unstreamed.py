@@ -175,5 +175,5 @@ def decode(content: bytes | None) -> Looked | None:
             )
             for name, facts in tables.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None

@@ -183,7 +183,7 @@ def build_catalog_watch(
 def record_name(settings: Settings) -> str:
     """What our record is kept under: daemons that share a Redis have different ones."""
     options = settings.source
-    if isinstance(options, pgoutput.Settings | notify.Settings):
+    if isinstance(options, pgoutput.Settings):
         return options.slot
     return options.name if isinstance(options, (outbox.Settings, notify.Settings)) else options.type
 

@@ -65,7 +65,7 @@ class Record:
                 apart=tuple(str(each) for each in fields.get("apart", ())),
                 debts=tuple(str(each) for each in fields.get("debts", ())),
             )
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return None
 
 

@@ -47,7 +47,7 @@ class Told:
         try:
             entries: Any = json.loads(content.decode()) if len(content) <= MAX_BYTES else ()
             found = [each for entry in entries for each in self._entry(entry)]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return {}
         return {name: what for name, what in found if self._wants(*_parts(name))}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,12 @@ def test_a_record_comes_back_as_it_was(applied: int, timeline: int, new_slots: t
 @given(st.binary(max_size=40) | st.sampled_from([b"null", b"[]", b"{}", b'{"format":1}', b"[" * 10_000]))
 def test_anything_else_is_no_record(content: bytes) -> None:
     assert Record.decode(content) is None
+
+
+@pytest.mark.parametrize("name", ["timeline", "new_slots"])
+def test_a_number_without_end_is_no_record(name: str) -> None:
+    fields = json.loads(record().encode()) | {name: [float("inf")] if name == "new_slots" else float("inf")}
+    assert Record.decode(json.dumps(fields).encode()) is None
 
 
 def test_nothing_kept_is_no_record() -> None:

@@ -99,6 +99,13 @@ def test_no_message_is_fatal_or_names_a_table_of_no_rule(content: bytes) -> None
         assert {tuple(name.split(".")) for name in heard.changes(content)} <= TABLES
 
 
+@pytest.mark.parametrize("what", ["dropped", "altered", "there"])
+def test_a_number_without_end_says_nothing(what: str) -> None:
+    """Anybody may emit it, and it comes again after each restart."""
+    content = f'[{{"what": "{what}", "schema": "public", "table": "item", "oid": 1e999}}]'
+    assert not told().changes(content.encode())
+
+
 def test_a_message_that_is_too_long_says_nothing() -> None:
     content = json.dumps([entry(1, "item", "dropped")]).encode()
     assert told().changes(content + b" " * (MAX_BYTES - len(content)))

@@ -54,6 +54,8 @@ def test_what_was_seen_comes_back_as_it_was() -> None:
     assert decode(encode(looked)) == looked
 
 
-@pytest.mark.parametrize("content", [None, b"", b"null", b"[]", b'{"a": 1}', b'{"a": {"oid": "x"}}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"null", b"[]", b'{"a": 1}', b'{"a": {"oid": "x"}}', b'{"a": {"oid": 1e999}}', b"\xff"]
+)
 def test_anything_else_was_not_seen(content: bytes | None) -> None:
     assert not decode(content)
