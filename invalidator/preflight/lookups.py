@@ -69,6 +69,8 @@ async def examine_lookups(
                 # A large join is planned by hashing all of a table, whether it has an index or not. Loops show it.
                 await connection.execute("SET LOCAL enable_hashjoin = off")
                 await connection.execute("SET LOCAL enable_mergejoin = off")
+                # A table that was vacuumed lately would be read through any index that holds the column, all of it.
+                await connection.execute("SET LOCAL enable_indexonlyscan = off")
                 found += await _one(connection, asked, places)
         except pg.OperationalError as error:
             if connection.broken or connection.closed:
