@@ -15,7 +15,7 @@ from invalidator.model import GapReason, WidenReason
 from tests.support.checked import Project
 from tests.support.notify import CHANNEL, listening, notify, triggers
 from tests.support.pooler import Pooler
-from tests.support.postgres import Database
+from tests.support.postgres import Database, Server, own_database
 from tests.support.reading import DEADLINE_SECONDS, Reading, rule
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -82,6 +82,19 @@ async def test_what_nobody_understands_is_counted_and_the_next_one_is_read(shop:
         await reader.until("item:7")
         counts = reader.state.source.notifications.counts
         assert counts == {"unreadable": 5, "unknown_table": 1, "without_rows": 1, "applied": 1}
+
+
+async def test_names_that_the_encoding_of_the_database_cannot_hold_are_tables_that_it_does_not_have(
+    postgres_server: Server,
+) -> None:
+    with own_database(postgres_server, "ENCODING 'LATIN1' LOCALE 'C'") as database:
+        await sql(database, "CREATE TABLE item (id int PRIMARY KEY, slug text)")
+        async with listening(database.dsn, [ITEM]) as reader:
+            await reader.started()
+            await notify(database, table="\u2713", op="insert", new={"id": 1})
+            await notify(database, table="item", op="insert", new={"id": 7, "slug": "a"})
+            await reader.until("item:7")
+            assert reader.state.source.notifications.counts == {"unknown_table": 1, "applied": 1}
 
 
 async def test_a_rule_for_a_table_that_is_gone_widens(shop: Database) -> None:

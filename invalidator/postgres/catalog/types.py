@@ -132,6 +132,10 @@ async def named(
     try:
         cursor = await connection.execute(_NAMED, [[schema for schema, _ in names], [table for _, table in names]])
         rows = await cursor.fetchall()
+    except psycopg.errors.UntranslatableCharacter:
+        # The database's encoding cannot hold one of them, so it has no such table; the others are asked for in halves.
+        middle = len(names) // 2
+        return {**await named(connection, names[:middle]), **await named(connection, names[middle:])} if middle else {}
     except psycopg.Error as error:
         raise ours(error, doing="reading the catalog") from error
     columns: dict[int, list[Column]] = {}
