@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 
 from invalidator.batching import coalesce
 from invalidator.continuity import Continuity, Settings
+from invalidator.credentials import Secret
 from invalidator.model import Batch, Invalidation
 from invalidator.net.clock import SystemClock
 from invalidator.pipeline import Pipeline
@@ -101,13 +101,13 @@ class LookupStream:
         engine = Engine(document.load([self._file]), states=self.state.rules, tables=self.state.tables)
         options = pgoutput.Settings(
             type="pgoutput",
-            dsn=SecretStr(self.dsn),
+            dsn=Secret(self.dsn),
             slot=self._slot,
             publication=self._slot,
             status_seconds=0.1,
         )
         source = pgoutput.build(options, events)
-        settings = lookups.Settings(dsn=SecretStr(dsn), timeout_seconds=timeout_seconds, connections=connections)
+        settings = lookups.Settings(dsn=Secret(dsn), timeout_seconds=timeout_seconds, connections=connections)
         self.lookups = Lookups(settings, dsn=self.dsn, events=events)
         pipeline = Pipeline(
             source,
