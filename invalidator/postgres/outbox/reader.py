@@ -19,6 +19,8 @@ HEARTBEAT: Final = "H"
 LOST: Final = "L"
 """Somebody else removed rows (``provision.outbox_table``)."""
 _TRUNCATE: Final = "T"
+_COUNT_AFTER: Final = 64
+"""Changes between two looks whether the batch is full."""
 _ROWS: Final = frozenset("IUD")
 
 
@@ -67,6 +69,8 @@ class Reader:
         self._next_rules: Rules | None = None
         self._heartbeat_name = heartbeat_name
         self._max_items = max_items
+        self._count_after = min(_COUNT_AFTER, max_items)
+        self._uncounted = 0
         self._state = state
         self._relations: dict[Layout, Relation] = {}
         self._functions: dict[Layout, RowFunction | None] = {}
@@ -79,6 +83,9 @@ class Reader:
     @property
     def is_full(self) -> bool:
         """Whether the open batch has reached its bound."""
+        if self._uncounted < self._count_after:  # counting takes as long as reading a row
+            return False
+        self._uncounted = 0
         return len(self._invalidation) >= self._max_items
 
     @property
@@ -120,9 +127,9 @@ class Reader:
             return
         if row.operation == LOST:
             return
-        before = len(self._invalidation)
+        is_first = self._oldest is None
         self._change(row)
-        if len(self._invalidation) > before and self._oldest is None:
+        if is_first and self._invalidation:
             self._oldest = row.written_at
             self._state.oldest_undelivered_commit = self._oldest
 
@@ -131,6 +138,7 @@ class Reader:
         batch = Batch(self._invalidation, end, self._oldest if self._invalidation else None, self._heartbeat)
         self._invalidation = Invalidation()
         self._heartbeat = self._oldest = None
+        self._uncounted = 0
         self._state.oldest_undelivered_commit = None
         return batch
 
@@ -152,12 +160,14 @@ class Reader:
                 self._heartbeat = float(sent)
 
     def _change(self, row: Row) -> None:
+        self._uncounted += 1
         relation = self._relations[row.layout]
         if row.operation == _TRUNCATE:
             self._rules.truncate([relation], self._invalidation, self._transaction)
             return
         old = tuples(row.old) if row.old is not None else []
         new = tuples(row.new) if row.new is not None else []
+        self._uncounted += len(old or new)
         is_paired = row.operation != "U" or len(old) == len(new)
         if row.operation not in _ROWS or not is_paired:
             # The trigger could not write the values down, or (a row that another trigger kept from its new partition)

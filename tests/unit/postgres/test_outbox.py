@@ -236,3 +236,22 @@ def test_an_outbox_that_contradicts_itself_is_a_gap(
 def test_an_outbox_without_its_row_says_how_to_make_it() -> None:
     with pytest.raises(ConfigError, match=r"INSERT INTO invalidator\.confirmed"):
         begun((IDENTITY, 1, "0/C8", None, None, None, False))
+
+
+@pytest.mark.parametrize("sizes", [(0, 2), (2**31 - 1, 0), (-1, 2), (2**31 - 1, 2)])
+def test_an_array_that_lies_about_its_size_is_an_error_of_ours_and_ends_at_once(sizes: tuple[int, int]) -> None:
+    head = struct.pack(">iiI", 2, 1, 25) + b"".join(struct.pack(">ii", size, 1) for size in sizes)
+    with pytest.raises(ProtocolError):
+        tuples(head)
+
+
+def test_a_batch_is_full_within_a_few_changes_of_its_bound() -> None:
+    reader = Reader(Recorder(), heartbeat_name="h", max_items=100, state=SourceState())
+    reader.bind(LAYOUT, ITEM)
+    images = array(["1", "a"])
+    for number in range(1, 1000):
+        reader.read(Row(number, number, 1.0, LAYOUT, "I", None, images), Lsn(number))
+        if reader.is_full:
+            break
+    assert 100 <= number < 100 + 64
+    assert not Reader(Recorder(), heartbeat_name="h", max_items=100, state=SourceState()).is_full
