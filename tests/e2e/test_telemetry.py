@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from invalidator.demo.servers import KeyValueServer
 from tests.support.daemon import Stack
@@ -91,7 +92,15 @@ async def test_a_hung_redis_is_a_problem_with_a_fix_while_it_hangs(stack: Stack,
 
 
 async def test_the_log_begins_and_ends_with_the_daemon_and_holds_no_secret(stack: Stack) -> None:
+    of_redis, of_postgres = "shop-7f3a91", urlsplit(stack.database.dsn).password or "shop-7f3a91"
+    away = f"redis://shop:{of_redis}@127.0.0.1:1/0"
+    stack.targets["spare"] = {"type": "redis_keys", "url": away, "required": False}
     program = await stack.start()
+    await stack.sql("INSERT INTO item VALUES (1, 'a')")
+    failed = await program.event("delivery.failed")
+    assert failed["target"] == "spare"
+    watched = Watched(program)
+    told = [await watched.text(path) for path in ("/metrics", "/status")]
     program.terminate()
     assert await asyncio.to_thread(program.wait) == 0
 
@@ -100,3 +109,4 @@ async def test_the_log_begins_and_ends_with_the_daemon_and_holds_no_secret(stack
     assert events.count("daemon.stopping") == 1
     assert all(list(event)[:3] == ["ts", "level", "event"] for event in program.events())
     assert "Traceback" not in program.output
+    assert not any(secret in text for secret in (of_redis, of_postgres) for text in (program.output, *told))
