@@ -224,7 +224,7 @@ IDENTITY = "7000000000000000001/16384/16390"
 def test_an_outbox_that_contradicts_itself_is_a_gap(
     confirmed_of: str | None, has_strangers: bool, told: str | None
 ) -> None:
-    start = begun((IDENTITY, 3, "0/C8", True, confirmed_of, "0/64", has_strangers))
+    start = begun((IDENTITY, 3, "0/C8", True, confirmed_of, "0/64", has_strangers, "5:5:"))
     assert (start.system, start.timeline, start.position, start.end) == (IDENTITY, 3, Lsn(100), Lsn(200))
     if told is None:
         assert start.gap is None
@@ -235,7 +235,7 @@ def test_an_outbox_that_contradicts_itself_is_a_gap(
 
 def test_an_outbox_without_its_row_says_how_to_make_it() -> None:
     with pytest.raises(ConfigError, match=r"INSERT INTO invalidator\.confirmed"):
-        begun((IDENTITY, 1, "0/C8", None, None, None, False))
+        begun((IDENTITY, 1, "0/C8", None, None, None, False, "5:5:"))
 
 
 @pytest.mark.parametrize("sizes", [(0, 2), (2**31 - 1, 0), (-1, 2), (2**31 - 1, 2)])
