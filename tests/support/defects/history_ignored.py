@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from invalidator import continuity
 from invalidator.cli import main
+from invalidator.model import GapReason
 
 _judge = continuity.judge
 
@@ -15,7 +16,7 @@ _judge = continuity.judge
 def _blind(records, start):
     same = {name: record and replace(record, system=start.system, timeline=start.timeline)
             for name, record in records.items()}  # fmt: skip
-    return _judge(same, start)
+    return [gap for gap in _judge(same, start) if gap.reason is not GapReason.OTHER_HISTORY]
 
 
 continuity.judge = _blind
