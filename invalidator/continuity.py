@@ -114,6 +114,7 @@ class Continuity:
         self._apart: set[str] = set()
         self._repairing = 0
         self._moved = asyncio.Event()
+        self._tending = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Continuity start={self._start} applied={self._applied} {self._horizon!r}>"
@@ -228,7 +229,11 @@ class Continuity:
                 await self._clock.sleep(_IDLE_SECONDS - _BUSY_SECONDS)
 
     async def tend(self) -> None:
-        """Do what is to be done now."""
+        """Do what is to be done now. Whoever calls it meanwhile waits for it, and then does what is left."""
+        async with self._tending:
+            await self._tend_all()
+
+    async def _tend_all(self) -> None:
         start = self._start
         if start is None:
             return
@@ -268,13 +273,13 @@ class Continuity:
         is_new = has_other_debts or applied not in (None, recorder.recorded)
         is_due = recorder.is_judged and is_new and not self._repairing and recorder.name not in debts
         if recorder.kept is None or not is_due:
-            self._look(recorder, await recorder.target.load_record(self._slot))
+            self._look(recorder, await recorder.target.load_record(self._slot), start)
             return
         record = Record(
             self._slot,
             start.system,
             start.timeline,
-            applied or (start.position if before is None else before.applied),
+            applied or (before.applied if before is not None and before.is_of(start) else start.position),
             self._events.state.rules_loaded.hash,
             self._new_slots,
             apart=tuple(sorted(self._apart)),
@@ -282,13 +287,13 @@ class Continuity:
         )
         content = record.encode()
         kept = await recorder.target.keep_record(self._slot, content, expected=recorder.kept.content)
-        self._look(recorder, kept, written=content)
+        self._look(recorder, kept, start, written=content)
         if self._start is start and kept.content == content:
             recorder.recorded = applied
             if recorder.target.lies_apart:
                 self._apart.add(recorder.name)
 
-    def _look(self, recorder: Recorder, kept: Kept, *, written: bytes | None = None) -> None:
+    def _look(self, recorder: Recorder, kept: Kept, start: StreamStart, *, written: bytes | None = None) -> None:
         """Compare what a target holds with what we knew of it."""
         before, was = recorder.kept, recorder.incarnation
         recorder.kept, recorder.incarnation = kept, kept.incarnation
@@ -306,7 +311,7 @@ class Continuity:
             if kept.content is None:
                 self._events.record_forgotten(recorder.name)
             else:
-                self._restart(f"{recorder.name} holds another record than the one that we wrote")
+                self._restart(f"{recorder.name} holds another record than the one that we wrote{recorder.whose(start)}")
 
     def _restart(self, why: str) -> None:
         self._start = None

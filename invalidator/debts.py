@@ -63,6 +63,8 @@ class Debts:
         self._lanes: Lanes | None = None
         self._owed: dict[str, int] = {}
         """How often each was excused in this life: only a repair that began after the last time pays."""
+        self._absent: frozenset[str] = frozenset()
+        """Those that owe as well, and are not configured now: they may come back."""
         self.excused: set[str] = set()
 
     def __repr__(self) -> str:
@@ -71,7 +73,7 @@ class Debts:
     @property
     def owed(self) -> frozenset[str]:
         """The targets where everything is still to be dropped."""
-        return frozenset(self._owed)
+        return self._absent.union(self._owed)
 
     def attach(self, lanes: Lanes) -> None:
         """Name what delivers; before anything else is called."""
@@ -93,6 +95,7 @@ class Debts:
 
     def learn(self, names: Collection[str]) -> list[str]:
         """Take over what records say from another life of the daemon; those that were not known."""
+        self._absent = self._absent.union(names) - self._targets
         new = sorted(self._targets.intersection(names) - self._owed.keys())
         for name in new:
             self._owed[name] = 0

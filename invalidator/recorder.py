@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from invalidator.checkpoint.continuity import Record
 
 if TYPE_CHECKING:
-    from invalidator.model import Lsn
+    from invalidator.model import Lsn, StreamStart
     from invalidator.ports import Kept, Recording
 
 
@@ -48,3 +48,13 @@ class Recorder:
     def holds(self) -> bool:
         """Whether positions wait for its record: not for one apart from its cache that cannot be written."""
         return self.required and not (self.is_unusable and self.target.lies_apart)
+
+    def whose(self, start: StreamStart) -> str:
+        """What a record that somebody else wrote tells of them, to be put behind a sentence; may be empty."""
+        record = self.record
+        if record is None or record.system == start.system:
+            return ""
+        return (
+            f", of another database (system identifier {record.system}): if two daemons use this Redis, give each a "
+            "slot, or source.name, of its own"
+        )

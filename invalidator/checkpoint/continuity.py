@@ -50,6 +50,11 @@ class Record:
         }
         return json.dumps(fields, separators=(",", ":")).encode()
 
+    def is_of(self, start: StreamStart) -> bool:
+        """Whether what was applied is a part of the history that goes on."""
+        is_ahead = start.end is not None and self.applied > start.end
+        return (self.system, self.timeline) == (start.system, start.timeline) and not is_ahead
+
     @classmethod
     def decode(cls, content: bytes | None) -> Self | None:
         """What was encoded; None for anything else: nobody vouches for the cache then."""
@@ -84,7 +89,7 @@ def judge(records: Mapping[str, Record | None], start: StreamStart) -> list[Gap]
     known = {target: record for target, record in records.items() if record is not None}
     if start.gap is not None or not known:
         return []
-    here = {target: record for target, record in known.items() if _is_of(record, start)}
+    here = {target: record for target, record in known.items() if record.is_of(start)}
     if not here:
         newest = max(known.values(), key=lambda record: record.applied)
         return [Gap(GapReason.OTHER_HISTORY, _other_history(newest, start))]
@@ -97,12 +102,6 @@ def judge(records: Mapping[str, Record | None], start: StreamStart) -> list[Gap]
     forgotten = [target for target, record in records.items() if record is None and target in best.apart]
     gaps += [Gap(GapReason.TARGET_LOST_WRITES, _FORGOTTEN.format(target), target) for target in forgotten]
     return gaps + [_lost(target, record, start) for target, record in here.items() if record.applied < start.position]
-
-
-def _is_of(record: Record, start: StreamStart) -> bool:
-    """Whether what was applied is a part of the history that goes on."""
-    is_ahead = start.end is not None and record.applied > start.end
-    return (record.system, record.timeline) == (start.system, start.timeline) and not is_ahead
 
 
 def _other_history(record: Record, start: StreamStart) -> str:

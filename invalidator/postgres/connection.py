@@ -95,9 +95,10 @@ async def connect(dsn: Dsn, *, replication: bool = False, application_name: str)
         settings["wal_sender_timeout"] = WAL_SENDER_TIMEOUT
         parameters["replication"] = "database"
     pinned = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    if "," in str(parameters.get("host") or parameters.get("hostaddr") or os.environ.get("PGHOST", "")):
+    hosts = str(parameters.get("host") or parameters.get("hostaddr") or os.environ.get("PGHOST", ""))
+    if "," in hosts and "PGTARGETSESSIONATTRS" not in os.environ:
         # One of several servers is the primary; which one it is changes. Only that one has the slot and takes writes.
-        defaults["target_session_attrs"] = "read-write"
+        defaults["target_session_attrs"] = "primary"
     parameters = defaults | parameters
     parameters["options"] = f"{parameters.get('options') or ''} {pinned}".strip()
     parameters["client_encoding"] = "UTF8"

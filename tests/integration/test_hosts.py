@@ -73,6 +73,15 @@ async def test_of_a_standby_and_a_primary_the_primary_is_taken_whatever_their_or
         assert await ports(listed(primary, *order, **more)) == {primary.port}
 
 
+async def test_a_primary_whose_sessions_begin_read_only_is_the_primary_all_the_same(
+    pair: tuple[PostgresServer, Standby],
+) -> None:
+    primary, standby = pair
+    dsn = listed(primary, standby.port, primary.port, options="-c%20default_transaction_read_only%3Don")
+    async with await connect(dsn, application_name="x") as connection:
+        assert connection.info.port == primary.port
+
+
 @pytest.mark.parametrize(
     ("wanted", "is_standby"), [("standby", True), ("prefer-standby", True), ("read-write", False), (None, True)]
 )

@@ -500,3 +500,66 @@ async def test_a_file_of_before_is_made_good_alone() -> None:
     world = World(a=Cache(record(100)), edge=Cache(record(50), lies_apart=True))
     await world.begin()
     assert world.found == [(GapReason.TARGET_LOST_WRITES, "edge")]
+
+
+async def test_two_looks_at_once_do_not_take_each_others_record_for_a_strangers() -> None:
+    """The daemon ends: the last look is beside the one that goes on for ever."""
+    world = World(a=Slow())
+    await world.begin()
+    world.keeper.applied(Lsn(200))
+    first = asyncio.create_task(world.keeper.tend())
+    await asyncio.sleep(0)
+    world.keeper.applied(Lsn(300))
+
+    await asyncio.gather(first, world.keeper.tend())
+
+    assert world.restarts == []
+    assert world.confirmed == [Lsn(200), Lsn(300)]
+
+
+async def test_a_record_of_another_cluster_says_that_two_daemons_share_a_name() -> None:
+    world = World(a=Cache())
+    await world.begin()
+    await world.apply(200)
+
+    world.caches["a"].content = Record("shop", "8", 1, Lsn(300), "").encode()
+    await world.apply(400)
+
+    assert len(world.restarts) == 1
+    assert "two daemons" in world.restarts[0]
+    assert "system identifier 8" in world.restarts[0]
+
+
+async def test_a_record_that_owes_before_anything_was_applied_begins_where_this_history_does() -> None:
+    other = Record("shop", "6", 1, Lsn(900), "").encode()
+    world = World(Settings(redo_window_seconds=0, wal="widen_and_skip"), targets=("a", "edge"), a=Cache(other))
+    source = world.state.source
+    source.slot_wal_status, source.slot_retained_wal_bytes, source.slot_safe_wal_bytes = "extended", 90, 10
+    world.keeper.attach(world, _Stuck())
+
+    await world.begin()
+    for _ in range(2):
+        await world.keeper.tend()
+
+    kept = Record.decode(world.caches["a"].content)
+    assert kept is not None
+    assert (kept.system, kept.applied, kept.debts) == ("7", START.position, ("edge",))
+
+
+class Slow(Cache):
+    """Answers after somebody else had a turn."""
+
+    async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return await super().keep_record(name, content, expected=expected)
+
+
+class _Stuck:
+    """Deliveries of which one does not come through."""
+
+    def stuck(self) -> list[str]:
+        return ["edge"]
+
+    def excuse(self, name: str) -> None:
+        pass

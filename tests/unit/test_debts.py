@@ -103,7 +103,7 @@ async def test_a_target_that_fails_again_during_its_repair_still_owes() -> None:
 async def test_a_debt_of_another_life_is_made_good_at_the_start() -> None:
     kept = Record.decode(record(100))
     assert kept is not None
-    owing = Record(kept.slot, kept.system, kept.timeline, kept.applied, "", debts=("edge", "removed"))
+    owing = Record(kept.slot, kept.system, kept.timeline, kept.applied, "", debts=("edge",))
     world = world_of(redis=Cache(owing.encode()))
     Lanes(world)
     world.repairs_at_once = False
@@ -116,6 +116,20 @@ async def test_a_debt_of_another_life_is_made_good_at_the_start() -> None:
     world.repaired.pop()()
     await world.keeper.tend()
     assert (debts(world.caches["redis"]), world.confirmed) == ((), [Lsn(200)])
+
+
+async def test_a_debt_of_a_target_that_is_not_configured_now_is_remembered_until_it_is() -> None:
+    kept = Record.decode(record(100))
+    assert kept is not None
+    owing = Record(kept.slot, kept.system, kept.timeline, kept.applied, "", debts=("removed",))
+    world = world_of(redis=Cache(owing.encode()))
+    Lanes(world)
+
+    await world.begin()
+    await world.apply(200)
+
+    assert world.found == []
+    assert (debts(world.caches["redis"]), world.confirmed) == (("removed",), [Lsn(200)])
 
 
 async def test_the_only_redis_is_excused_by_its_own_record_which_stays_behind() -> None:
