@@ -60,4 +60,14 @@ CODES: Final = (
         'source: {type: pgoutput, messages: {enabled: true, allow: {keys: ["cms:"]}}}',
         "settings",
     ),
+    Code(
+        "wal-bound-unused",
+        "warning",
+        "`continuity.wal_share` or `continuity.wal_bytes` is set, and nothing looks at it.",
+        "They tell when `continuity.wal: widen_and_skip` goes on without a target that fails. With `stall`, or with a"
+        " source that has no replication slot, a position waits however much WAL is kept.",
+        "continuity: {wal_bytes: 10000000000}",
+        "continuity: {wal: widen_and_skip, wal_bytes: 10000000000}",
+        "settings",
+    ),
 )

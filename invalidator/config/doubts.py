@@ -1,6 +1,6 @@
 """Settings and rules that can be used, and hardly do what is meant.
 
-Names without a target, a DSN of a pooler, messages that may name nothing.
+Names without a target, a DSN of a pooler, messages that may name nothing, a bound that nothing looks at.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from invalidator.credentials import is_reference
 from invalidator.model import Layer
 from invalidator.ports import TargetOptions
 from invalidator.postgres.connection import parse_dsn
-from invalidator.postgres.options import MessageOptions
+from invalidator.postgres.options import MessageOptions, StreamOptions
 from invalidator.rules.rule import RuleSet
 
 _LAYERS: Final = {"keys": Layer.L2, "tags": Layer.L2, "l1": Layer.L1, "cdn": Layer.L3}
@@ -81,6 +81,19 @@ def unheard(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
     help_text = 'say what they may name, as in allow: {keys: ["cms:"]}'
     at = _place(settings, ("source", "messages"))
     yield yamlfile.Diagnostic(*at, "messages-allow-nothing", message, help_text, "warning")
+
+
+def bounds_unused(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
+    """A bound on WAL that nothing looks at."""
+    has_slot = isinstance(settings.source, StreamOptions)
+    if has_slot and settings.continuity.wal == "widen_and_skip":
+        return
+    for name in sorted({"wal_share", "wal_bytes"} & settings.continuity.model_fields_set):
+        why = "without continuity.wal: widen_and_skip" if has_slot else f"by the source {settings.source.type}"
+        message = f"nothing looks at continuity.{name} {why}"
+        help_text = "add wal: widen_and_skip, or leave it out" if has_slot else "leave it out: there is no slot"
+        at = _place(settings, ("continuity", name))
+        yield yamlfile.Diagnostic(*at, "wal-bound-unused", message, help_text, "warning")
 
 
 def _place(settings: Settings, path: yamlfile.Path) -> tuple[str, int, int, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from invalidator import config
-from invalidator.config.doubts import pooled, unheard, unserved
+from invalidator.config.doubts import bounds_unused, pooled, unheard, unserved
 from invalidator.rules import document
 from invalidator.yamlfile import Diagnostic
 
@@ -107,3 +107,22 @@ def test_messages_that_may_name_nothing_are_told(tmp_path: Path, messages: str, 
     path.write_text(f"source:\n  messages: {messages}\ntargets:\n{KEYS}", encoding="utf-8")
     told = [(each.code, each.line, each.column, each.severity) for each in unheard(config.load(path, environment={}))]
     assert told == [("messages-allow-nothing", 2, 3, "warning")] * is_told
+
+
+@pytest.mark.parametrize(
+    ("source", "continuity", "is_told"),
+    [
+        ("pgoutput", "{wal_bytes: 1000}", True),
+        ("pgoutput", "{wal: stall, wal_bytes: 1000}", True),
+        ("pgoutput", "{wal: widen_and_skip, wal_bytes: 1000}", False),
+        ("outbox", "{wal: widen_and_skip, wal_bytes: 1000}", True),
+        ("outbox", "{on_gap: stop}", False),
+    ],
+)
+def test_a_bound_on_wal_that_nothing_looks_at_is_told(
+    tmp_path: Path, source: str, continuity: str, is_told: bool
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"source: {{type: {source}}}\ncontinuity: {continuity}\ntargets:\n{KEYS}", encoding="utf-8")
+    told = list(bounds_unused(config.load(path, environment={})))
+    assert [(each.code, each.line, each.severity) for each in told] == [("wal-bound-unused", 2, "warning")] * is_told
