@@ -1,10 +1,12 @@
-"""Nothing is lost whatever breaks, and the check that says so would notice."""
+"""Nothing is lost whatever breaks, and the check that says so would notice.
+
+The faults are the same in each run unless ``CHAOS_SEED`` is given; ``scripts/chaos`` looks longer, at others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ async def play(world: World, seconds: float, faults: list[str]) -> Outcome:
 
 @pytest.mark.parametrize("source", ["pgoutput", "outbox"])
 async def test_after_any_faults_no_stale_entry_is_left(tmp_path: Path, source: str) -> None:
-    seed = int(os.environ.get("CHAOS_SEED", str(int(time.time()))))
+    seed = int(os.environ.get("CHAOS_SEED", "1"))
 
     world = World(tmp_path, seed, source=source)
 

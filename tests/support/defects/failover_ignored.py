@@ -8,7 +8,7 @@ from invalidator.cli import main
 from invalidator.continuity import Continuity
 
 
-def _look(self, recorder, kept, *, written=None):
+def _look(self, recorder, kept, start, *, written=None):
     recorder.kept = kept
 
 
