@@ -53,7 +53,6 @@ async def test_after_any_faults_no_stale_entry_is_left(tmp_path: Path, source: s
         ("position_remembered", ["kill_daemon"]),
         ("gap_ignored", ["drop_slot"]),
         ("failover_ignored", ["restore_redis"]),
-        ("history_ignored", ["fail_over_postgres"]),
         ("answer_assumed", ["upset_edge"]),
     ],
 )
