@@ -9,11 +9,12 @@ from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
 from invalidator.model import Gap, GapReason
 from invalidator.postgres.notify.options import NotifyOptions
 from invalidator.postgres.notify.session import NotifySession
+from invalidator.postgres.source import SessionSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from invalidator.model import Batch, Lsn
+    from invalidator.model import Batch
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection, RecordKeeper
     from invalidator.telemetry.events import Events
@@ -45,7 +46,7 @@ def build(
     return NotifySource(settings, events, inspection=inspection, keeper=keeper)
 
 
-class NotifySource:
+class NotifySource(SessionSource[NotifySession]):
     """A source over the notifications of one database; see ``ports.Source`` for what it guarantees.
 
     Each connection but the very first one begins with a gap: between two of them nobody listens.
@@ -63,13 +64,9 @@ class NotifySource:
         self._events = events
         self._inspection = inspection
         self._keeper = keeper
-        self._session: NotifySession | None = None
         self._heard_at: float | None = None
         events.state.source.slot = settings.slot
         events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
-
-    def __repr__(self) -> str:
-        return f"<NotifySource session={self._session}>"
 
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches for one connection; see ``ports.Source``."""
@@ -103,24 +100,3 @@ class NotifySource:
         if self._keeper is not None and (not self._keeper.keeps_records or await self._keeper.has_record()):
             return Gap(GapReason.NOT_LISTENING, _BEFORE_THE_START)
         return None
-
-    def swap(self, rules: Rules) -> None:
-        """Put other rules in force for what comes from now on; see ``ports.Source``."""
-        if self._session is not None:
-            self._session.swap(rules)
-
-    def restart(self, why: str) -> None:
-        """End the connection that there is; see ``ports.Source``."""
-        if self._session is not None:
-            self._session.restart(why)
-
-    def confirm(self, position: Lsn) -> None:
-        """Remember the position."""
-        if self._session is not None:
-            self._session.confirm(position)
-
-    async def close(self) -> None:
-        """End the connections so that the lock is free at once."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
 from invalidator.postgres.outbox.options import OutboxOptions
 from invalidator.postgres.outbox.session import OutboxSession
+from invalidator.postgres.source import SessionSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from invalidator.model import Batch, Lsn
+    from invalidator.model import Batch
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection
     from invalidator.telemetry.events import Events
@@ -34,7 +35,7 @@ def build(settings: Settings, events: Events, *, inspections: Sequence[Inspectio
     return OutboxSource(settings, events, inspections=inspections)
 
 
-class OutboxSource:
+class OutboxSource(SessionSource[OutboxSession]):
     """A source over the outbox of one database; see ``ports.Source`` for what it guarantees.
 
     Batches come in the order in which their transactions became visible, as far as one look tells them apart.
@@ -44,13 +45,9 @@ class OutboxSource:
         self._settings = settings
         self._events = events
         self._inspections = inspections
-        self._session: OutboxSession | None = None
         self._has_streamed = False
         events.state.source.slot = settings.name
         events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
-
-    def __repr__(self) -> str:
-        return f"<OutboxSource session={self._session}>"
 
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches for one connection; see ``ports.Source``."""
@@ -70,24 +67,3 @@ class OutboxSource:
         except InvalidatorError:
             await self.close()
             raise
-
-    def swap(self, rules: Rules) -> None:
-        """Put other rules in force between two transactions; see ``ports.Source``."""
-        if self._session is not None:
-            self._session.swap(rules)
-
-    def restart(self, why: str) -> None:
-        """End the connection that there is; see ``ports.Source``."""
-        if self._session is not None:
-            self._session.restart(why)
-
-    def confirm(self, position: Lsn) -> None:
-        """Let everything up to the position be deleted."""
-        if self._session is not None:
-            self._session.confirm(position)
-
-    async def close(self) -> None:
-        """End the connections so that the lock is free at once."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()

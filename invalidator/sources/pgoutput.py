@@ -10,11 +10,12 @@ from invalidator.errors import ConfigError, InvalidatorError, SlotInUse, SlotLos
 from invalidator.postgres.options import StreamOptions
 from invalidator.postgres.recent import Numbers, Recent
 from invalidator.postgres.session import Session
+from invalidator.postgres.source import SessionSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from invalidator.model import Batch, Lsn
+    from invalidator.model import Batch
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.reader import DdlFunction, MessageFunction
@@ -70,7 +71,7 @@ def build(  # noqa: PLR0913  (who takes what)
     )
 
 
-class PgoutputSource:
+class PgoutputSource(SessionSource[Session]):
     """A source over one slot; see ``ports.Source`` for what it guarantees."""
 
     def __init__(  # noqa: PLR0913  (as above)
@@ -94,14 +95,10 @@ class PgoutputSource:
         self._keeper = keeper
         self._on_message = on_message
         self._on_ddl = on_ddl
-        self._session: Session | None = None
         self._has_seen_slot = False
         self._looked_at = -math.inf
         events.state.source.slot = settings.slot
         events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
-
-    def __repr__(self) -> str:
-        return f"<PgoutputSource slot={self._settings.slot} session={self._session}>"
 
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches in commit order for one connection; see ``ports.Source``."""
@@ -159,24 +156,3 @@ class PgoutputSource:
     def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
         """Whole ones with a higher number, about so many rows of them, the oldest first."""
         return [] if self._session is None else self._session.recent_after(number, rows)
-
-    def swap(self, rules: Rules) -> None:
-        """Put other rules in force between two transactions; see ``ports.Source``."""
-        if self._session is not None:
-            self._session.swap(rules)
-
-    def restart(self, why: str) -> None:
-        """End the connection that there is; see ``ports.Source``."""
-        if self._session is not None:
-            self._session.restart(why)
-
-    def confirm(self, position: Lsn) -> None:
-        """Tell the server that it may forget everything before the position."""
-        if self._session is not None:
-            self._session.confirm(position)
-
-    async def close(self) -> None:
-        """End the connections so that the slot is free at once."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
