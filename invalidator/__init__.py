@@ -10,11 +10,14 @@ The folder listing is the pipeline:
 
 ``pipeline.py`` says the same as code; ``wiring.py`` makes the parts, ``app.py`` puts them together. Beside it stand
 
-``continuity.py``   notices that changes are missing, by a record beside each cache
+``continuity.py``   notices that changes are missing, by a record beside each cache (``recorder.py``)
+``debts.py``        remembers the targets without which positions were confirmed
 ``unstreamed.py``   notices what happens to tables without a word in the stream
 ``repairs.py``      makes good what they found: coarse forms, one rule at a time
 ``reloading.py``    puts new rules in force between two transactions
-``admin.py``        what an operator on this machine may ask for; ``purging.py`` is one of it
+``credentials.py``  reads passwords anew for each connection
+``admin.py``        what an operator on this machine may ask for: ``explaining.py``, ``tailing.py``, ``purging.py``
+``leftovers.py``    what is beside the caches and in files when the daemon is gone for good
 """
 
 __version__ = "0.1.0"
