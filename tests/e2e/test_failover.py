@@ -79,7 +79,9 @@ async def test_a_promoted_standby_with_a_copy_of_the_slot_is_followed_and_phanto
     await asyncio.to_thread(pair.standby.promote)
 
     gap = await program.event("gap.found")
-    assert (lost["reason"], gap["reason"]) == ("connection", "other_history")
+    # A process whose postmaster was killed may still say so before it ends; more often there is just the end.
+    assert lost["reason"] in {"connection", "server_shutdown"}
+    assert gap["reason"] == "other_history"
     await stack.gone("item:1", "item:7")
     await program.event("gap.repaired")
     assert stack.client.exists("other:1")
