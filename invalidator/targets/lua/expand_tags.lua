@@ -1,3 +1,6 @@
+--!df flags=allow-undeclared-keys
+-- (for Dragonfly alone, which else lets a script touch its KEYS only: the members of a set are not among them)
+--
 -- Unlinks the members of tag sets and then the sets, as far as the budget goes.
 --
 -- KEYS    the keys of the tag sets, in the order in which they are worked off
@@ -16,6 +19,7 @@
 -- No shebang line: Redis before 7 does not know it, and without one a script that calls only what needs no memory
 -- (as here) is let through when the server is out of memory.
 
+local unpack = table.unpack or unpack  -- where Lua is newer than 5.1, as in Dragonfly
 local CHUNK = 1000  -- unpack() has a limit near 8000 values
 local SIZE = {set = 'SCARD', zset = 'ZCARD', hash = 'HLEN'}
 
