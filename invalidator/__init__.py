@@ -16,8 +16,7 @@ The folder listing is the pipeline:
 ``repairs.py``      makes good what they found: coarse forms, one rule at a time
 ``reloading.py``    puts new rules in force between two transactions
 ``credentials.py``  reads passwords anew for each connection
-``admin.py``        what an operator on this machine may ask for: ``explaining.py``, ``tailing.py``, ``purging.py``
-``leftovers.py``    what is beside the caches and in files when the daemon is gone for good
+``admin/``          what an operator on this machine may ask a running daemon for
 """
 
 __version__ = "0.1.0"

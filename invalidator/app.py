@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invalidator import __version__, reloading, wiring
-from invalidator.admin import Admin
+from invalidator.admin.handlers import Admin
+from invalidator.admin.purging import Purging
+from invalidator.admin.server import AdminServer
+from invalidator.admin.tailing import Recalling
 from invalidator.config.agreement import check_agreement, tag_grammars
 from invalidator.delivery import Delivery
 from invalidator.delivery.journal import Journal
@@ -21,14 +24,11 @@ from invalidator.pipeline import Pipeline
 from invalidator.ports import Background
 from invalidator.postgres.options import MessageOptions
 from invalidator.preflight.watch import watch_targets
-from invalidator.purging import Purging
 from invalidator.rules import document, testing
 from invalidator.rules.covering import CdnCover
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import pgoutput
-from invalidator.tailing import Recalling
 from invalidator.telemetry import logs
-from invalidator.telemetry.admin import AdminServer
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.server import StatusServer
 from invalidator.telemetry.state import MessageState, State

@@ -143,7 +143,7 @@ def _planned(order: dict[str, Any], settings_file: Path | None, overrides: tuple
 
 
 def _named(invalidation: Any) -> dict[str, list[str]]:
-    from invalidator.purging import KINDS
+    from invalidator.admin.purging import KINDS
 
     groups = {**KINDS, "tag_patterns": "tag_patterns", "cdn_soft": "cdn_soft"}
     found = {kind: sorted(_text(name) for name in getattr(invalidation, group)) for kind, group in groups.items()}

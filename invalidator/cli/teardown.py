@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
+    from invalidator.cli._leftovers import Found, Leftover
     from invalidator.config import Settings
-    from invalidator.leftovers import Found, Leftover
     from invalidator.ports import Target
     from invalidator.postgres.catalog import Server
     from invalidator.postgres.provision import Finding, Need, Plan, Request
@@ -141,7 +141,7 @@ class _Look:
         request: Request,
         targets: Sequence[Target],
     ) -> None:
-        from invalidator.leftovers import Found
+        from invalidator.cli._leftovers import Found
 
         self._settings = settings
         self._source = source
@@ -152,7 +152,7 @@ class _Look:
         self._has_looked = False
 
     async def __call__(self, connection: AsyncConnection[Any]) -> tuple[Server, Plan]:
-        from invalidator.leftovers import Found
+        from invalidator.cli._leftovers import Found
         from invalidator.postgres import provision
         from invalidator.postgres.catalog.outbox import reader_pid
         from invalidator.postgres.notify.session import lock_key
@@ -184,16 +184,16 @@ class _Look:
         return server, plan
 
     async def _look_beside(self, connection: AsyncConnection[Any]) -> Found:
-        from invalidator import leftovers
+        from invalidator.cli import _leftovers
         from invalidator.ports import Forgetting
         from invalidator.postgres.catalog import system
 
         recorders = [(target.name, target) for target in self._targets if isinstance(target, Forgetting)]
         # Records of an outbox name its database, and the table too, which may be gone by now.
         ours = await system(connection, with_database=self._source.kind == "outbox")
-        beside = await leftovers.records(self._slot, ours, recorders)
-        file = leftovers.state_file(self._settings.state.path)
-        return leftovers.Found(
+        beside = await _leftovers.records(self._slot, ours, recorders)
+        file = _leftovers.state_file(self._settings.state.path)
+        return _leftovers.Found(
             (*beside.leftovers, *file.leftovers), (*beside.findings, *file.findings), beside.has_record
         )
 

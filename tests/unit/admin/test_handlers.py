@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from invalidator.admin import MAX_LAST, Admin
+from invalidator.admin.handlers import MAX_LAST, Admin
+from invalidator.admin.tailing import MAX_WATCHERS, ROWS_PER_LOOK, Tail
 from invalidator.model import Lsn, Operation, Transaction
 from invalidator.postgres import decoder
 from invalidator.postgres.recent import RecentRow, RecentTransaction
@@ -19,7 +20,6 @@ from invalidator.rules.explain import Engines, explain_message, explanation_docu
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.rules.rows import relation_of, row_message
 from invalidator.rules.rule import RuleSet
-from invalidator.tailing import MAX_WATCHERS, ROWS_PER_LOOK, Tail
 from invalidator.telemetry.happenings import Happenings
 from invalidator.telemetry.state import MessageState, State
 
@@ -110,10 +110,10 @@ async def test_an_answer_explains_so_many_rows_and_counts_the_others(
     ruleset: RuleSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = admin(ruleset, [row(1)] * 4, [row(2)] * 4)
-    monkeypatch.setattr("invalidator.explaining.MAX_ROWS", 5)
+    monkeypatch.setattr("invalidator.admin.explaining.MAX_ROWS", 5)
     made = (await kept.transactions({"last": "2"}))["transactions"]
     assert [(each["row_count"], len(each["rows"])) for each in made] == [(4, 4), (4, 1)]
-    monkeypatch.setattr("invalidator.explaining.MAX_EXPLANATIONS", 6)  # two rules for each row
+    monkeypatch.setattr("invalidator.admin.explaining.MAX_EXPLANATIONS", 6)  # two rules for each row
     made = (await kept.transactions({"last": "2"}))["transactions"]
     assert [(each["row_count"], len(each["rows"])) for each in made] == [(4, 3), (4, 0)]
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from invalidator.explaining import Explaining
+from invalidator.admin.explaining import Explaining
 from invalidator.postgres.recent import RecentRow
 from invalidator.rules.rule import RuleSet
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from invalidator.admin.server import AdminServer
 from invalidator.cli import _admin
 from invalidator.errors import ConfigError, TargetUnavailable
-from invalidator.telemetry.admin import AdminServer
 
 
 async def greet(query: Mapping[str, str]) -> Any:

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from invalidator.explaining import Explaining
+from invalidator.admin.explaining import Explaining
+from invalidator.admin.tailing import Tail
 from invalidator.model import Lsn
-from invalidator.tailing import Tail
 from invalidator.telemetry.status import iso, status
 
 if TYPE_CHECKING:
+    from invalidator.admin.purging import Purging
+    from invalidator.admin.server import Answer, Order, Watch
+    from invalidator.admin.tailing import Recalling
     from invalidator.ports import TagGrammar
     from invalidator.postgres.recent import RecentTransaction
-    from invalidator.purging import Purging
     from invalidator.reloading import Reloader
     from invalidator.rules.explicit import ExplicitInvalidation
     from invalidator.rules.rule import RuleSet
-    from invalidator.tailing import Recalling
-    from invalidator.telemetry.admin import Answer, Order, Watch
     from invalidator.telemetry.state import MessageState, State
 
 MAX_LAST: Final = 1000
