@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from invalidator.telemetry.ages import is_unheard
-from invalidator.telemetry.problems import Limits
+from invalidator.telemetry.problems import limits
 from invalidator.telemetry.state import Role
 
 if TYPE_CHECKING:
@@ -25,13 +25,12 @@ class Check:
     detail: str
 
 
-def checks(state: State, now: float, limits: Limits | None = None) -> list[Check]:
+def checks(state: State, now: float) -> list[Check]:
     """The conditions of being ready; all of them must hold."""
-    limits = limits or Limits()
     loaded = state.rules_loaded
     return [
         Check("rules", bool(loaded.hash), f"{loaded.count} rules" if loaded.hash else "not loaded yet"),
-        _stream(state, now, limits),
+        _stream(state, now),
         *(
             Check(f"target:{target.name}", target.answered, "answered" if target.answered else "no answer yet")
             for target in state.targets.values()
@@ -40,18 +39,18 @@ def checks(state: State, now: float, limits: Limits | None = None) -> list[Check
     ]
 
 
-def is_ready(state: State, now: float, limits: Limits | None = None) -> bool:
+def is_ready(state: State, now: float) -> bool:
     """Whether every check holds."""
-    return all(check.is_ok for check in checks(state, now, limits))
+    return all(check.is_ok for check in checks(state, now))
 
 
-def _stream(state: State, now: float, limits: Limits) -> Check:
+def _stream(state: State, now: float) -> Check:
     source = state.source
     is_ok = source.role in (Role.STREAMING, Role.STANDBY)
     if source.role is Role.RECONNECTING:
         # One that never streamed is not ready. Else a short outage is our business, and unready pods would only add to
         # the noise of a server restart.
-        is_ok = bool(source.server_version) and now - source.role_since <= limits.disconnected_seconds
+        is_ok = bool(source.server_version) and now - source.role_since <= limits.DISCONNECTED_SECONDS
     if is_unheard(state, now):
         silent = now - max(source.moved_at, source.role_since)
         return Check("stream", is_ok=False, detail=f"connected, but nothing has come for {silent:.0f} s")

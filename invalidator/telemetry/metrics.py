@@ -23,7 +23,7 @@ from invalidator.model import Operation
 from invalidator.telemetry import catalogue
 from invalidator.telemetry.ages import staleness_seconds
 from invalidator.telemetry.catalogue import Family
-from invalidator.telemetry.problems import CODES, Limits, problems
+from invalidator.telemetry.problems import CODES, problems
 from invalidator.telemetry.state import Histogram, Role
 
 if TYPE_CHECKING:
@@ -43,19 +43,17 @@ class StateCollector(Collector):
     Args:
         state: the figures.
         clock: unix seconds.
-        limits: what counts as a problem.
     """
 
-    def __init__(self, state: State, clock: Callable[[], float], limits: Limits | None = None) -> None:
+    def __init__(self, state: State, clock: Callable[[], float]) -> None:
         self._state = state
         self._clock = clock
-        self._limits = limits
 
     def collect(self) -> Iterable[Metric]:
         """A consistent snapshot: nothing else runs in the event loop while it is taken."""
         sheet = _Sheet()
         now = self._clock()
-        _freshness(sheet, self._state, now, self._limits)
+        _freshness(sheet, self._state, now)
         _source(sheet, self._state.source)
         _events(sheet, self._state)
         for rule in self._state.rules.values():
@@ -126,7 +124,7 @@ def _empty(family: Family) -> CounterMetricFamily | GaugeMetricFamily | Histogra
             return HistogramMetricFamily(family.name, family.help, labels=family.labels)
 
 
-def _freshness(sheet: _Sheet, state: State, now: float, limits: Limits | None) -> None:
+def _freshness(sheet: _Sheet, state: State, now: float) -> None:
     source = state.source
     slot = source.slot
     sheet.put("invalidator_staleness_seconds", staleness_seconds(state, now), slot)
@@ -134,7 +132,7 @@ def _freshness(sheet: _Sheet, state: State, now: float, limits: Limits | None) -
     sheet.put("invalidator_heartbeat_last_delivered_timestamp_seconds", source.heartbeat_delivered, slot)
     sheet.put("invalidator_clock_offset_seconds", source.clock_offset_seconds, slot)
     counts = dict.fromkeys(CODES, 0)
-    for problem in problems(state, now, limits):
+    for problem in problems(state, now):
         counts[problem.code] += 1
     for code, count in counts.items():
         sheet.put("invalidator_problems", count, code)

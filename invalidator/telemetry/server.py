@@ -17,7 +17,6 @@ from invalidator.errors import ConfigError
 from invalidator.telemetry import listen as listening
 from invalidator.telemetry.health import checks
 from invalidator.telemetry.metrics import CONTENT_TYPES, Format, Snapshot, StateCollector, render
-from invalidator.telemetry.problems import Limits
 from invalidator.telemetry.status import status
 
 if TYPE_CHECKING:
@@ -43,16 +42,14 @@ class StatusServer:
         listen: ``host:port``; port 0 takes a free one.
         state: what is shown.
         clock: unix seconds.
-        limits: what counts as a problem.
     """
 
-    def __init__(self, listen: str, state: State, *, clock: Callable[[], float], limits: Limits | None = None) -> None:
+    def __init__(self, listen: str, state: State, *, clock: Callable[[], float]) -> None:
         self._listen = listen
         self._host, self._port = listening.parse(listen)
         self._state = state
         self._clock = clock
-        self._limits = limits
-        self._collector = StateCollector(state, clock, limits)
+        self._collector = StateCollector(state, clock)
         self._rendered: dict[Format, tuple[float, bytes]] = {}
         self._rendering = asyncio.Lock()
         self._runner: web.ServerRunner | None = None
@@ -123,7 +120,7 @@ class StatusServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.BaseRequest) -> web.Response:
-        found = checks(self._state, self._clock(), self._limits)
+        found = checks(self._state, self._clock())
         is_ready = all(check.is_ok for check in found)
         lines = [f"[{'+' if check.is_ok else '-'}] {check.name}: {check.detail}" for check in found]
         lines = lines if "verbose" in request.query or not is_ready else []
@@ -131,7 +128,7 @@ class StatusServer:
         return web.Response(status=200 if is_ready else 503, text=text)
 
     async def _status(self, _request: web.BaseRequest) -> web.Response:
-        answer = status(self._state, self._clock(), self._limits)
+        answer = status(self._state, self._clock())
         return web.Response(text=json.dumps(answer, indent=1) + "\n", content_type="application/json")
 
     async def _metrics(self, request: web.BaseRequest) -> web.Response:

@@ -10,7 +10,7 @@ from invalidator.model import Lsn
 from invalidator.telemetry.ages import heartbeat_age_seconds, staleness_seconds
 from invalidator.telemetry.catalogue import MAX_TABLES
 from invalidator.telemetry.health import is_ready
-from invalidator.telemetry.problems import Limits, Problem, problems
+from invalidator.telemetry.problems import Problem, problems
 from invalidator.telemetry.redaction import redact
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-def status(state: State, now: float, limits: Limits | None = None) -> Json:
+def status(state: State, now: float) -> Json:
     """Everything that an operator asks, ready for ``json.dumps``; times are ISO 8601 in UTC, ``_s`` is seconds."""
     loaded = state.rules_loaded
     return {
@@ -27,7 +27,7 @@ def status(state: State, now: float, limits: Limits | None = None) -> Json:
         "started_at": iso(state.started_at),
         "uptime_s": round(max(0.0, now - state.started_at), 1) if state.started_at else None,
         "role": state.source.role,
-        "ready": is_ready(state, now, limits),
+        "ready": is_ready(state, now),
         "rules": {
             "hash": loaded.hash,
             "count": loaded.count,
@@ -37,7 +37,7 @@ def status(state: State, now: float, limits: Limits | None = None) -> Json:
         "source": _source(state, now),
         "tables": {table.name: dict(table.rows) for table in list(state.tables.values())[:MAX_TABLES]},
         "targets": {target.name: _target(target, now) for target in state.targets.values()},
-        "problems": [problem_json(problem) for problem in problems(state, now, limits)],
+        "problems": [problem_json(problem) for problem in problems(state, now)],
     }
 
 

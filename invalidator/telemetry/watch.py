@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from invalidator.telemetry.problems import Limits, problems
+from invalidator.telemetry.problems import problems
 
 if TYPE_CHECKING:
     from invalidator.telemetry.events import Events
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 1.0
 
 
-async def watch(events: Events, clock: Callable[[], float], limits: Limits | None = None) -> None:
+async def watch(events: Events, clock: Callable[[], float]) -> None:
     """Run until cancelled, as one task of the daemon's group.
 
     Args:
         events: where problems are told, and the state that is looked at.
         clock: unix seconds.
-        limits: what counts as a problem.
     """
     loop = asyncio.get_running_loop()
     refused: Counter[str] = Counter()
@@ -33,7 +32,7 @@ async def watch(events: Events, clock: Callable[[], float], limits: Limits | Non
         note_widened(events)
         note_messages(events, refused)
         note_notifications(events, unread)
-        note_problems(events, clock(), limits)
+        note_problems(events, clock())
 
 
 def note_widened(events: Events) -> None:
@@ -65,10 +64,10 @@ def note_notifications(events: Events, told: Counter[str]) -> None:
             events.notifications_refused(reason=reason, count=new)
 
 
-def note_problems(events: Events, now: float, limits: Limits | None = None) -> None:
+def note_problems(events: Events, now: float) -> None:
     """Tell of problems that are new and of those that are gone, once each."""
     known = events.state.problem_since
-    found = {(problem.code, problem.subject): problem for problem in problems(events.state, now, limits)}
+    found = {(problem.code, problem.subject): problem for problem in problems(events.state, now)}
     for name, problem in found.items():
         if name not in known:
             known[name] = problem.since if problem.since is not None else now

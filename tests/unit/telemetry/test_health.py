@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from invalidator.telemetry.health import checks, is_ready
-from invalidator.telemetry.problems import Limits
+from invalidator.telemetry.problems import limits
 from invalidator.telemetry.state import Role, State
 from tests.support.telemetry_state import NOW, busy_state
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("quiet_logs")
         (Role.STARTING, 0, False),
         (Role.STREAMING, 0, True),
         (Role.STANDBY, 9999, True),
-        (Role.RECONNECTING, Limits().disconnected_seconds - 1, True),
-        (Role.RECONNECTING, Limits().disconnected_seconds + 1, False),
+        (Role.RECONNECTING, limits.DISCONNECTED_SECONDS - 1, True),
+        (Role.RECONNECTING, limits.DISCONNECTED_SECONDS + 1, False),
         (Role.STOPPING, 0, False),
     ],
 )

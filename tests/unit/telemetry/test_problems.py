@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from invalidator.telemetry.ages import PATIENCE_SECONDS
 from invalidator.telemetry.events import Events
-from invalidator.telemetry.problems import CODES, Limits, Problem, problems
+from invalidator.telemetry.problems import CODES, Problem, limits, problems
 from invalidator.telemetry.state import FindingState, JournalState, Role, State
 from tests.support.telemetry_state import NOW, busy_state
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
-
-LIMITS = Limits()
 
 
 def only(state: State, code: str, now: float = NOW) -> Problem:
@@ -39,7 +38,7 @@ def _journal(state: State) -> JournalState:
 
 
 def _journal_late(state: State) -> None:
-    _journal(state).oldest = NOW - LIMITS.journal_late_seconds - 1
+    _journal(state).oldest = NOW - limits.JOURNAL_LATE_SECONDS - 1
 
 
 def _journal_escalated(state: State) -> None:
@@ -59,15 +58,15 @@ def _standby(state: State) -> None:
 
 
 def _reconnecting(state: State) -> None:
-    state.source.role, state.source.role_since = Role.RECONNECTING, NOW - LIMITS.disconnected_seconds - 1
+    state.source.role, state.source.role_since = Role.RECONNECTING, NOW - limits.DISCONNECTED_SECONDS - 1
 
 
 def _starting(state: State) -> None:
-    state.source.role, state.source.role_since = Role.STARTING, NOW - LIMITS.disconnected_seconds - 1
+    state.source.role, state.source.role_since = Role.STARTING, NOW - limits.DISCONNECTED_SECONDS - 1
 
 
 def _no_heartbeat(state: State) -> None:
-    state.source.heartbeat_delivered = NOW - LIMITS.heartbeat_late_seconds - 1
+    state.source.heartbeat_delivered = NOW - PATIENCE_SECONDS - 1
 
 
 def _silent(state: State) -> None:
@@ -75,11 +74,11 @@ def _silent(state: State) -> None:
 
 
 def _stale(state: State) -> None:
-    state.oldest_unfinished_commit = NOW - LIMITS.stale_seconds - 1
+    state.oldest_unfinished_commit = NOW - limits.STALE_SECONDS - 1
 
 
 def _stale_in_the_source(state: State) -> None:
-    state.source.oldest_undelivered_commit = NOW - LIMITS.stale_seconds - 1
+    state.source.oldest_undelivered_commit = NOW - limits.STALE_SECONDS - 1
 
 
 def _slot_lost(state: State) -> None:
@@ -91,11 +90,11 @@ def _slot_unreserved(state: State) -> None:
 
 
 def _wal_low(state: State) -> None:
-    state.source.slot_safe_wal_bytes = LIMITS.safe_wal_bytes - 1
+    state.source.slot_safe_wal_bytes = limits.SAFE_WAL_BYTES - 1
 
 
 def _wal_high(state: State) -> None:
-    state.source.slot_retained_wal_bytes = LIMITS.retained_wal_bytes + 1
+    state.source.slot_retained_wal_bytes = limits.RETAINED_WAL_BYTES + 1
 
 
 def _required_failing(state: State) -> None:
@@ -256,7 +255,7 @@ def test_a_heartbeat_is_not_late_right_after_a_long_outage() -> None:
     state.source.heartbeat_delivered = NOW - 600
     state.source.role_since = NOW - 1
     assert problems(state, NOW) == []
-    only(state, "heartbeat-late", NOW + LIMITS.heartbeat_late_seconds + 1)
+    only(state, "heartbeat-late", NOW + PATIENCE_SECONDS + 1)
 
 
 def test_heartbeats_that_are_sent_seldom_are_waited_for_longer() -> None:

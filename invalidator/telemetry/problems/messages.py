@@ -1,18 +1,16 @@
-"""What is wrong with what applications send us, and what to type; a part of the one list in ``problems``."""
+"""What is wrong with what applications send us, and what to type; a part of the one list."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from invalidator.telemetry.problems import limits
+from invalidator.telemetry.problems.problem import Problem, problem
 from invalidator.telemetry.state import Role
 
 if TYPE_CHECKING:
-    from invalidator.telemetry.problems import Limits
     from invalidator.telemetry.state import SourceState
-
-Found = tuple[str, str, str, float | None]
-"""Code, text, fix, and since when (unix seconds)."""
 
 _HOLDERS: Final = (
     "SELECT pid, state, xact_start, left(query, 60) FROM pg_stat_activity "
@@ -20,30 +18,30 @@ _HOLDERS: Final = (
 )
 
 
-def found(source: SourceState, now: float, limits: Limits) -> Iterator[Found]:
+def found(source: SourceState, now: float) -> Iterator[Problem]:
     """Everything about logical messages and notifications that needs an operator's eye."""
     if source.role is Role.RECONNECTING and source.last_reason == "unheard":
         yield _unheard(source)
     usage = source.notification_queue_usage
-    if usage is not None and usage > limits.queue_usage:
+    if usage is not None and usage > limits.QUEUE_USAGE:
         text = (
             f"the server's notification queue is {usage:.0%} full: a session that listens has a transaction open or "
             "does not read; when it is full, every COMMIT that notifies fails"
         )
         fix = f'end the oldest transaction of a session that listens: psql -c "{_HOLDERS}"'
-        yield "notification-queue-high", text, fix, None
+        yield problem("notification-queue-high", source.slot, text, fix)
     messages, notifications = source.messages, source.notifications
-    if messages.refused_at is not None and now - messages.refused_at < limits.refused_seconds:
+    if messages.refused_at is not None and now - messages.refused_at < limits.TOLD_SECONDS:
         text = f"a logical message, or a name in it, was refused: {messages.refusal}; what it names may be stale"
         fix = "mend what the application emits, or take it by source.messages (how-to: explicit invalidation)"
-        yield "message-refused", text, fix, messages.refused_at
-    if notifications.refused_at is not None and now - notifications.refused_at < limits.refused_seconds:
+        yield problem("message-refused", source.slot, text, fix, messages.refused_at)
+    if notifications.refused_at is not None and now - notifications.refused_at < limits.TOLD_SECONDS:
         text = f"a notification was not understood: {notifications.refusal}; what it is about may be stale"
         fix = "mend what the application sends (how-to: listen to notifications)"
-        yield "notification-refused", text, fix, notifications.refused_at
+        yield problem("notification-refused", source.slot, text, fix, notifications.refused_at)
 
 
-def _unheard(source: SourceState) -> Found:
+def _unheard(source: SourceState) -> Problem:
     text = f"notifications do not reach the daemon: {source.last_error}"
     fix = "let source.dsn lead to the server itself, or to a pool in session mode"
-    return "notifications-unheard", text, fix, source.role_since
+    return problem("notifications-unheard", source.slot, text, fix, source.role_since)

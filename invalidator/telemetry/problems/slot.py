@@ -1,4 +1,4 @@
-"""What the server keeps for the slot, who holds it, and what to type; a part of the one list in ``problems``."""
+"""What the server keeps for the slot, who holds it, and what to type; a part of the one list."""
 
 # ruff: noqa: S608  (the statements are printed for people, never executed)
 
@@ -8,35 +8,30 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from invalidator.telemetry.problems import limits
+from invalidator.telemetry.problems.problem import Problem, problem, psql
+
 if TYPE_CHECKING:
-    from invalidator.telemetry.journal_problems import Found
-    from invalidator.telemetry.problems import Limits
     from invalidator.telemetry.state import OldestTransaction, SourceState
 
 
-def psql(*statements: str) -> str:
-    """The command that runs them."""
-    commands = " ".join(f'-c "{statement}"' for statement in statements)
-    return f"psql {commands}"
-
-
-def found(source: SourceState, limits: Limits) -> Iterator[Found]:
+def found(source: SourceState) -> Iterator[Problem]:
     """Whether the slot is lost, may be soon, or costs much disk."""
     slot, safe, retained = source.slot, source.slot_safe_wal_bytes, source.slot_retained_wal_bytes
     if source.slot_wal_status == "lost":
         make = f"SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"
         again = psql(f"SELECT pg_drop_replication_slot('{slot}'); {make}")
         text = f"slot {slot} no longer holds the WAL that was not confirmed: changes were missed"
-        yield "slot-lost", text, f"{again}   then empty the caches that the rules cover and start again", None
-    elif source.slot_wal_status == "unreserved" or (safe is not None and safe < limits.safe_wal_bytes):
+        yield problem("slot-lost", slot, text, f"{again}   then empty the caches that the rules cover and start again")
+    elif source.slot_wal_status == "unreserved" or (safe is not None and safe < limits.SAFE_WAL_BYTES):
         left = "at the next checkpoint" if safe is None or safe <= 0 else f"after {safe / 1e6:.0f} MB more of WAL"
         text = f"the server gives slot {slot} up {left}; then changes are missed{_why(source)}"
         more = psql("ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'", "SELECT pg_reload_conf()")
-        yield "slot-at-risk", text, f"raise the limit: {more}   then {_mend(source)}", None
-    elif retained is not None and retained > limits.retained_wal_bytes:
+        yield problem("slot-at-risk", slot, text, f"raise the limit: {more}   then {_mend(source)}")
+    elif retained is not None and retained > limits.RETAINED_WAL_BYTES:
         text = f"the server keeps {retained / 1e9:.1f} GB of WAL for slot {slot}{_why(source)}"
         fix = f"{_mend(source)}; and bound what the server may keep: {psql('SHOW max_slot_wal_keep_size')}"
-        yield "slot-wal-high", text, fix, None
+        yield problem("slot-wal-high", slot, text, fix)
 
 
 def _is_held_by_a_transaction(source: SourceState) -> bool:

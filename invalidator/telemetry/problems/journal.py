@@ -1,12 +1,14 @@
-"""What is wrong with the journal of a target and what to type; a part of the one list in ``problems``."""
+"""What is wrong with the journal of a target and what to type; a part of the one list."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from invalidator.telemetry.problems import limits
+from invalidator.telemetry.problems.problem import Problem, problem
+
 if TYPE_CHECKING:
-    from invalidator.telemetry.problems import Limits
     from invalidator.telemetry.state import JournalState, TargetState
 
 FIXES: Final = {
@@ -20,11 +22,8 @@ FIXES: Final = {
 }
 """What to do about a journal that cannot be used, by reason."""
 
-Found = tuple[str, str, str, float | None]
-"""Code, text, fix, and since when (unix seconds)."""
 
-
-def found(target: TargetState, now: float, limits: Limits) -> Iterator[Found]:
+def found(target: TargetState, now: float) -> Iterator[Problem]:
     """Everything about the target's journal that needs an operator's eye."""
     journal = target.journal
     if journal is None:
@@ -32,18 +31,20 @@ def found(target: TargetState, now: float, limits: Limits) -> Iterator[Found]:
     if journal.unusable is not None:
         waits = "the position waits for it instead" if target.required else "it is purged directly, as best it can"
         text = f"the journal does not take the work of {target.name} ({journal.unusable}); {waits}"
-        yield "journal-unusable", text, FIXES[journal.unusable_reason or "failed"], journal.unusable_since
-    if journal.oldest is not None and now - journal.oldest > limits.journal_late_seconds:
+        fix = FIXES[journal.unusable_reason or "failed"]
+        yield problem("journal-unusable", target.name, text, fix, journal.unusable_since)
+    if journal.oldest is not None and now - journal.oldest > limits.JOURNAL_LATE_SECONDS:
         yield _late(target, journal, now - journal.oldest)
-    if journal.escalated_at is not None and now - journal.escalated_at < limits.journal_told_seconds:
+    if journal.escalated_at is not None and now - journal.escalated_at < limits.TOLD_SECONDS:
         yield _escalated(target, journal)
-    if journal.lost_at is not None and now - journal.lost_at < limits.journal_told_seconds:
+    if journal.lost_at is not None and now - journal.lost_at < limits.TOLD_SECONDS:
         yield _lost(target, journal)
 
 
-def _late(target: TargetState, journal: JournalState, seconds: float) -> Found:
-    return (
+def _late(target: TargetState, journal: JournalState, seconds: float) -> Problem:
+    return problem(
         "journal-late",
+        target.name,
         f"{journal.items} tags wait in the journal for {target.name}, the oldest for {seconds:.0f} s",
         f"mend {target.name} if it fails; if it works, it is too slow: raise `targets.{target.name}.rate_per_second`, "
         "or name fewer tags in the rules",
@@ -51,19 +52,21 @@ def _late(target: TargetState, journal: JournalState, seconds: float) -> Found:
     )
 
 
-def _escalated(target: TargetState, journal: JournalState) -> Found:
+def _escalated(target: TargetState, journal: JournalState) -> Problem:
     steps = ", ".join(f"{step}: {count}" for step, count in sorted(journal.escalations.items()))
-    return (
+    return problem(
         "journal-escalated",
+        target.name,
         f"more tags waited for {target.name} than the journal may hold; coarser purges took their place ({steps})",
         f"mend {target.name}; to stay exact for longer: `state.max_journal_items` above {journal.limit}",
         journal.escalated_at,
     )
 
 
-def _lost(target: TargetState, journal: JournalState) -> Found:
-    return (
+def _lost(target: TargetState, journal: JournalState) -> Problem:
+    return problem(
         "journal-lost",
+        target.name,
         f"the journal was damaged and lies aside as {journal.set_aside}; coarser purges take the place of what waited "
         f"in it for {target.name}",
         f"look at the disk; unless `targets.{target.name}.purge_all_on_gap` had everything purged, purge it once as a "
