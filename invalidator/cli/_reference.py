@@ -1,6 +1,6 @@
-"""The reference pages of settings, command line and findings, made from the code.
+"""The reference pages of settings, command line, findings and metrics, made from the code.
 
-``python -m invalidator.cli._reference settings`` (or ``cli``, or ``findings``) prints one.
+``python -m invalidator.cli._reference settings`` (or ``cli``, ``findings``, ``metrics``) prints one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from invalidator import codes, registry
 from invalidator.cli import verbs
 from invalidator.config import loading
 from invalidator.config.variables import variable
+from invalidator.telemetry import catalogue, label_values
+from invalidator.telemetry.state import DELIVERY_BUCKETS, DURATION_BUCKETS
 
 _GENERATED = "<!-- made by: python -m invalidator.cli._reference {page} > docs/reference/{page}.md -->"
 
@@ -88,6 +90,49 @@ def findings_page() -> str:
         for code in explained:
             lines += [codes.page(code, level=3), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def metrics_page() -> str:
+    """All families of metrics."""
+    return "\n".join(_metrics()) + "\n"
+
+
+def _metrics() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield _GENERATED.format(page="metrics")
+    yield ""
+    yield (
+        "`GET /metrics` answers in the Prometheus text format, or in OpenMetrics when the client accepts it. "
+        f"There are {len(catalogue.FAMILIES)} families, and those of the Python client library (`process_*`, "
+        "`python_gc_*`, `python_info`)."
+    )
+    yield ""
+    yield (
+        "Label values come from the configuration (`slot`, `rule`, `target`, `table` with a rule) or from fixed "
+        "sets, never from rows. What is known before the first change is exposed as 0 from the start, so that "
+        "`rate()` sees the first step."
+    )
+    for group in catalogue.GROUPS:
+        yield from _group(group)
+    yield from ("", "## Fixed label values", "", "| label | values |", "|---|---|")
+    for label, values in label_values.FIXED_VALUES.items():
+        yield f"| `{label}` | {', '.join(f'`{value}`' for value in values)} |"
+    yield from ("", "## Buckets", "", "| family | upper bounds in seconds |", "|---|---|")
+    yield f"| `invalidator_invalidation_duration_seconds` | {_bounds(DURATION_BUCKETS)} |"
+    yield f"| the other histograms | {_bounds(DELIVERY_BUCKETS)} |"
+
+
+def _group(group: catalogue.Group) -> Iterator[str]:
+    yield from ("", f"## {group.title}", "", "| name | type | labels | meaning |", "|---|---|---|---|")
+    for family in group.families:
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
+        note = f" {family.note}" if family.note else ""
+        yield f"| `{family.name}` | {family.kind} | {labels} | {family.help}{note} |"
+
+
+def _bounds(bounds: tuple[float, ...]) -> str:
+    return " ".join(f"{bound:g}" for bound in bounds)
 
 
 def _verb(command: click.Command, context: click.Context) -> Iterator[str]:
@@ -174,7 +219,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES = {"settings": settings_page, "cli": command_page, "findings": findings_page}
+PAGES = {"settings": settings_page, "cli": command_page, "findings": findings_page, "metrics": metrics_page}
 
 if __name__ == "__main__":
     sys.stdout.write(PAGES[sys.argv[1]]())

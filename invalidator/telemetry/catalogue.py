@@ -1,25 +1,14 @@
-"""Every metric family in one table: name, type, labels, meaning; ``metrics.py`` fills it, the docs print it.
-
-``python -m invalidator.telemetry.catalogue`` writes docs/reference/metrics.md to standard output.
-
-This module is long because it is one table.
-"""
+"""Every metric family in one table: name, type, labels, meaning; ``metrics.py`` fills it, the docs print it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from invalidator.model import AFTER_GAP, GapReason, Operation, WidenReason
-from invalidator.telemetry.problems import CODES
-from invalidator.telemetry.state import DELIVERY_BUCKETS, DURATION_BUCKETS, Role
+from invalidator.model import GapReason
+from invalidator.telemetry import label_values
 
 Kind = Literal["counter", "gauge", "histogram"]
-
-MAX_TABLES: Final = 200
-"""Tables with a series of their own; later ones share the label value ``other``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +30,6 @@ class Group:
     title: str
     families: tuple[Family, ...]
 
-
-RECONNECT_REASONS: Final = (
-    "connection", "server_shutdown", "silence", "configuration", "credentials", "record", "redo", "slot_lost",
-    "unheard", "standby",
-)  # fmt: skip
-GAP_REASONS: Final = tuple(GapReason)
-SKIP_REASONS: Final = ("no_rule", "unchanged")
-RELOAD_RESULTS: Final = ("applied", "unchanged", "refused")
-MESSAGE_RESULTS: Final = (
-    "applied", "disabled", "not_transactional", "too_large", "malformed", "bad_name", "not_allowed", "bad_cdn_tag",
-)  # fmt: skip
-NOTIFICATION_RESULTS: Final = ("applied", "without_rows", "unknown_table", "unreadable")
-RULE_ERROR_REASONS: Final = ("missing_column", "unsafe_value", "rule_error")
-WIDEN_REASONS: Final = (*WidenReason, AFTER_GAP)
-LOOKUP_RESULTS: Final = ("ok", "overflow", "timeout", "error")
-RESULTS: Final = ("ok", "timeout", "connection", "unavailable", "rate_limited", "http_4xx", "http_5xx", "rejected")
-ITEM_KINDS: Final = ("key", "tag", "pattern", "cdn_tag")
-WAL_POINTS: Final = ("server", "received", "applied", "confirmed")
-WAL_STATUSES: Final = ("reserved", "extended", "unreserved", "lost")
-JOURNAL_STEPS: Final = ("coarse", "everything")
-LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-
-FIXED_VALUES: Final[dict[str, tuple[str, ...]]] = {
-    "op": tuple(Operation),
-    "role": tuple(Role),
-    "result": RESULTS,
-    "kind": ITEM_KINDS,
-    "point": WAL_POINTS,
-    "status": WAL_STATUSES,
-    "level": LOG_LEVELS,
-    "step": JOURNAL_STEPS,
-    "code": tuple(CODES),
-    "severity": ("error", "warning", "info"),
-}
-"""Labels whose values are known before the first change; all of them are exposed from the start."""
 
 GROUPS: Final = (
     Group(
@@ -153,14 +107,14 @@ GROUPS: Final = (
                 "counter",
                 ("slot", "reason"),
                 "Times the change stream ended and was opened again.",
-                f"`reason`: {', '.join(RECONNECT_REASONS)}.",
+                f"`reason`: {', '.join(label_values.RECONNECT_REASONS)}.",
             ),
             Family(
                 "invalidator_gaps_total",
                 "counter",
                 ("slot", "reason"),
                 "Times changes were missing, or a target had lost some, and coarse forms made up for them.",
-                f"`reason`: {', '.join(GAP_REASONS)}. Each has a line in [gap](../operations/gap.md).",
+                f"`reason`: {', '.join(GapReason)}. Each has a line in [gap](../operations/gap.md).",
             ),
             Family(
                 "invalidator_repairs_pending",
@@ -175,7 +129,8 @@ GROUPS: Final = (
                 "counter",
                 ("table", "op"),
                 "Row changes received for tables that have rules.",
-                f"Tables after the {MAX_TABLES}th share the value `other`. A TRUNCATE counts once per table.",
+                f"Tables after the {label_values.MAX_TABLES}th share the value `other`."
+                " A TRUNCATE counts once per table.",
             ),
             Family(
                 "invalidator_events_skipped_total",
@@ -260,21 +215,22 @@ GROUPS: Final = (
                 "counter",
                 ("rule", "reason"),
                 "Row changes that a rule could not turn into exact names.",
-                f"`reason`: {', '.join(RULE_ERROR_REASONS)}. The coarse form was applied instead.",
+                f"`reason`: {', '.join(label_values.RULE_ERROR_REASONS)}. The coarse form was applied instead.",
             ),
             Family(
                 "invalidator_widened_total",
                 "counter",
                 ("rule", "reason"),
                 "Times a rule's coarse form was applied instead of the exact one.",
-                f"`reason`: {', '.join(WIDEN_REASONS)}.",
+                f"`reason`: {', '.join(label_values.WIDEN_REASONS)}.",
             ),
             Family(
                 "invalidator_lookups_total",
                 "counter",
                 ("rule", "result"),
                 "Distinct questions to the lookups of a rule; the same question of several rows counts once.",
-                f"`result`: {', '.join(LOOKUP_RESULTS)}. All but `ok` apply the coarse form. Only rules with a lookup.",
+                f"`result`: {', '.join(label_values.LOOKUP_RESULTS)}. All but `ok` apply the coarse form."
+                " Only rules with a lookup.",
             ),
             Family(
                 "invalidator_lookup_duration_seconds",
@@ -429,50 +385,3 @@ GROUPS: Final = (
 )
 
 FAMILIES: Final = {family.name: family for group in GROUPS for family in group.families}
-
-
-def page() -> str:
-    """The reference page as Markdown."""
-    return "\n".join(_page_lines()) + "\n"
-
-
-def _page_lines() -> Iterator[str]:
-    yield "# Metrics"
-    yield ""
-    yield "<!-- Generated: python -m invalidator.telemetry.catalogue > docs/reference/metrics.md -->"
-    yield ""
-    yield (
-        "`GET /metrics` answers in the Prometheus text format, or in OpenMetrics when the client accepts it. "
-        f"There are {len(FAMILIES)} families, and those of the Python client library (`process_*`, `python_gc_*`, "
-        "`python_info`)."
-    )
-    yield ""
-    yield (
-        "Label values come from the configuration (`slot`, `rule`, `target`, `table` with a rule) or from fixed "
-        "sets, never from rows. What is known before the first change is exposed as 0 from the start, so that "
-        "`rate()` sees the first step."
-    )
-    for group in GROUPS:
-        yield from _group_lines(group)
-    yield from ("", "## Fixed label values", "", "| label | values |", "|---|---|")
-    for label, values in FIXED_VALUES.items():
-        yield f"| `{label}` | {', '.join(f'`{value}`' for value in values)} |"
-    yield from ("", "## Buckets", "", "| family | upper bounds in seconds |", "|---|---|")
-    yield f"| `invalidator_invalidation_duration_seconds` | {_bounds(DURATION_BUCKETS)} |"
-    yield f"| the other histograms | {_bounds(DELIVERY_BUCKETS)} |"
-
-
-def _group_lines(group: Group) -> Iterator[str]:
-    yield from ("", f"## {group.title}", "", "| name | type | labels | meaning |", "|---|---|---|---|")
-    for family in group.families:
-        labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
-        note = f" {family.note}" if family.note else ""
-        yield f"| `{family.name}` | {family.kind} | {labels} | {family.help}{note} |"
-
-
-def _bounds(bounds: tuple[float, ...]) -> str:
-    return " ".join(f"{bound:g}" for bound in bounds)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

@@ -19,8 +19,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from invalidator.model import Operation
-from invalidator.telemetry import catalogue
+from invalidator.model import GapReason, Operation
+from invalidator.telemetry import catalogue, label_values
 from invalidator.telemetry.ages import staleness_seconds
 from invalidator.telemetry.catalogue import Family
 from invalidator.telemetry.problems import CODES, problems
@@ -147,9 +147,9 @@ def _source(sheet: _Sheet, source: SourceState) -> None:
     for role in Role:
         sheet.put("invalidator_role", source.role is role, role)
     sheet.put("invalidator_stream_connected", source.role is Role.STREAMING, slot)
-    for reason in _known(catalogue.RECONNECT_REASONS, source.reconnects):
+    for reason in _known(label_values.RECONNECT_REASONS, source.reconnects):
         sheet.put("invalidator_stream_reconnects_total", source.reconnects[reason], slot, reason)
-    for reason in _known(catalogue.GAP_REASONS, source.gaps):
+    for reason in _known(GapReason, source.gaps):
         sheet.put("invalidator_gaps_total", source.gaps[reason], slot, reason)
     sheet.put("invalidator_repairs_pending", source.repairs_pending, slot)
     sheet.put("invalidator_received_bytes_total", source.received_bytes, slot)
@@ -160,9 +160,9 @@ def _source(sheet: _Sheet, source: SourceState) -> None:
         source.applied_position,
         source.confirmed_position,
     )
-    for point, position in zip(catalogue.WAL_POINTS, positions, strict=True):
+    for point, position in zip(label_values.WAL_POINTS, positions, strict=True):
         sheet.put("invalidator_wal_position_bytes", position, slot, point)
-    for result in catalogue.NOTIFICATION_RESULTS:
+    for result in label_values.NOTIFICATION_RESULTS:
         sheet.put("invalidator_notifications_total", source.notifications.counts[result], slot, result)
     if source.notification_queue_usage is not None:
         sheet.put("invalidator_notification_queue_ratio", source.notification_queue_usage, slot)
@@ -180,25 +180,25 @@ def _slot(sheet: _Sheet, source: SourceState) -> None:
     for name, figure in figures.items():
         if figure is not None:  # the server has no such figure (yet), and 0 would raise an alarm
             sheet.put(name, figure, slot)
-    for status in catalogue.WAL_STATUSES:
+    for status in label_values.WAL_STATUSES:
         sheet.put("invalidator_slot_wal_status", source.slot_wal_status == status, slot, status)
 
 
 def _events(sheet: _Sheet, state: State) -> None:
     # In the order of arrival, so that a series never changes between its own name and "other".
     tables = list(state.tables.values())
-    for table in tables[: catalogue.MAX_TABLES]:
+    for table in tables[: label_values.MAX_TABLES]:
         for operation in Operation:
             sheet.put("invalidator_events_total", table.rows[operation], table.name, operation)
-    others = tables[catalogue.MAX_TABLES :]
+    others = tables[label_values.MAX_TABLES :]
     if others:
         for operation in Operation:
             rows = sum(table.rows[operation] for table in others)
             sheet.put("invalidator_events_total", rows, "other", operation)
     unchanged = sum(rule.unchanged for rule in state.rules.values())
-    for reason, count in zip(catalogue.SKIP_REASONS, (state.source.rows_without_rule, unchanged), strict=True):
+    for reason, count in zip(label_values.SKIP_REASONS, (state.source.rows_without_rule, unchanged), strict=True):
         sheet.put("invalidator_events_skipped_total", count, reason)
-    for result in catalogue.MESSAGE_RESULTS:
+    for result in label_values.MESSAGE_RESULTS:
         sheet.put("invalidator_messages_total", state.source.messages.counts[result], result)
 
 
@@ -207,12 +207,12 @@ def _rule(sheet: _Sheet, rule: RuleState) -> None:
         sheet.put("invalidator_rule_matches_total", rule.matches[operation], rule.name, operation)
     sheet.put("invalidator_rule_null_skips_total", rule.null_skips, rule.name)
     sheet.put("invalidator_rule_condition_false_total", rule.condition_false, rule.name)
-    for reason in _known(catalogue.RULE_ERROR_REASONS, rule.errors):
+    for reason in _known(label_values.RULE_ERROR_REASONS, rule.errors):
         sheet.put("invalidator_rule_errors_total", rule.errors[reason], rule.name, reason)
-    for reason in _known(catalogue.WIDEN_REASONS, rule.widened):
+    for reason in _known(label_values.WIDEN_REASONS, rule.widened):
         sheet.put("invalidator_widened_total", rule.widened[reason], rule.name, reason)
     if rule.has_lookup:
-        for result in catalogue.LOOKUP_RESULTS:
+        for result in label_values.LOOKUP_RESULTS:
             sheet.put("invalidator_lookups_total", rule.lookups[result], rule.name, result)
         sheet.histogram("invalidator_lookup_duration_seconds", rule.lookup_duration, rule.name)
 
@@ -221,9 +221,9 @@ def _target(sheet: _Sheet, target: TargetState) -> None:
     name = target.name
     required = "true" if target.required else "false"
     sheet.put("invalidator_target_info", 1, name, target.type, target.layer, required)
-    for result in _known(catalogue.RESULTS, target.deliveries):
+    for result in _known(label_values.RESULTS, target.deliveries):
         sheet.put("invalidator_deliveries_total", target.deliveries[result], name, result)
-    for kind in _known(catalogue.ITEM_KINDS, target.delivered_items):
+    for kind in _known(label_values.ITEM_KINDS, target.delivered_items):
         sheet.put("invalidator_delivered_items_total", target.delivered_items[kind], name, kind)
     sheet.histogram("invalidator_invalidation_duration_seconds", target.duration, name)
     sheet.histogram("invalidator_delivery_duration_seconds", target.delivery_duration, name)
@@ -249,7 +249,7 @@ def _journal(sheet: _Sheet, target: str, journal: JournalState, now: float) -> N
     sheet.put("invalidator_journal_oldest_age_seconds", age, target)
     sheet.put("invalidator_journal_repeats", journal.repeats, target)
     sheet.put("invalidator_journal_taken_items_total", journal.taken_items, target)
-    for step in _known(catalogue.JOURNAL_STEPS, journal.escalations):
+    for step in _known(label_values.JOURNAL_STEPS, journal.escalations):
         sheet.put("invalidator_journal_escalations_total", journal.escalations[step], target, step)
 
 
@@ -260,11 +260,11 @@ def _process(sheet: _Sheet, state: State) -> None:
         sheet.put("invalidator_config_info", 1, loaded.hash)
     sheet.put("invalidator_config_rules", loaded.count)
     sheet.put("invalidator_config_last_reload_successful", loaded.refused is None)
-    for result in catalogue.RELOAD_RESULTS:
+    for result in label_values.RELOAD_RESULTS:
         sheet.put("invalidator_config_reloads_total", loaded.reloads[result], result)
     sheet.put("invalidator_config_loaded_timestamp_seconds", loaded.loaded_at)
     sheet.histogram("invalidator_event_loop_lag_seconds", state.loop_lag)
-    for level in _known(catalogue.LOG_LEVELS, state.log_messages):
+    for level in _known(label_values.LOG_LEVELS, state.log_messages):
         sheet.put("invalidator_log_messages_total", state.log_messages[level], level)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from invalidator.model import Lsn
 from invalidator.telemetry.ages import heartbeat_age_seconds, staleness_seconds
-from invalidator.telemetry.catalogue import MAX_TABLES
 from invalidator.telemetry.health import is_ready
+from invalidator.telemetry.label_values import MAX_TABLES
 from invalidator.telemetry.problems import Problem, problems
 from invalidator.telemetry.redaction import redact
 

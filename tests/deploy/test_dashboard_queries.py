@@ -18,7 +18,7 @@ import yaml
 
 from invalidator.demo.servers.process import free_port, spawn
 from invalidator.model import Applied, Operation
-from invalidator.telemetry import catalogue
+from invalidator.telemetry import label_values
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.server import StatusServer
 from invalidator.telemetry.state import Role, State
@@ -36,7 +36,7 @@ def work(state: State) -> None:
     events = Events(state)
     for name in state.targets:
         events.batch_applied(name, Applied(1, 1, 1, 1, 1, 2, 1), seconds=0.001, age_seconds=0.002)
-        for result in catalogue.RESULTS[1:]:
+        for result in label_values.RESULTS[1:]:
             events.delivery_failed(name, error="x", result=result, attempt=1, retry_in_seconds=1, now=time.time())
         state.targets[name].failing_since = None
         state.targets[name].rate_limit_wait_seconds += 0.1
@@ -44,18 +44,18 @@ def work(state: State) -> None:
     for rule in state.rules.values():
         rule.matches[Operation.UPDATE] += 1
         rule.null_skips += 1
-        rule.widened.update(catalogue.WIDEN_REASONS)
-        rule.errors.update(catalogue.RULE_ERROR_REASONS)
+        rule.widened.update(label_values.WIDEN_REASONS)
+        rule.errors.update(label_values.RULE_ERROR_REASONS)
         rule.condition_false += 1
         if rule.has_lookup:
             rule.lookups["ok"] += 1
             rule.lookup_duration.observe(0.002)
-    state.source.messages.counts.update(catalogue.MESSAGE_RESULTS)
-    state.source.notifications.counts.update(catalogue.NOTIFICATION_RESULTS)
+    state.source.messages.counts.update(label_values.MESSAGE_RESULTS)
+    state.source.notifications.counts.update(label_values.NOTIFICATION_RESULTS)
     state.source.notification_queue_usage = 0.01
     state.rules_loaded.reloads["refused"] += 1
     state.tables["public.users"].rows[Operation.UPDATE] += 1
-    state.source.reconnects.update(catalogue.RECONNECT_REASONS)
+    state.source.reconnects.update(label_values.RECONNECT_REASONS)
     state.loop_lag.observe(0.001)
     state.source.heartbeat_sent = time.time()
     events.heartbeat_delivered(sent_at=time.time())

@@ -10,6 +10,7 @@ from invalidator.telemetry.redaction import redact
 Severity = Literal["critical", "warning", "info"]
 
 CODES: Final[dict[str, Severity]] = {
+    "condition-misfit": "warning",
     "debt": "critical",
     "gap": "warning",
     "heartbeat-late": "critical",
@@ -18,10 +19,9 @@ CODES: Final[dict[str, Severity]] = {
     "journal-late": "warning",
     "journal-lost": "critical",
     "journal-unusable": "warning",
-    "message-refused": "warning",
     "lookup-failing": "warning",
+    "message-refused": "warning",
     "missing-column": "warning",
-    "condition-misfit": "warning",
     "no-subscribers": "info",
     "not-streaming": "critical",
     "nothing-streamed": "info",

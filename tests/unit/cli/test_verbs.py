@@ -359,7 +359,7 @@ def test_config_shows_values_with_origin_and_no_secret(project: Path) -> None:
 # -- reference pages -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", ["cli", "findings", "settings"])
+@pytest.mark.parametrize("page", ["cli", "findings", "metrics", "settings"])
 def test_the_reference_page_is_what_the_code_says(page: str) -> None:
     pages = importlib.import_module("invalidator.cli._reference").PAGES
     written = Path(f"docs/reference/{page}.md").read_text()

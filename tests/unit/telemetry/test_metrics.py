@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from invalidator.model import Operation, WidenReason
-from invalidator.telemetry import catalogue
+from invalidator.telemetry import catalogue, label_values
 from invalidator.telemetry.metrics import Format, Snapshot, StateCollector, render
 from invalidator.telemetry.state import Role, State, TableState
 from tests.support.telemetry_state import NOW, busy_state
@@ -106,11 +106,11 @@ def test_what_is_known_in_advance_is_exposed_as_zero_before_the_first_change() -
         assert value(state, "invalidator_rule_matches_total", rule="post", op=operation) == 0
     for widened in WidenReason:
         assert value(state, "invalidator_widened_total", rule="post", reason=widened) == 0
-    for result in catalogue.RESULTS[1:]:
+    for result in label_values.RESULTS[1:]:
         assert value(state, "invalidator_deliveries_total", target="redis", result=result) == 0
-    for reason in catalogue.RECONNECT_REASONS:
+    for reason in label_values.RECONNECT_REASONS:
         assert value(state, "invalidator_stream_reconnects_total", slot="shop", reason=reason) == 0
-    for level in catalogue.LOG_LEVELS:
+    for level in label_values.LOG_LEVELS:
         assert value(state, "invalidator_log_messages_total", level=level) == 0
 
 
@@ -141,7 +141,7 @@ def test_exactly_one_role_is_one() -> None:
 
 def test_tables_beyond_the_bound_share_one_series_and_none_is_lost() -> None:
     state = busy_state()
-    for index in range(catalogue.MAX_TABLES + 50):
+    for index in range(label_values.MAX_TABLES + 50):
         table = state.tables[f"public.t{index}"] = TableState(f"public.t{index}")
         table.rows[Operation.INSERT] = 2
     inserts = {
@@ -149,10 +149,10 @@ def test_tables_beyond_the_bound_share_one_series_and_none_is_lost() -> None:
         for (name, labels), count in samples(state).items()
         if name == "invalidator_events_total" and ("op", "insert") in labels
     }
-    assert len(inserts) == catalogue.MAX_TABLES + 1
+    assert len(inserts) == label_values.MAX_TABLES + 1
     assert inserts["public.users"] == 0  # the first ones keep their own
     assert inserts["other"] == 2 * 51
-    assert sum(inserts.values()) == 2 * (catalogue.MAX_TABLES + 50)
+    assert sum(inserts.values()) == 2 * (label_values.MAX_TABLES + 50)
 
 
 def test_names_with_quotes_and_newlines_survive_the_exposition() -> None:
