@@ -165,13 +165,7 @@ def _annotation(finding: Diagnostic) -> str:
     place = f"file={_property(finding.file)}"
     if finding.line:
         place += f",line={finding.line},col={finding.column},endColumn={finding.column + finding.width}"
-    return f"::{level} {place},title={_property(finding.code)}::{_data(full_text(finding))}"
-
-
-def full_text(finding: Diagnostic) -> str:
-    """Message, reason and mending, a line each, for where there is room for one text only."""
-    labelled = (("why", finding.why), ("help", finding.help), ("fix", finding.fix))
-    return "\n".join([finding.message, *(f"{label}: {text}" for label, text in labelled if text is not None)])
+    return f"::{level} {place},title={_property(finding.code)}::{_data(finding.full_text)}"
 
 
 def _data(text: str) -> str:

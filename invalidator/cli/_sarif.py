@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from invalidator import __version__, codes
-from invalidator.cli._report import full_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +57,7 @@ def _result(finding: Diagnostic, rule_index: int, sources: Mapping[str, str]) ->
         "ruleId": finding.code,
         "ruleIndex": rule_index,
         "level": _LEVELS[finding.severity],
-        "message": {"text": full_text(finding)},
+        "message": {"text": finding.full_text},
         "locations": [_location(finding, sources)],
     }
 

@@ -56,6 +56,12 @@ class Diagnostic:
     fix: str | None = None
     """SQL, YAML or a command that mends it as it stands; alternatives on lines of their own."""
 
+    @property
+    def full_text(self) -> str:
+        """Message, reason and mending, a line each, for where there is room for one text only."""
+        labelled = (("why", self.why), ("help", self.help), ("fix", self.fix))
+        return "\n".join([self.message, *(f"{label}: {text}" for label, text in labelled if text is not None)])
+
     def render(self, source_text: str) -> str:
         """The complete text for people, without a line break at the end."""
         return self.render_lines(split_lines(source_text))
