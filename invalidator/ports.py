@@ -277,6 +277,16 @@ class Repeating(Protocol):
 
 
 @runtime_checkable
+class Pacing(Protocol):
+    """A target that holds itself back, lest its provider refuses calls."""
+
+    @property
+    def rate_limit_wait_seconds(self) -> float:
+        """How long it has waited in all."""
+        ...
+
+
+@runtime_checkable
 class Background(Protocol):
     """A target that has something to do beside applying batches."""
 

@@ -57,15 +57,13 @@ class Delivery:
         events: Events,
         states: Mapping[str, TargetState],
         clock: Clock,
-        max_application_items: int = 20_000,
     ) -> None:
         self.clock = clock
         self.events = events
         self.progress = asyncio.Event()
-        self.max_application_items = max_application_items
         self._settings = settings
         self._lanes = [
-            Lane(target, required=required, retry=retry, state=states[target.name], delivery=self)
+            Lane(target, required=required, retry=retry, state=states[target.name], order=self)
             for target, required, retry in targets
         ]
         order = list(Layer)
@@ -165,15 +163,10 @@ class Delivery:
         holding = (lane.applied for lane in self._gates[layer] if lane.required or lane.state.failing_since is None)
         return min(holding, default=self._sequence)
 
-    def server_time(self) -> float:
-        """Unix seconds on the database server's clock."""
-        return self.clock.time() + self.events.state.source.clock_offset_seconds
-
     def passed(self, lane: Lane, fresh: Sequence[Item]) -> None:
         """Take note that a lane has come up to its number; ``fresh`` is what it applied for the first time."""
-        delays = getattr(lane.target, "repeat_after_seconds", ())
-        if fresh and delays:
-            self._repeat_purge(lane, fresh, delays)
+        if fresh and lane.repeat_after_seconds:
+            self._repeat_purge(lane, fresh)
         if lane.is_excused:
             lane.is_excused = False
             self.on_return(lane.target.name)
@@ -227,14 +220,14 @@ class Delivery:
                 self._schedule(delay, part, (entry,), None)
                 # crash point: repeat-scheduled
 
-    def _repeat_purge(self, lane: Lane, fresh: Sequence[Item], delays: Sequence[float]) -> None:
+    def _repeat_purge(self, lane: Lane, fresh: Sequence[Item]) -> None:
         """Purge again later: a response that was being rendered during the purge is stored stale."""
         invalidation = coalesce.merge([item.batch for item in fresh]).invalidation
         entries = tuple(item.entry for item in fresh) if lane.required else ()
         part = Invalidation(cdn=invalidation.cdn, cdn_soft=invalidation.cdn_soft, cdn_all=invalidation.cdn_all)
         has_room = lane.required or self._repeats.items < self._settings.max_pending_items
         if part and has_room:
-            for delay in delays:
+            for delay in lane.repeat_after_seconds:
                 self._schedule(delay, part, entries, lane)
 
     def _schedule(self, delay: float, part: Invalidation, entries: tuple[Entry, ...], lane: Lane | None) -> None:

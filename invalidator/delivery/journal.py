@@ -18,7 +18,7 @@ from pydantic import Field
 from invalidator.delivery.journal_file import EVERYTHING, Failure, Figures, JournalFile, Purge
 from invalidator.errors import JournalUnusable
 from invalidator.model import Invalidation
-from invalidator.ports import Options
+from invalidator.ports import Options, TagPurging
 from invalidator.telemetry.state import JournalState
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Journal:
 
     def add(self, target: Target) -> None:
         """Take the work of one more target."""
-        self._consents[target.name] = bool(getattr(target, "consents_to_purge_all", False))
+        self._consents[target.name] = isinstance(target, TagPurging) and target.consents_to_purge_all
         self.events.state.targets[target.name].journal = JournalState(self._limit)
 
     async def open(self) -> None:

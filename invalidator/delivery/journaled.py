@@ -16,7 +16,7 @@ from invalidator.delivery.journal_file import EVERYTHING, Failure, Purge
 from invalidator.delivery.waiting import retry_seconds, wait
 from invalidator.errors import JournalUnusable, TargetError, TargetThrottled, TargetUnavailable
 from invalidator.model import Applied, Batch, Layer
-from invalidator.ports import Kept
+from invalidator.ports import Kept, Pacing, Repeating
 
 if TYPE_CHECKING:
     from invalidator.model import Invalidation
@@ -31,7 +31,7 @@ MAX_RESUMED_SECONDS: Final = 3600.0
 
 
 class JournaledTarget:
-    """Implements ``ports.Target``, ``ports.Recording`` and ``ports.Background`` around a CDN target.
+    """A CDN target as ``ports`` has it, with a record and something to do in the background.
 
     Args:
         target: purges.
@@ -43,8 +43,9 @@ class JournaledTarget:
     lies_apart: bool = True
 
     def __init__(self, target: Target, journal: Journal, *, required: bool, retry: RetryOptions) -> None:
-        self.repeat_after_seconds: tuple[float, ...] = tuple(getattr(target, "repeat_after_seconds", ()))
+        self.repeat_after_seconds = target.repeat_after_seconds if isinstance(target, Repeating) else ()
         self._target = target
+        self._pacing = target if isinstance(target, Pacing) else None
         self._journal = journal
         self._required = required
         self._retry = retry
@@ -73,7 +74,8 @@ class JournaledTarget:
     @property
     def rate_limit_wait_seconds(self) -> float:
         """Waited for the target's token bucket and because it asked for it."""
-        return self._throttled_seconds + float(getattr(self._target, "rate_limit_wait_seconds", 0.0))
+        own = self._pacing.rate_limit_wait_seconds if self._pacing is not None else 0.0
+        return self._throttled_seconds + own
 
     async def apply(self, batch: Batch) -> Applied:
         """Take the batch durably, or, if that cannot be done, purge it now.

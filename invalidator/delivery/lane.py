@@ -11,20 +11,42 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from invalidator.batching import coalesce
 from invalidator.delivery.waiting import retry_seconds
 from invalidator.errors import TargetError, TargetThrottled
-from invalidator.model import Applied, Batch
+from invalidator.model import Applied, Batch, Layer
+from invalidator.ports import Pacing, Repeating
 
 if TYPE_CHECKING:
-    from invalidator.delivery.delivery import Delivery
-    from invalidator.ports import RetryOptions, Target
+    from collections.abc import Sequence
+
+    from invalidator.ports import Clock, RetryOptions, Target
+    from invalidator.telemetry.events import Events
     from invalidator.telemetry.state import TargetState
 
 
 _HICCUP_SECONDS: Final = 3.0
+_MAX_ITEMS: Final = 20_000
+"""Names that one application takes together."""
+
+
+class Order(Protocol):
+    """Keeps the order of the lanes; ``Delivery`` does."""
+
+    clock: Clock
+    events: Events
+    progress: asyncio.Event
+    """Set when a lane has come further, or fails."""
+
+    def gate(self, layer: Layer) -> int:
+        """Up to which batch the inner layers have come."""
+        ...
+
+    def passed(self, lane: Lane, fresh: Sequence[Item]) -> None:
+        """Take note that a lane has come up to its number; ``fresh`` is what it applied for the first time."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -68,9 +90,11 @@ class Lane:
         required: bool,
         retry: RetryOptions,
         state: TargetState,
-        delivery: Delivery,
+        order: Order,
     ) -> None:
         self.target = target
+        self.repeat_after_seconds = target.repeat_after_seconds if isinstance(target, Repeating) else ()
+        self._pacing = target if isinstance(target, Pacing) else None
         self.is_excused = False
         """Positions go on without it, although it is required: everything there is dropped when it is back."""
         self._is_required = required
@@ -80,7 +104,7 @@ class Lane:
         self.pending_items = 0
         self._throttled_seconds = 0.0
         self._retry = retry
-        self._delivery = delivery
+        self._order = order
         self._inbox: deque[Item] = deque()
         self._wakeup = asyncio.Event()
 
@@ -95,7 +119,7 @@ class Lane:
     @property
     def is_stuck(self) -> bool:
         """Whether positions wait for it, and what it has in hand has failed for longer than a hiccup takes."""
-        since, now = self._failing_since, self._delivery.clock.monotonic()
+        since, now = self._failing_since, self._order.clock.monotonic()
         return self.required and since is not None and now - since >= _HICCUP_SECONDS
 
     @property
@@ -129,7 +153,7 @@ class Lane:
                 is_applied = await self._apply(batch)
             finally:
                 self.state.in_flight = 0
-                waited = getattr(self.target, "rate_limit_wait_seconds", 0.0)  # for its own token bucket
+                waited = self._pacing.rate_limit_wait_seconds if self._pacing is not None else 0.0
                 self.state.rate_limit_wait_seconds = self._throttled_seconds + waited
             # crash point: applied-not-noted
             self._failing_since = None
@@ -137,7 +161,7 @@ class Lane:
             self._count(-sum(item.size for item in items))
             # A repeat is not repeated, also when it was applied together with something fresh.
             fresh = [item for item in items if not item.batch.is_repeat] if is_applied else []
-            self._delivery.passed(self, fresh)
+            self._order.passed(self, fresh)
 
     def forget(self) -> None:
         """Leave out all that waits but the last, which carries the number on: everything is to be dropped anyway."""
@@ -152,7 +176,7 @@ class Lane:
             dropped += item.size
             self._count(-item.size)
         if dropped:
-            self._delivery.events.delivery_abandoned(self.target.name, items=dropped)
+            self._order.events.delivery_abandoned(self.target.name, items=dropped)
 
     def _count(self, items: int) -> None:
         self.pending_items += items
@@ -160,10 +184,10 @@ class Lane:
 
     def _take(self) -> list[Item]:
         """Everything that the inner layers have passed, up to the size of one application."""
-        gate = self._delivery.gate(self.target.layer)
+        gate = self._order.gate(self.target.layer)
         items: list[Item] = []
         size = 0
-        while self._inbox and self._inbox[0].sequence <= gate and size < self._delivery.max_application_items:
+        while self._inbox and self._inbox[0].sequence <= gate and size < _MAX_ITEMS:
             item = self._inbox.popleft()
             size += item.size
             items.append(item)
@@ -174,7 +198,7 @@ class Lane:
 
         True: this lane has applied it. A journal that has taken it sees to repeats by itself.
         """
-        clock = self._delivery.clock
+        clock = self._order.clock
         started = clock.monotonic()
         for attempt in itertools.count(1):
             try:
@@ -184,7 +208,7 @@ class Lane:
                 if error.remaining is not None:
                     batch = replace(batch, invalidation=error.remaining)
                 if not self._is_required and clock.monotonic() - started >= self._retry.deadline_seconds:
-                    self._delivery.events.delivery_abandoned(self.target.name, items=len(batch.invalidation))
+                    self._order.events.delivery_abandoned(self.target.name, items=len(batch.invalidation))
                     return False
                 await self._pause(error, attempt)
             else:
@@ -196,16 +220,16 @@ class Lane:
         wait = retry_seconds(error, attempt, self._retry)
         if isinstance(error, TargetThrottled):
             self._throttled_seconds += wait
-        self._delivery.events.delivery_failed(
+        self._order.events.delivery_failed(
             self.target.name,
             error=str(error),
             result=error.result,
             attempt=attempt,
             retry_in_seconds=wait,
-            now=self._delivery.clock.time(),
+            now=self._order.clock.time(),
         )
-        self._delivery.progress.set()  # nobody need wait for a failing lane
-        await self._delivery.clock.sleep(wait)
+        self._order.progress.set()  # nobody need wait for a failing lane
+        await self._order.clock.sleep(wait)
 
     def _report(self, batch: Batch, applied: Applied, seconds: float) -> None:
         if not batch.invalidation and batch.heartbeat is None:
@@ -216,9 +240,10 @@ class Lane:
             return  # the batch named nothing for this target: no call was made
         age = None
         if batch.oldest_commit_time is not None:
-            age = max(0.0, self._delivery.server_time() - batch.oldest_commit_time)
-        happenings = self._delivery.events.state.happenings
+            offset = self._order.events.state.source.clock_offset_seconds
+            age = max(0.0, self._order.clock.time() + offset - batch.oldest_commit_time)
+        happenings = self._order.events.state.happenings
         if happenings.watchers and batch.invalidation:
-            times = {"at": self._delivery.clock.time(), "seconds": seconds}
+            times = {"at": self._order.clock.time(), "seconds": seconds}
             happenings.applied(self.target.name, self.target.layer, batch, applied, **times, age_seconds=age)
-        self._delivery.events.batch_applied(self.target.name, applied, seconds=seconds, age_seconds=age)
+        self._order.events.batch_applied(self.target.name, applied, seconds=seconds, age_seconds=age)

@@ -16,7 +16,7 @@ import pytest
 from invalidator import registry
 from invalidator.errors import TargetError, TargetRejected, TargetThrottled, TargetUnavailable
 from invalidator.model import Batch, Invalidation
-from invalidator.ports import Repeating, TagPurging
+from invalidator.ports import Pacing, Repeating, TagPurging
 from invalidator.targets.cdn._tag_purge import TagPurge
 from tests.support.cdn import SECRET, build_cdn, cdn_types, tags_batch
 from tests.support.http import Received, Reply, ScriptedServer, accepted
@@ -79,6 +79,7 @@ def test_a_cdn_declares_what_the_rules_and_the_delivery_ask_for(cdn_type: str) -
     edge = build_cdn(cdn_type, "http://127.0.0.1:1")
     assert isinstance(edge, TagPurging)
     assert isinstance(edge, Repeating)
+    assert isinstance(edge, Pacing)
     assert edge.repeat_after_seconds == (2.0,)
     assert not edge.consents_to_purge_all
     assert edge.tag_grammar.allows(b"product-42")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +19,7 @@ from invalidator.delivery.journal import Settings as StateSettings
 from invalidator.delivery.journaled import JournaledTarget
 from invalidator.errors import TargetError, TargetThrottled, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation, Layer, Lsn
-from invalidator.ports import RetryOptions, Target
+from invalidator.ports import RetryOptions, TagGrammar, Target
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.problems import problems
 from invalidator.telemetry.state import JournalState, State, TargetState
@@ -35,6 +36,7 @@ class Edge:
 
     name: str = "edge"
     layer: Layer = Layer.L3
+    tag_grammar: ClassVar = TagGrammar("Plain", re.compile(rb"[a-z0-9-]+"), 64, "lower case")
     repeat_after_seconds: tuple[float, ...] = ()
     consents_to_purge_all: bool = False
     is_down: bool = False
