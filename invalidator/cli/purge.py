@@ -74,7 +74,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
         click.echo("no row matches, or the rule names nothing for those that do: nothing is dropped")
         return Exit.FINE
     if dry_run:
-        return _show(_planned(order, settings_file, overrides), "would be dropped", as_json=as_json)
+        return _show(_planned(order, settings_file, overrides), as_json=as_json)
     return _ask(path, order, settings_file, overrides, as_json=as_json)
 
 
@@ -159,7 +159,7 @@ def _merge(into: dict[str, Any], more: dict[str, list[str]]) -> None:
         into[kind] = sorted({*into.get(kind, ()), *names})
 
 
-def _show(planned: dict[str, list[str]], what: str, *, as_json: bool) -> int:
+def _show(planned: dict[str, list[str]], *, as_json: bool) -> int:
     from invalidator.yamlfile.diagnostic import printable
 
     if as_json:
@@ -167,5 +167,5 @@ def _show(planned: dict[str, list[str]], what: str, *, as_json: bool) -> int:
     else:
         for kind, names in planned.items():
             click.echo(f"{kind:<12} {printable('  '.join(names))}")
-        click.echo(f"{sum(map(len, planned.values()))} names {what}")
+        click.echo(f"{sum(map(len, planned.values()))} names would be dropped")
     return Exit.FINE

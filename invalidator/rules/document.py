@@ -26,7 +26,7 @@ from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
 from invalidator.rules.schema import RuleFile
 from invalidator.rules.suggestions import SUGGESTIONS
 from invalidator.rules.template import Literal, Reference, Template
-from invalidator.yamlfile import Diagnostic, split_lines
+from invalidator.yamlfile import Diagnostic
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _HASH_DIGITS: Final = 12
@@ -45,11 +45,6 @@ class Loaded:
     """The tests of all files, in order."""
     places: Mapping[tuple[str, str, str], Place] = field(default_factory=dict)
     """Rule, group (``keys``, ``tags``, ``l1``, ``cdn``) and text of an exact template, prefix included → its place."""
-
-    def rendered_warnings(self) -> tuple[str, ...]:
-        """The warnings as people read them."""
-        lines = {file: split_lines(text) for file, text in self.sources.items()}
-        return tuple(warning.render_lines(lines.get(warning.file, ())) for warning in self.warnings)
 
 
 def load(paths: Sequence[Path]) -> RuleSet:

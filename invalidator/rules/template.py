@@ -156,14 +156,6 @@ class Template:
             parts.append(part)
         return _from_parts(parts)
 
-    def prefixed(self, prefix: str) -> Template:
-        """The same template with literal text in front."""
-        return _from_parts((Literal(prefix), *self.parts)) if prefix else self
-
-    def suffixed(self, suffix: str) -> Template:
-        """The same template with literal text behind."""
-        return _from_parts((*self.parts, Literal(suffix))) if suffix else self
-
 
 def literal(text: str) -> Template:
     """A template of nothing but this text; braces in it are text too."""

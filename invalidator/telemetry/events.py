@@ -255,10 +255,6 @@ class Events:
         source = self.state.source
         source.heartbeat_delivered = max(source.heartbeat_delivered, sent_at)
 
-    def target_answered(self, target: str) -> None:
-        """A target was reached at the start, before there was anything to apply (a standby waits like this)."""
-        self.state.targets[target].answered = True
-
     def batch_applied(self, target: str, applied: Applied, *, seconds: float, age_seconds: float | None) -> None:
         """A target applied a batch; ``age_seconds`` is commit to now on the server's clock."""
         state = self.state.targets[target]

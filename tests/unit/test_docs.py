@@ -40,7 +40,7 @@ def test_every_yaml_block_can_be_read(place: str, text: str) -> None:
 def test_every_block_of_rules_loads_without_a_warning(tmp_path: Path, place: str, text: str) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(text, encoding="utf-8")
-    assert document.load_with_warnings([path]).rendered_warnings() == (), place
+    assert document.load_with_warnings([path]).warnings == (), place
 
 
 @pytest.mark.parametrize(("place", "text"), RULE_BLOCKS, ids=[place for place, _ in RULE_BLOCKS])

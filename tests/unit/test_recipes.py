@@ -16,7 +16,7 @@ TEXT = recipes.PAGE.read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_recipe_loads_without_a_finding(path: Path) -> None:
-    assert document.load_with_warnings([path]).rendered_warnings() == ()
+    assert document.load_with_warnings([path]).warnings == ()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -24,7 +24,6 @@ from invalidator.rules.condition.values import canonical
 
 UNQUALIFIED: Final[Mapping[Scope, str]] = {"row": "", "new": "", "old": ""}
 """For a row filter or a WHERE: there is one row."""
-IMAGES: Final[Mapping[Scope, str]] = {"row": "new", "new": "new", "old": "old"}
 
 
 def sql(condition: Condition, kinds: Mapping[str, Kind], *, tables: Mapping[Scope, str] = UNQUALIFIED) -> str:

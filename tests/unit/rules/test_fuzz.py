@@ -80,7 +80,7 @@ def timed(path: Path) -> tuple[float, list[Diagnostic]]:
         return time.process_time() - begun, refusals(invalid)
     found = [*loaded.warnings, *testing.findings(testing.run(loaded, cdn_grammars=GRAMMARS))]
     seconds = time.process_time() - begun
-    assert len(loaded.rendered_warnings()) == len(loaded.warnings)
+    assert all(each.render(loaded.sources[each.file]) for each in loaded.warnings)
     use(loaded)
     return seconds, found
 
