@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from invalidator.demo.pages import Page, category, product, reviews, user
 
@@ -29,78 +29,79 @@ class Case:
     is_rolled_back: bool = False
 
 
-def cases() -> tuple[Case, ...]:
-    """The scenario of ``--once``. Each case has rows of its own, so that none depends on another.
+_OTHERS: Final = (product("drum-599"), user(199))
+"""Pages that no case touches."""
 
-    Product N has the slug KIND-N and category 1 + N % 6 (schema.sql).
-    """
-    other = (product("drum-599"), user(199))
-    return (
-        Case(
-            "update", "a price changes",
-            ("UPDATE products SET price_cents = price_cents + 100 WHERE slug = 'kettle-6'",),
-            drops=(product("kettle-6"), category(1)), keeps=other,
+CASES: Final = (
+    Case(
+        "update", "a price changes",
+        ("UPDATE products SET price_cents = price_cents + 100 WHERE slug = 'kettle-6'",),
+        drops=(product("kettle-6"), category(1)), keeps=_OTHERS,
+    ),
+    Case(
+        "key change", "an address changes: rake-1 becomes fork-1",
+        ("UPDATE products SET slug = 'fork-1' WHERE slug = 'rake-1'",),
+        drops=(product("rake-1"), product("fork-1"), category(2)), keeps=_OTHERS,
+    ),
+    Case(
+        "insert", "a product appears whose address was asked for before",
+        ("INSERT INTO products VALUES (1001, 'globe-1001', 'Globe', 4200, 5, 3)",),
+        # The list shows the first 20 products, so it does not change; it is dropped all the same.
+        drops=(product("globe-1001"),), keeps=_OTHERS,
+    ),
+    Case(
+        "delete", "a product is deleted",
+        ("DELETE FROM products WHERE slug = 'stapler-2'",),
+        drops=(product("stapler-2"), category(3)), keeps=_OTHERS,
+    ),
+    Case(
+        "tag", "a category gets a new name, which stands on all its products' pages",
+        ("UPDATE categories SET name = 'Lamps' WHERE id = 4",),
+        drops=(category(4), product("lamp-3"), product("lamp-9"), product("lamp-15")), keeps=_OTHERS,
+    ),
+    Case(
+        "soft purge", "a review is written; the edge may show the old list once more",
+        ("INSERT INTO reviews (product_id, stars, remark) VALUES (5, 1, 'Too loud')",),
+        drops=(reviews(5),), keeps=(*_OTHERS, reviews(6)),
+    ),
+    Case(
+        "private", "a user's name changes; no edge has the profile",
+        ("UPDATE users SET name = 'Ada' WHERE id = 42",),
+        drops=(user(42),), keeps=_OTHERS,
+    ),
+    Case(
+        "two tables", "one transaction changes a product and a user",
+        (
+            "UPDATE products SET name = 'Silent drum' WHERE slug = 'drum-11'",
+            "UPDATE users SET email = 'new@example.org' WHERE id = 43",
         ),
-        Case(
-            "key change", "an address changes: rake-1 becomes fork-1",
-            ("UPDATE products SET slug = 'fork-1' WHERE slug = 'rake-1'",),
-            drops=(product("rake-1"), product("fork-1"), category(2)), keeps=other,
-        ),
-        Case(
-            "insert", "a product appears whose address was asked for before",
-            ("INSERT INTO products VALUES (1001, 'globe-1001', 'Globe', 4200, 5, 3)",),
-            # The list shows the first 20 products, so it does not change; it is dropped all the same.
-            drops=(product("globe-1001"),), keeps=other,
-        ),
-        Case(
-            "delete", "a product is deleted",
-            ("DELETE FROM products WHERE slug = 'stapler-2'",),
-            drops=(product("stapler-2"), category(3)), keeps=other,
-        ),
-        Case(
-            "tag", "a category gets a new name, which stands on all its products' pages",
-            ("UPDATE categories SET name = 'Lamps' WHERE id = 4",),
-            drops=(category(4), product("lamp-3"), product("lamp-9"), product("lamp-15")), keeps=other,
-        ),
-        Case(
-            "soft purge", "a review is written; the edge may show the old list once more",
-            ("INSERT INTO reviews (product_id, stars, remark) VALUES (5, 1, 'Too loud')",),
-            drops=(reviews(5),), keeps=(*other, reviews(6)),
-        ),
-        Case(
-            "private", "a user's name changes; no edge has the profile",
-            ("UPDATE users SET name = 'Ada' WHERE id = 42",),
-            drops=(user(42),), keeps=other,
-        ),
-        Case(
-            "two tables", "one transaction changes a product and a user",
-            (
-                "UPDATE products SET name = 'Silent drum' WHERE slug = 'drum-11'",
-                "UPDATE users SET email = 'new@example.org' WHERE id = 43",
-            ),
-            drops=(product("drum-11"), user(43)), keeps=other,
-        ),
-        Case(
-            "not shown", "the stock changes, which no page shows",
-            ("UPDATE products SET stock = stock - 1 WHERE slug = 'suitcase-4'",),
-            keeps=(product("suitcase-4"), category(5), *other),
-        ),
-        Case(
-            "rollback", "a price changes, and the transaction is rolled back",
-            ("UPDATE products SET price_cents = 1 WHERE slug = 'suitcase-10'",),
-            keeps=(product("suitcase-10"), category(5), *other), is_rolled_back=True,
-        ),
-        Case(
-            "bulk", "600 prices in one transaction: everything that shows products, by one tag",
-            ("UPDATE products SET price_cents = price_cents + 1",),
-            drops=(product("kettle-12"), product("lamp-333"), category(1), category(6)), keeps=(user(199), reviews(6)),
-        ),
-        Case(
-            "truncate", "all reviews are truncated: no row is sent, everything that shows reviews goes",
-            ("TRUNCATE reviews",),
-            drops=(reviews(7), reviews(8)), keeps=other,
-        ),
-    )  # fmt: skip
+        drops=(product("drum-11"), user(43)), keeps=_OTHERS,
+    ),
+    Case(
+        "not shown", "the stock changes, which no page shows",
+        ("UPDATE products SET stock = stock - 1 WHERE slug = 'suitcase-4'",),
+        keeps=(product("suitcase-4"), category(5), *_OTHERS),
+    ),
+    Case(
+        "rollback", "a price changes, and the transaction is rolled back",
+        ("UPDATE products SET price_cents = 1 WHERE slug = 'suitcase-10'",),
+        keeps=(product("suitcase-10"), category(5), *_OTHERS), is_rolled_back=True,
+    ),
+    Case(
+        "bulk", "600 prices in one transaction: everything that shows products, by one tag",
+        ("UPDATE products SET price_cents = price_cents + 1",),
+        drops=(product("kettle-12"), product("lamp-333"), category(1), category(6)), keeps=(user(199), reviews(6)),
+    ),
+    Case(
+        "truncate", "all reviews are truncated: no row is sent, everything that shows reviews goes",
+        ("TRUNCATE reviews",),
+        drops=(reviews(7), reviews(8)), keeps=_OTHERS,
+    ),
+)  # fmt: skip
+"""The scenario of ``--once``. Each case has rows of its own, so that none depends on another.
+
+Product N has the slug KIND-N and category 1 + N % 6 (schema.sql).
+"""
 
 
 def sentinel(number: int) -> Case:

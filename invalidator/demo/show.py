@@ -37,7 +37,7 @@ async def once(options: Options, *, as_json: bool) -> int:
         try:
             async with raise_curtain(options, talk.print) as stage:
                 player = Player(stage)
-                for case in scenario.cases():
+                for case in scenario.CASES:
                     results.append(await player.play(case))
                     talk.print(view.block(results[-1]))
                 versions = stage.versions

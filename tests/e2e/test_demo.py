@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from invalidator.demo.scenario import cases
+from invalidator.demo.scenario import CASES
 from invalidator.demo.servers import ServerMissing, find_postgres, find_valkey
 from tests.support.processes import Program
 from tests.support.services import missing
@@ -33,7 +33,7 @@ def test_every_layer_is_fresh_in_every_case_and_nothing_is_left_behind(run_progr
 
     assert program.wait(50) == 0, program.output
     assert "nothing stale is left in any layer" in program.output
-    for case in cases():
+    for case in CASES:
         assert f"✓ {case.name}" in program.output
     assert not _directories(program.pid)
 
@@ -46,7 +46,7 @@ def test_the_verdict_is_there_for_machines_with_the_figures_of_each_layer(run_pr
     assert document["ok"] is True
     assert document["seconds"] < 15
     played = {case["case"]: case for case in document["cases"]}
-    assert list(played) == [case.name for case in cases()]
+    assert list(played) == [case.name for case in CASES]
     assert set(played["update"]["fresh_after_ms"]) == {"redis", "l1", "edge"}
     assert {"product:rake-1", "product:fork-1"} <= set(played["key change"]["unlinked"])
     assert {"product-rake-1", "product-fork-1"} <= set(played["key change"]["purged"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import redis
 
 from invalidator.demo.servers import KeyValueServer, ServerMissing, find_valkey
 from invalidator.demo.servers.locate import reachable
-from invalidator.demo.servers.process import log_tail, spawn, unprivileged_account, wait_until
+from invalidator.demo.servers.process import unprivileged_account
 from invalidator.demo.servers.server import Server
 from tests.support.services import missing
 
@@ -46,21 +45,15 @@ class SentinelServer(Server):
                 f"sentinel failover-timeout {SERVICE} 2000\n"
             )
             file.chmod(0o666)
-        with self._log.open("ab") as log:
-            written = log.tell()
-            command: list[str | Path] = [self._binary, file, "--sentinel"]
-            process = self._process = spawn(command, account=self._account, stdout=log, cwd=self._base.path)
 
         def answers() -> bool:
-            if process.poll() is not None:
-                raise self._ended(self._binary, log_tail(self._log, since=written))
             try:
                 with redis.Redis(port=port, socket_timeout=1) as client:
                     return bool(client.ping())
             except redis.RedisError:
                 return False
 
-        wait_until(answers, what=f"the sentinel on port {port} answers")
+        self._run([self._binary, file, "--sentinel"], answers, account=self._account)
 
 
 class Group:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 from typing import TYPE_CHECKING
 
 from invalidator.demo.servers.locate import find_valkey, reachable
-from invalidator.demo.servers.process import end, log_tail, spawn, unprivileged_account, wait_until
+from invalidator.demo.servers.process import unprivileged_account
 from invalidator.demo.servers.server import Server
 
 if TYPE_CHECKING:
@@ -36,15 +35,6 @@ class KeyValueServer(Server):
         """``redis://127.0.0.1:PORT/0``."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def stop(self) -> None:
-        """Shut down in order (SIGTERM) and wait for the end."""
-        end(self._process, signal.SIGTERM)
-
-    def restart(self) -> None:
-        """Stop and start on the same port; what was stored is gone."""
-        self.stop()
-        self.start()
-
     def _prepare(self) -> None:
         found = self._found or find_valkey()
         # One static file: the tree to link is the folder that holds it.
@@ -53,16 +43,7 @@ class KeyValueServer(Server):
     def _start(self, port: int) -> None:
         command: list[str | Path] = [self._binary, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
         command += ["--dir", self._base.path, "--appendonly", "no", "--daemonize", "no", *self._arguments]
-        with self._log.open("ab") as log:
-            written = log.tell()
-            process = self._process = spawn(command, account=self._account, stdout=log, cwd=self._base.path)
-
-        def answers() -> bool:
-            if process.poll() is None:
-                return _pings(port)
-            raise self._ended(self._binary, log_tail(self._log, since=written))
-
-        wait_until(answers, what=f"{self._binary.name} on port {port} answers")
+        self._run(command, lambda: _pings(port), account=self._account)
 
 
 def _pings(port: int) -> bool:

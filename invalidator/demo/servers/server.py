@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from invalidator.demo.servers.directory import ServerDirectory
-from invalidator.demo.servers.process import PortTaken, ServerFailed, end, log_tail, on_free_port
+from invalidator.demo.servers.process import (
+    PortTaken,
+    ServerFailed,
+    end,
+    log_tail,
+    on_free_port,
+    spawn,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     import subprocess
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from invalidator.demo.servers.process import Account
 
@@ -63,6 +72,15 @@ class Server:
         if not self.running:
             self._start(self.port)
 
+    def stop(self) -> None:
+        """Shut down in order (SIGTERM) and wait for the end."""
+        end(self._process, signal.SIGTERM)
+
+    def restart(self) -> None:
+        """Stop and start on the same port."""
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         """End at once (SIGKILL), as a crash does."""
         end(self._process, signal.SIGKILL)
@@ -90,6 +108,32 @@ class Server:
             ServerFailed: it does not start.
         """
         raise NotImplementedError
+
+    def _run(
+        self,
+        command: Sequence[str | Path],
+        answers: Callable[[], bool],
+        *,
+        account: Account | None,
+        last_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        """Start the command in our directory and return when it answers.
+
+        Raises:
+            PortTaken, ServerFailed: it ended before.
+        """
+        with self._log.open("ab") as log:
+            written = log.tell()
+            process = self._process = spawn(
+                command, account=account, stdout=log, cwd=self._base.path, last_signal=last_signal
+            )
+
+        def is_up() -> bool:
+            if process.poll() is not None:
+                raise self._ended(Path(command[0]), log_tail(self._log, since=written))
+            return answers()
+
+        wait_until(is_up, what=f"{Path(command[0]).name} answers")
 
     def _ended(self, binary: Path, log: str) -> ServerFailed:
         """Why the process is gone, from what it wrote."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from invalidator.demo.servers.locate import ServerMissing
-from invalidator.demo.servers.process import spawn, unprivileged_account, wait_until
+from invalidator.demo.servers.process import spawn, unprivileged_account
 from invalidator.demo.servers.server import Server
 
 if TYPE_CHECKING:
@@ -103,15 +103,9 @@ class VarnishServer(Server):
     def _start(self, port: int) -> None:
         command: list[str | Path] = [self._binary, "-F", "-a", f"127.0.0.1:{port}", "-T", "none"]
         command += ["-f", self._base / "default.vcl", "-n", self._base / "work", "-s", "malloc,32m"]
-        with self._log.open("ab") as log:
-            process = self._process = spawn(command, stdout=log, cwd=self._base.path, last_signal=signal.SIGTERM)
-
-        def answers() -> bool:
-            if process.poll() is not None:
-                raise self._ended(self._binary, self.log_tail())
-            return _answers(f"http://127.0.0.1:{port}/.well-known/invalidator")
-
-        wait_until(answers, what=f"varnishd on port {port} answers")
+        url = f"http://127.0.0.1:{port}/.well-known/invalidator"
+        # As ourselves: it gives root's rights up by itself. SIGTERM also ends its worker process.
+        self._run(command, lambda: _answers(url), account=None, last_signal=signal.SIGTERM)
 
 
 def _answers(url: str) -> bool:
