@@ -15,8 +15,6 @@ from invalidator.admin.purging import Purging
 from invalidator.admin.server import AdminServer
 from invalidator.admin.tailing import Recalling
 from invalidator.config.agreement import check_agreement, tag_grammars
-from invalidator.delivery import Delivery
-from invalidator.delivery.journal import Journal
 from invalidator.errors import InvalidatorError, SlotLost, most_telling
 from invalidator.model import Lsn
 from invalidator.net.clock import SystemClock
@@ -25,7 +23,6 @@ from invalidator.ports import Background
 from invalidator.postgres.options import MessageOptions
 from invalidator.preflight.watch import watch_targets
 from invalidator.rules import document, testing
-from invalidator.rules.covering import CdnCover
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import pgoutput
 from invalidator.telemetry import logs
@@ -98,7 +95,7 @@ class Daemon:
         testing.require(loaded, cdn_grammars=grammars)
         self._rules = rules = wiring.RulesInUse(loaded, grammars, state)
         self._targets = wiring.build_targets(settings, state)
-        self._journal = self._build_journal()
+        self._journal = wiring.build_journal(settings, rules, self.events, clock)
         self._appliers = [wiring.applier(target, self._journal, settings) for target in self._targets]
         self._continuity = wiring.build_continuity(settings, self._appliers, self.events, clock)
         self._preflight = wiring.build_preflight(settings, rules, self.events)
@@ -110,13 +107,7 @@ class Daemon:
             continuity=self._continuity,
             catalog_watch=wiring.build_catalog_watch(settings, self._appliers, rules, self._repair),
         )
-        self._delivery = Delivery(
-            [(t, settings.targets[t.name].required, settings.targets[t.name].retry) for t in self._appliers],
-            settings=settings.delivery,
-            events=self.events,
-            states=state.targets,
-            clock=clock,
-        )
+        self._delivery = wiring.build_delivery(settings, self._appliers, state, self.events, clock)
         self._lookups = wiring.build_lookups(settings, self.events)
         self._pipeline = Pipeline(
             self._source,
@@ -127,15 +118,7 @@ class Daemon:
             continuity=self._continuity,
             lookups=self._lookups,
         )
-        self._reloader = reloading.Reloader(
-            settings.rules,
-            loaded,
-            settings=settings.reload,
-            admit=self._admit,
-            use=self._use,
-            events=self.events,
-            clock=clock,
-        )
+        self._reloader = self._build_reloader(loaded)
         self._reload_asked = asyncio.Event()
         self._server = StatusServer(settings.http.listen, state, clock=clock.time)
         self._admin = self._build_admin()
@@ -172,11 +155,7 @@ class Daemon:
             expected, unexpected = failures.split(InvalidatorError)
             if expected is None or unexpected is not None:
                 raise
-            failure = most_telling(expected)
-            if isinstance(failure, SlotLost):
-                self.events.slot_lost(error=str(failure))
-            self.events.daemon_failed(failure)
-            raise failure from None
+            raise self._told(most_telling(expected)) from None
         finally:
             await self._source.close()
             if self._lookups is not None:
@@ -184,6 +163,12 @@ class Daemon:
             await self._close_targets()
             await self._server.stop()
             await self._admin.stop()
+
+    def _told(self, failure: InvalidatorError) -> InvalidatorError:
+        if isinstance(failure, SlotLost):
+            self.events.slot_lost(error=str(failure))
+        self.events.daemon_failed(failure)
+        return failure
 
     async def _close_targets(self) -> None:
         await self._delivery.close()
@@ -284,8 +269,13 @@ class Daemon:
         )
         return AdminServer(Path(path) if path else None, posts=admin.posts, gets=admin.gets, watches=admin.watches)
 
-    def _build_journal(self) -> Journal | None:
-        state, rules = self._settings.state, self._rules
-        if not state.path:
-            return None
-        return Journal(state, lambda: CdnCover(rules.ruleset, rules.grammars), self.events, self._clock)
+    def _build_reloader(self, loaded: document.Loaded) -> reloading.Reloader:
+        return reloading.Reloader(
+            self._settings.rules,
+            loaded,
+            settings=self._settings.reload,
+            admit=self._admit,
+            use=self._use,
+            events=self.events,
+            clock=self._clock,
+        )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from invalidator import registry
 from invalidator.config.needs import needs
 from invalidator.continuity import Continuity
+from invalidator.delivery import Delivery
+from invalidator.delivery.journal import Journal
 from invalidator.delivery.journaled import JournaledTarget
 from invalidator.model import Gap, Layer
 from invalidator.ports import Recording
@@ -17,6 +19,7 @@ from invalidator.postgres.catalog import unstreamed
 from invalidator.postgres.lookups import Lookups
 from invalidator.postgres.options import DatabaseOptions, MessageOptions
 from invalidator.preflight.watch import Preflight
+from invalidator.rules.covering import CdnCover
 from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import notify, outbox, pgoutput
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from invalidator.config import Settings
-    from invalidator.delivery.journal import Journal
     from invalidator.ports import Clock, Source, TagGrammar, Target
     from invalidator.postgres.companions import Inspection, Preparation
     from invalidator.postgres.side import SideConnection
@@ -84,12 +86,33 @@ def build_targets(settings: Settings, state: State) -> list[Target]:
     return targets
 
 
+def build_journal(settings: Settings, rules: RulesInUse, events: Events, clock: Clock) -> Journal | None:
+    """What takes the work of CDNs, if the settings name a file for it."""
+    if not settings.state.path:
+        return None
+    return Journal(settings.state, lambda: CdnCover(rules.ruleset, rules.grammars), events, clock)
+
+
 def applier(target: Target, journal: Journal | None, settings: Settings) -> Target:
     """What batches are handed to: a CDN stands behind the journal, if there is one."""
     if journal is None or target.layer is not Layer.L3:
         return target
     options = settings.targets[target.name]
     return JournaledTarget(target, journal, required=options.required, retry=options.retry)
+
+
+def build_delivery(
+    settings: Settings, appliers: Sequence[Target], state: State, events: Events, clock: Clock
+) -> Delivery:
+    """What brings batches to the targets."""
+    options = settings.targets
+    return Delivery(
+        [(target, options[target.name].required, options[target.name].retry) for target in appliers],
+        settings=settings.delivery,
+        events=events,
+        states=state.targets,
+        clock=clock,
+    )
 
 
 def build_continuity(settings: Settings, appliers: Sequence[Target], events: Events, clock: Clock) -> Continuity:
