@@ -108,6 +108,14 @@ class Outcome:
         return Exit.PROBLEMS if self.plan.problems or (self.is_applied and self.plan.to_run) else Exit.FINE
 
 
+def wanted(settings: Settings) -> tuple[Need, ...]:
+    """What the rules of the settings need of the database."""
+    from invalidator.config.needs import needs
+    from invalidator.rules import document
+
+    return needs(document.load(settings.rules).rules)
+
+
 def look_at_slot(source: Source, wanted: tuple[Need, ...], request: Request, *, is_removed: bool) -> Look:
     """What reads the facts of a slot and makes the plan."""
     from invalidator.postgres import provision
@@ -153,9 +161,17 @@ def look_at_notifications(source: Source, wanted: tuple[Need, ...], request: Req
     return look
 
 
-def look(kind: str) -> Callable[..., Look]:
-    """What looks at the database for a kind of source."""
-    return {"outbox": look_at_outbox, "notify": look_at_notifications}.get(kind, look_at_slot)
+def look_and_run(
+    source: Source, wanted: tuple[Need, ...], request: Request, *, is_removed: bool, is_applied: bool
+) -> Outcome:
+    """Look at the database of a source of any kind, make the plan, and run it if that is asked for."""
+    import asyncio
+
+    kinds = {"outbox": look_at_outbox, "notify": look_at_notifications}
+    look = kinds.get(source.kind, look_at_slot)(source, wanted, request, is_removed=is_removed)
+    outcome = asyncio.run(online(source, look, is_applied=is_applied))
+    outcome.removes_by = "setup --drop" if is_removed else None
+    return outcome
 
 
 async def online(source: Source, look: Look, *, is_applied: bool) -> Outcome:

@@ -72,15 +72,13 @@ def command(  # noqa: PLR0913  (one parameter per option)
     or, with --diff, that something differs.
     """
     chosen = {"--offline": offline, "--apply": is_applied, "--diff": is_compared, "--drop": is_removed}
-    _refuse_contradictions(chosen | {"--ddl-hook": hooks})
-    from invalidator.config.needs import needs
-    from invalidator.postgres.provision import Provider, Request
-    from invalidator.rules import document
+    _refuse_contradictions({**chosen, "--ddl-hook": hooks})
+    from invalidator.postgres.provision import Provider, Request, offline_plan
 
     settings = load_settings(settings_file, overrides)
     source = _plan.Source.of(settings, kind=kind, dsn=dsn, role=role)
     source.refuse_hook(is_asked_for=hooks)
-    wanted = needs(document.load(settings.rules).rules)
+    wanted = _plan.wanted(settings)
     request = Request(
         source.slot,
         source.publication,
@@ -92,15 +90,9 @@ def command(  # noqa: PLR0913  (one parameter per option)
         provider=None if provider is None else Provider(provider),
     )
     if offline:
-        from invalidator.postgres.provision import offline_plan
-
         source.refuse_offline()
         return _plan.show(_plan.Outcome(offline_plan(wanted, request)), as_json=as_json)
-    import asyncio
-
-    look = _plan.look(source.kind)(source, wanted, request, is_removed=is_removed)
-    outcome = asyncio.run(_plan.online(source, look, is_applied=is_applied))
-    outcome.removes_by = "setup --drop" if is_removed else None
+    outcome = _plan.look_and_run(source, wanted, request, is_removed=is_removed, is_applied=is_applied)
     return _show_difference(outcome, as_json=as_json) if is_compared else _plan.show(outcome, as_json=as_json)
 
 

@@ -60,13 +60,11 @@ def command(
     """
     import asyncio
 
-    from invalidator.config.needs import needs
     from invalidator.postgres.provision import Request
-    from invalidator.rules import document
 
     settings = load_settings(settings_file, overrides)
     source = _plan.Source.of(settings, kind=kind, dsn=dsn, role=role)
-    wanted = needs(document.load(settings.rules).rules)
+    wanted = _plan.wanted(settings)
     request = Request(source.slot, source.publication, source.role)
     torn = asyncio.run(_tear_down(settings, source, wanted, request, is_applied=is_applied))
     if as_json:
