@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from invalidator.model import AFTER_GAP, Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, TagGrammar
-from invalidator.rules.bound import condition_misfit, missing_columns
 from invalidator.rules.coarse import CoarseForm, relation_facts
 from invalidator.rules.compiler import compile_relation
+from invalidator.rules.compiler.bound import condition_misfit, missing_columns
 from invalidator.rules.rule import Rule, RuleSet
 from invalidator.rules.template import encode
 from invalidator.telemetry.state import RuleState, TableState

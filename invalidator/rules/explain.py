@@ -11,9 +11,9 @@ from invalidator.errors import ConfigError
 from invalidator.model import Invalidation, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import TagGrammar
 from invalidator.rules import condition
+from invalidator.rules.compiler.bound import missing_columns
 from invalidator.rules.engine import Engine
 from invalidator.rules.lookup import Asked, LookupPlan
-from invalidator.rules.rendering import missing_columns
 from invalidator.rules.rows import JsonRow, message_operation, read_message, row_message, value_text
 from invalidator.rules.rule import Coarse, Exact, Lookup, Rule, RuleSet
 from invalidator.rules.template import Template

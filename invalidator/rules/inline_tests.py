@@ -13,9 +13,9 @@ from functools import cache
 from typing import Any
 
 from invalidator.model import Operation, Relation, WidenReason
+from invalidator.rules.compiler.bound import missing_columns
 from invalidator.rules.explain import KINDS
 from invalidator.rules.guessing import with_likely_types
-from invalidator.rules.rendering import missing_columns
 from invalidator.rules.rows import JsonRow, relation_of
 from invalidator.rules.rule import Place, Rule, RuleSet
 from invalidator.rules.schema import InlineTestModel, RuleFile, split_table

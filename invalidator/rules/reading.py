@@ -21,7 +21,7 @@ from struct import Struct
 from typing import Final
 
 from invalidator.model import Operation, Relation
-from invalidator.rules.source import indented
+from invalidator.rules.namespace import indented
 
 MESSAGE_TYPE_AT: Final = 25
 TUPLE_KIND_AT: Final = 30

@@ -14,7 +14,7 @@ from invalidator.rules import condition, reading
 from invalidator.rules.condition import Condition, Kind, condition_source, parse, sql
 from invalidator.rules.condition.kinds import NUMBERS
 from invalidator.rules.condition.tree import Node
-from invalidator.rules.source import Namespace
+from invalidator.rules.namespace import Namespace
 from tests.support.conditions import TABLE, conditions
 from tests.support.pgoutput import UNCHANGED, key_of, make_relation
 from tests.unit.rules.test_compiler import Bound, make_rule

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from invalidator.rules.bound import BoundRule, parameter_columns
+from invalidator.rules.compiler.bound import BoundRule, parameter_columns
+from invalidator.rules.compiler.parts import Part, Parts, Value, identity, reasons
 from invalidator.rules.lookup import LookupPlan
-from invalidator.rules.parts import Part, Parts, Value, identity, reasons
+from invalidator.rules.namespace import indented
 from invalidator.rules.rule import Lookup
-from invalidator.rules.source import indented
 
 
 class AskingCode:

@@ -12,15 +12,13 @@ from typing import Final
 
 from invalidator.model import Operation, WidenReason
 from invalidator.rules import condition
-from invalidator.rules.asking import AskingCode
-from invalidator.rules.bound import BoundRule, missing_columns
 from invalidator.rules.coarse import REASON_BITS
-from invalidator.rules.parts import Part, Parts, Value, identity, reasons
+from invalidator.rules.compiler.asking import AskingCode
+from invalidator.rules.compiler.bound import BoundRule
+from invalidator.rules.compiler.parts import Part, Parts, Value, identity, reasons
+from invalidator.rules.namespace import Namespace, indented
 from invalidator.rules.reading import Images
-from invalidator.rules.source import Namespace, indented
 from invalidator.rules.template import Template
-
-__all__ = ["BoundRule", "RuleCode", "missing_columns"]
 
 _JOIN_FROM: Final = 4
 """From so many parts on, one join is cheaper than concatenations."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from invalidator.model import WidenReason
 from invalidator.rules import globs
-from invalidator.rules.bound import BoundRule
 from invalidator.rules.coarse import REASON_BITS, TRANSACTION_FACT_FUNCTIONS, relation_facts
+from invalidator.rules.compiler.bound import BoundRule
+from invalidator.rules.namespace import Namespace
 from invalidator.rules.reading import Images
-from invalidator.rules.source import Namespace
 from invalidator.rules.template import DEFAULT, FILTERS, Literal, Reference, Template, encode
 
 

@@ -16,10 +16,11 @@ from invalidator.model import Invalidation, Operation, Relation, Transaction, Wi
 from invalidator.ports import RowFunction, TagGrammar
 from invalidator.rules import reading
 from invalidator.rules.coarse import REASON_BITS
+from invalidator.rules.compiler.bound import BoundRule
+from invalidator.rules.compiler.rendering import RuleCode
+from invalidator.rules.namespace import Namespace, indented
 from invalidator.rules.reading import Form, Images
-from invalidator.rules.rendering import BoundRule, RuleCode
 from invalidator.rules.rule import Rule
-from invalidator.rules.source import Namespace, indented
 from invalidator.telemetry.state import RuleState, TableState
 
 _OPERATIONS: Final = {ord("I"): Operation.INSERT, ord("U"): Operation.UPDATE, ord("D"): Operation.DELETE}
