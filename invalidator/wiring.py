@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from invalidator import registry
-from invalidator.config.needs import needs
 from invalidator.continuity import Continuity
 from invalidator.delivery import Delivery
 from invalidator.delivery.journal import Journal
@@ -18,6 +17,7 @@ from invalidator.postgres import provision
 from invalidator.postgres.catalog import unstreamed
 from invalidator.postgres.lookups import Lookups
 from invalidator.postgres.options import DatabaseOptions, MessageOptions
+from invalidator.preflight.needs import needs
 from invalidator.preflight.watch import Preflight
 from invalidator.rules.covering import CdnCover
 from invalidator.rules.engine import Engine

@@ -110,7 +110,7 @@ class Outcome:
 
 def wanted(settings: Settings) -> tuple[Need, ...]:
     """What the rules of the settings need of the database."""
-    from invalidator.config.needs import needs
+    from invalidator.preflight.needs import needs
     from invalidator.rules import document
 
     return needs(document.load(settings.rules).rules)

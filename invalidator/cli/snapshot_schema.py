@@ -29,8 +29,8 @@ def command(settings_file: Path | None, overrides: tuple[str, ...], *, output: P
     """
     import asyncio
 
-    from invalidator.config.needs import needs
     from invalidator.errors import ConfigError
+    from invalidator.preflight.needs import needs
     from invalidator.rules import document
     from invalidator.sources import pgoutput
 

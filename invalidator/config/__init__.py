@@ -3,6 +3,8 @@
 settings     the sections and the value that ``load`` returns
 variables    INVALIDATOR_… variables, their …_FILE form and secrets directories
 loading      merges all of it and says what is wrong with file:line:column
+agreement    whether rules and targets fit: what neither file shows alone
+doubts       what can be used, and hardly does what is meant
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from invalidator.config.needs import needs as needs_of
 from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Table
 from invalidator.postgres.provision import Need
 from invalidator.preflight.facts import Facts
 from invalidator.preflight.finding import At
+from invalidator.preflight.needs import needs as needs_of
 from invalidator.preflight.places import Places, Use
 from invalidator.rules.rule import Rule, RuleSet
 

@@ -12,11 +12,11 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from invalidator.config.needs import needs
 from invalidator.postgres.failures import ours
 from invalidator.preflight.case import why_not_publishable
 from invalidator.preflight.facts import Facts
 from invalidator.preflight.finding import At, Finding, finding
+from invalidator.preflight.needs import needs
 from invalidator.preflight.places import Places
 from invalidator.rules.lookup_sql import WrappedSql, wrap
 from invalidator.rules.rule import Lookup, Rule, RuleSet

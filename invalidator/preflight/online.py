@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from invalidator import registry, yamlfile
-from invalidator.config.needs import needs
 from invalidator.errors import ConfigError, SourceError, Unheard
 from invalidator.postgres.connection import connect, connect_pooled
 from invalidator.postgres.notify import proof
@@ -25,6 +24,7 @@ from invalidator.preflight.examine import examine
 from invalidator.preflight.facts import Facts, gather_for
 from invalidator.preflight.finding import At, Finding, finding
 from invalidator.preflight.lookups import examine_lookups
+from invalidator.preflight.needs import needs
 from invalidator.sources import pgoutput
 
 if TYPE_CHECKING:

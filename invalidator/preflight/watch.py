@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from invalidator import yamlfile
 from invalidator.codes import database, outbox, servers
-from invalidator.config.needs import needs
 from invalidator.postgres.connection import connect, connect_pooled
 from invalidator.preflight import targets as probing
 from invalidator.preflight.examine import examine
 from invalidator.preflight.facts import Facts, gather_for
 from invalidator.preflight.lookups import examine_lookups
+from invalidator.preflight.needs import needs
 from invalidator.telemetry.redaction import redact
 from invalidator.telemetry.state import FindingState
 

@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from invalidator.config.needs import needs
 from invalidator.postgres import provision
 from invalidator.postgres.connection import connect
 from invalidator.postgres.provision import OutboxRequest, Plan
+from invalidator.preflight.needs import needs
 from invalidator.sources.notify import NotifySource, Settings
 from tests.support.postgres import Database
 from tests.support.reading import Reading, read, ruleset_of

@@ -8,10 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from invalidator.config.needs import needs
 from invalidator.postgres import provision
 from invalidator.postgres.connection import connect
 from invalidator.postgres.provision import OutboxRequest, Plan
+from invalidator.preflight.needs import needs
 from invalidator.sources.outbox import OutboxSource, Settings
 from tests.support.postgres import Database
 from tests.support.reading import DEADLINE_SECONDS, Reading, read, ruleset_of

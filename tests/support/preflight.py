@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from invalidator.config.needs import needs
 from invalidator.postgres import provision
 from invalidator.postgres.catalog import Column, Index, Publication, PublishedTable, Role, Server, Slot, Table
 from invalidator.preflight.examine import examine
 from invalidator.preflight.facts import Facts
 from invalidator.preflight.finding import Finding
+from invalidator.preflight.needs import needs
 from invalidator.rules import document
 
 SERVER = Server(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from invalidator.config.needs import needs
 from invalidator.preflight import snapshot
 from invalidator.preflight.examine import examine
+from invalidator.preflight.needs import needs
 from invalidator.rules import document
 from invalidator.yamlfile import Invalid
 from tests.support.checked import Project
