@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invalidator.rules.explain import GROUPS, KINDS, Outcome, explanation_document, name_text
+from invalidator.rules.explain import KINDS, Outcome, explanation_document, name_text
+from invalidator.rules.rule import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -24,9 +24,7 @@ def needs(rules: Iterable[Rule]) -> tuple[Need, ...]:
 
 
 def _need(rule: Rule) -> Need:
-    exact = rule.exact
-    templates = (*exact.keys, *exact.tags, *exact.l1, *exact.cdn)
-    used = [reference for template in templates for reference in template.references]
+    used = [reference for template in rule.exact.templates for reference in template.references]
     used += [reference for lookup in rule.lookups for reference in lookup.sql.parameters]
     references = [reference for reference in used if reference.is_row_value]
     changed = rule.changed or frozenset()
@@ -60,8 +58,7 @@ def _rows(rule: Rule) -> Rows | None:
             return None
         return condition.sql(asked, condition.kinds_of(types))
 
-    exact = rule.exact
-    is_fixed = all(map(is_fixed_template, (*exact.keys, *exact.tags, *exact.l1, *exact.cdn)))
+    is_fixed = all(map(is_fixed_template, rule.exact.templates))
     fires_for_all = rule.events >= {Operation.INSERT, Operation.UPDATE, Operation.DELETE}
     survives = is_fixed and fires_for_all and rule.changed is None and not rule.lookups
     return Rows(written, asked.columns, survives_updates=survives)

@@ -12,12 +12,11 @@ from invalidator.model import Operation
 from invalidator.preflight.finding import At
 from invalidator.rules.condition.tree import Changed, columns_of, terms_of
 from invalidator.rules.lookup_sql import Placeholder
-from invalidator.rules.rule import Rule
+from invalidator.rules.rule import GROUPS, Rule
 from invalidator.rules.template import Reference, TemplateError, parse
 
 Part = Literal["template", "changed", "when", "lookup"]
 
-GROUPS: Final = ("keys", "tags", "l1", "cdn")
 _REFERENCE: Final = re.compile(r"""\{\{|\}\}|\{(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^{}"'])*\}""")
 _NAME: Final = re.compile(r"""\{\s*(?:[^\W\d]\w*\s*\.\s*)?("(?:[^"]|"")*"|[^\s|}.]+)""")
 _ROW: Final = frozenset({"row", "new", "old"})

@@ -212,7 +212,7 @@ class _Assembler:
             self._note(self._document.span(path), "two-lookups", message, help_text)
 
     def _check_lookups(self, exact: Exact) -> None:
-        templates = (*exact.keys, *exact.tags, *exact.l1, *exact.cdn)
+        templates = exact.templates
         used = {name for template in templates for name in template.lookups}
         columns = {column for template in templates for column in template.columns}
         for name in self._model.lookup:

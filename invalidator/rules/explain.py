@@ -15,14 +15,12 @@ from invalidator.rules.compiler.bound import missing_columns
 from invalidator.rules.engine import Engine
 from invalidator.rules.lookup import Asked, LookupPlan
 from invalidator.rules.rows import JsonRow, message_operation, read_message, row_message, value_text
-from invalidator.rules.rule import Coarse, Exact, Lookup, Rule, RuleSet
+from invalidator.rules.rule import GROUPS, Coarse, Exact, Lookup, Rule, RuleSet
 from invalidator.rules.template import Template
 from invalidator.telemetry.state import RuleState
 
 __all__ = ["JsonRow", "Outcome", "RuleExplanation", "Scene", "explain", "explain_message", "row_message", "scene"]
 
-GROUPS: Final = ("keys", "tags", "l1", "cdn")
-"""The fields of ``invalidate``, in the order in which they are applied."""
 KINDS: Final = ("keys", "tags", "key_patterns", "tag_patterns", "l1", "cdn", "cdn_soft")
 """The fields of an invalidation that hold names, in the order in which they are applied."""
 
@@ -265,8 +263,7 @@ def _check_found(plan: LookupPlan, columns: Sequence[str], row: JsonRow) -> None
 
 def _looked_up(plan: LookupPlan) -> list[str]:
     """The columns of the result that templates name."""
-    templates = (template for group in GROUPS for template in getattr(plan.rule.exact, group))
-    references = (reference for template in templates for reference in template.references)
+    references = (reference for template in plan.rule.exact.templates for reference in template.references)
     return list(dict.fromkeys(reference.name for reference in references if reference.scope == plan.name))
 
 

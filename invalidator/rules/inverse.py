@@ -19,8 +19,6 @@ from invalidator.rules import globs
 from invalidator.rules.rule import Rule, RuleSet
 from invalidator.rules.template import DEFAULT, FILTERS, Filter, Reference, Template, encode
 
-GROUPS: Final = ("keys", "tags", "l1", "cdn")
-"""What can be asked for: a Redis key, a tag, an entry of an in-process cache, a CDN tag."""
 MAX_SOLUTIONS: Final = 50
 _MAX_STEPS: Final = 20_000
 _MAX_TOKENS: Final = 200
@@ -80,7 +78,7 @@ def droppers(ruleset: RuleSet, group: str, name: bytes) -> list[Dropper]:
 
     Args:
         ruleset: the rules.
-        group: one of ``GROUPS``; in ``l1`` the name is an entry, which patterns cover.
+        group: one of ``rule.GROUPS``; in ``l1`` the name is an entry, which patterns cover.
         name: the complete name, prefix included.
     """
     found: list[Dropper] = []

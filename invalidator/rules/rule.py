@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from invalidator.model import Operation
 from invalidator.rules import globs
@@ -24,6 +25,10 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+GROUPS: Final = ("keys", "tags", "l1", "cdn")
+"""The fields of ``invalidate``, in the order in which they are applied."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exact:
     """What one row makes stale: templates over its images, prefixes already applied."""
@@ -32,6 +37,11 @@ class Exact:
     tags: tuple[Template, ...] = ()
     l1: tuple[Template, ...] = ()
     cdn: tuple[Template, ...] = ()
+
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """Those of all kinds."""
+        return (*self.keys, *self.tags, *self.l1, *self.cdn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,8 @@ from invalidator.telemetry.state import RuleState
 
 def missing_columns(rule: Rule, relation: Relation) -> frozenset[str]:
     """The columns that the rule names and the relation does not have."""
-    exact = rule.exact
     named = set(rule.changed or ())
-    for template in (*exact.keys, *exact.tags, *exact.l1, *exact.cdn):
+    for template in rule.exact.templates:
         named |= template.columns
     for lookup in rule.lookups:
         named |= parameter_columns(lookup)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from invalidator.rules.lints.subject import GROUPS, Subject
+from invalidator.rules.lints.subject import Subject
+from invalidator.rules.rule import GROUPS
 from invalidator.yamlfile import Diagnostic
 
 _FORMS: Final = ("invalidate", "coarse")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Literal
 
-from invalidator.rules.rule import Rule
+from invalidator.rules.rule import GROUPS, Rule
 from invalidator.rules.schema import RuleModel
 from invalidator.rules.template import Reference, Template, parse
 from invalidator.yamlfile import Diagnostic, Document, Path, Severity, Span
-
-GROUPS: Final = ("keys", "tags", "l1", "cdn")
 
 
 @dataclass(frozen=True, slots=True)
