@@ -14,7 +14,6 @@ from invalidator.errors import ConfigError
 from invalidator.telemetry import listen
 
 TIMEOUT_SECONDS = 3.0
-_EVERY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared, not bound)
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +21,7 @@ def main(arguments: list[str]) -> int:
     path = arguments[0] if arguments else "/livez"
     try:
         host, port = listen.parse(os.environ.get("INVALIDATOR_HTTP__LISTEN") or listen.DEFAULT)
-        connection = http.client.HTTPConnection(_EVERY_ADDRESS.get(host, host), port, timeout=TIMEOUT_SECONDS)
+        connection = http.client.HTTPConnection(listen.local(host), port, timeout=TIMEOUT_SECONDS)
         connection.request("GET", path)
         response = connection.getresponse()
         text = response.read(4096).decode("utf-8", "replace").strip()

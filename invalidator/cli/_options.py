@@ -24,6 +24,11 @@ def settings_options(function: Function) -> Function:
         multiple=True,
         help="Override one setting, as in source.slot=other. Strongest of all; may be given again.",
     )(function)
+    return settings_option(function)
+
+
+def settings_option(function: Function) -> Function:
+    """Add ``--settings``; the function gets ``settings_file``."""
     return click.option(
         "-c",
         "--settings",

@@ -9,24 +9,16 @@ from typing import Any
 import click
 
 from invalidator.cli._exits import Exit
-from invalidator.cli._options import json_option
+from invalidator.cli._options import json_option, settings_option
 
 Json = dict[str, Any]
 
 TIMEOUT_SECONDS = 5.0
-_EVERY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared, not bound)
 
 
 @click.command("status", short_help="Ask a running daemon how it is.")
 @click.option("--url", metavar="URL", help="Of the daemon, as in http://127.0.0.1:8642.  [default: by http.listen]")
-@click.option(
-    "-c",
-    "--settings",
-    "settings_file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Settings file.  [default: $INVALIDATOR_SETTINGS, or config/invalidator.yaml]",
-)
+@settings_option
 @json_option
 def command(url: str | None, settings_file: Path | None, *, as_json: bool) -> int:
     """Ask the daemon's /status and show it: freshness, slot, targets, and each problem with its fix.
@@ -52,7 +44,7 @@ def _default_url(settings_file: Path | None) -> str:
     from invalidator.telemetry import listen
 
     host, port = listen.parse(_listen(settings_file) or listen.DEFAULT)
-    return f"http://{listen.join(_EVERY_ADDRESS.get(host, host), port)}"
+    return f"http://{listen.join(listen.local(host), port)}"
 
 
 def _listen(settings_file: Path | None) -> str | None:
