@@ -53,7 +53,7 @@ def environment(tmp_path: Path, database: Database, redis_url: str) -> dict[str,
 def test_the_readers_own_rule_drops_the_key_of_the_old_and_the_new_address(
     environment: dict[str, str], database: Database, redis_url: str, run_program: Callable[..., Program]
 ) -> None:
-    create, _ = _blocks("sql", OWN_TABLE)
+    (create,) = _blocks("sql", OWN_TABLE)
     database.execute(create)
     for verb in (["check"], ["setup"], ["setup", "--apply"]):
         assert f"$ .venv/bin/invalidator {' '.join(verb)}\n" in OWN_TABLE
@@ -74,6 +74,12 @@ def test_the_readers_own_rule_drops_the_key_of_the_old_and_the_new_address(
         assert client.exists("post:2:title")
     daemon.terminate()
     assert daemon.wait() == 0, daemon.output
+    assert "$ .venv/bin/invalidator teardown --apply\n" in OWN_TABLE
+    program = run_program("teardown", "--apply", env=environment)
+    assert program.wait() == 0, program.output
+    assert "REPLICA IDENTITY DEFAULT" in program.output
+    slots = database.execute(f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'tutorial_{database.name}'")
+    assert slots == [(0,)]
 
 
 def test_explain_answers_as_the_page_shows() -> None:
