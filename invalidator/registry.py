@@ -42,6 +42,16 @@ def load(kind: str, type_name: str) -> ModuleType:
     return importlib.import_module(module)
 
 
+def classes(kind: str, type_name: str) -> list[type]:
+    """The classes that the component's module defines: they tell what it can do before it is built.
+
+    Raises:
+        ConfigError: there is no such type.
+    """
+    module = load(kind, type_name)
+    return [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+
+
 def _collect(package: ModuleType, found: dict[str, str]) -> None:
     for entry in pkgutil.iter_modules(package.__path__):
         if entry.name.startswith("_"):

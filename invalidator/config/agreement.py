@@ -57,12 +57,10 @@ def check_agreement(settings: Settings, ruleset: RuleSet, sources: Mapping[str, 
 
 
 def _grammar(options: TargetOptions) -> TagGrammar | None:
-    module = registry.load("targets", options.type)
-    for value in vars(module).values():
-        if isinstance(value, type) and value.__module__ == module.__name__:
-            grammar = getattr(value, "tag_grammar", None)
-            if isinstance(grammar, TagGrammar):
-                return grammar
+    for made in registry.classes("targets", options.type):
+        grammar = getattr(made, "tag_grammar", None)
+        if isinstance(grammar, TagGrammar):
+            return grammar
     return None
 
 

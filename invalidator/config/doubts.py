@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from pydantic import SecretStr
-
 from invalidator import registry, yamlfile
 from invalidator.config.settings import Settings
 from invalidator.credentials import is_reference
 from invalidator.model import Layer
 from invalidator.ports import TargetOptions
 from invalidator.postgres.connection import parse_dsn
-from invalidator.postgres.options import MessageOptions, StreamOptions
+from invalidator.postgres.options import DatabaseOptions, StreamOptions
 from invalidator.rules.rule import RuleSet
 
 _LAYERS: Final = {"keys": Layer.L2, "tags": Layer.L2, "l1": Layer.L1, "cdn": Layer.L3}
@@ -50,17 +48,16 @@ def unserved(settings: Settings, ruleset: RuleSet, sources: Mapping[str, str]) -
 
 def _groups(options: TargetOptions) -> set[str]:
     """What of an invalidation a target uses. Told by its class, because building it may open connections."""
-    module = registry.load("targets", options.type)
-    classes = (value for value in vars(module).values() if isinstance(value, type))
-    layers = {getattr(made, "layer", None) for made in classes if made.__module__ == module.__name__}
+    layers = {getattr(made, "layer", None) for made in registry.classes("targets", options.type)}
     layers.add(getattr(options, "layer", None))
     return {group for group, layer in _LAYERS.items() if layer in layers} | set(getattr(options, "include", ()))
 
 
 def pooled(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
     """A source that is reached through a connection pooler, as far as its address tells."""
-    dsn = getattr(settings.source, "dsn", None)
-    written = dsn.get_secret_value() if isinstance(dsn, SecretStr) else ""
+    if not isinstance(settings.source, DatabaseOptions):
+        return
+    written = settings.source.dsn.get_secret_value()
     parameters = parse_dsn(written) if not is_reference(written) else {}
     host, port = str(parameters.get("host", "")), str(parameters.get("port", ""))
     is_named = "-pooler." in host or "pooler" in host.split(".")
@@ -74,8 +71,10 @@ def pooled(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
 
 def unheard(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
     """Explicit messages that are taken, and may name nothing."""
-    messages = getattr(settings.source, "messages", None)
-    if not isinstance(messages, MessageOptions) or not messages.enabled or any(messages.allow.model_dump().values()):
+    if not isinstance(settings.source, StreamOptions):
+        return
+    messages = settings.source.messages
+    if not messages.enabled or any(messages.allow.model_dump().values()):
         return
     message = "explicit messages are enabled, and may name nothing: each will be refused"
     help_text = 'say what they may name, as in allow: {keys: ["cms:"]}'

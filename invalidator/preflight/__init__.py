@@ -3,7 +3,7 @@
     facts         everything that is looked at, as one value; from a database or from a schema file
     needs         what the rules need of a database, as set-up and the checks ask for it
     places        where in the rule files each thing stands, down to the column inside a template
-    examine       the checks, one after the other: facts + rules → findings
+    examine       the checks, one after the other: facts + rules (a ``case``) → findings
         columns       tables and columns that are there, and what their texts depend on
         identity      old values that Postgres does not send
         publication   what the publication leaves out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -52,6 +53,23 @@ def test_every_module_says_what_belongs_in_it(path: Path) -> None:
     assert docstring is not None or not tree.body, f"{name(path)} has no docstring"
     if docstring:
         assert docstring.splitlines()[0].rstrip().endswith((".", "?", "!", ":")), f"{name(path)}: no sentence"
+
+
+MAPS = [
+    PACKAGE / folder / "__init__.py"
+    for folder in (
+        ".", "admin", "config", "delivery", "postgres/notify", "postgres/outbox", "preflight", "rules",
+        "rules/compiler", "rules/condition", "telemetry",
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MAPS, ids=name)
+def test_a_map_of_a_folder_names_all_that_is_in_it(path: Path) -> None:
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(path.read_text())) or ""))
+    there = {each.stem for each in path.parent.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
+
+    assert there - {"__init__"} - words == set()
 
 
 def contracts() -> list[dict[str, object]]:

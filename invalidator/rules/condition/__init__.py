@@ -1,8 +1,9 @@
 """Conditions such as ``status = 'published' and changed(title)``: read, checked, compiled, explained.
 
-    syntax      text → tree (``tree``), with errors that know their place
+    syntax      text → ``tokens`` → ``tree``, with errors that know their place
     typing      the tree held against the types of columns (``kinds``), values against what they can hold (``values``)
     code        the tree as Python functions, for values that may not have been sent; ``binding`` calls them per row
+    comparison  values beside written ones and beside each other, as an ``expression`` of Python
     sql         the tree as an expression for Postgres
     lints       what can be said without a database: never true, always true, blind for rows that leave
     explanation why a condition is true or not for a given row
