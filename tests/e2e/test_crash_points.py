@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from invalidator.demo.servers import ServerMissing
-from tests.support.crash_world import DEADLINE_SECONDS, SLOT, CrashWorld
+from tests.support.crash_world import SLOT, CrashWorld
 from tests.support.crashing import points
 from tests.support.services import missing
 
 Scenario = Callable[[CrashWorld], None]
 
-END_WALSENDER = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active"
+END_WALSENDER = "SELECT pg_terminate_backend(active_pid, 30000) FROM pg_replication_slots WHERE active"
 DROP_SLOT = f"SELECT pg_drop_replication_slot('{SLOT}')"
 
 
@@ -25,17 +25,30 @@ def change(world: CrashWorld) -> None:
 
 def drop_slot(world: CrashWorld) -> None:
     """Changes go missing with the slot."""
-    world.lose_slot(END_WALSENDER, DROP_SLOT)
+    with world.frozen():
+        world.connection.execute(END_WALSENDER)
+        world.connection.execute(DROP_SLOT)
+        world.change()
 
 
 def lose_slot(world: CrashWorld) -> None:
     """Changes go missing with the WAL that the slot needs."""
-    write = "SELECT pg_logical_emit_message(true, 'test', 'much'), pg_switch_wal()"
-    reload = "SELECT pg_reload_conf()"
-    limit = "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'"
-    world.lose_slot(limit, reload, write, write, write, "CHECKPOINT")
-    world.connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-    world.connection.execute("SELECT pg_reload_conf()")
+
+    def is_lost() -> bool:
+        """A checkpoint removes WAL beyond the bound, as soon as the checkpointer has heard of it."""
+        for _ in range(3):
+            world.connection.execute("SELECT pg_logical_emit_message(true, 'test', 'much'), pg_switch_wal()")
+        world.connection.execute("CHECKPOINT")
+        status = world.connection.execute("SELECT wal_status FROM pg_replication_slots").fetchall()
+        return status == [("lost",)]
+
+    with world.frozen():
+        world.connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        world.connection.execute("SELECT pg_reload_conf()")
+        world.until(is_lost, lambda: "the slot is not lost")
+        world.change()
+        world.connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        world.connection.execute("SELECT pg_reload_conf()")
 
 
 def unpublish(world: CrashWorld) -> None:
@@ -61,6 +74,7 @@ def start_for_the_first_time(world: CrashWorld) -> None:
     """Neither publication nor slot is there, and nobody remembers one."""
     world.daemon.kill()
     world.forget_state()
+    world.connection.execute(END_WALSENDER)  # it may not have noticed yet that nobody listens any more
     world.connection.execute(DROP_SLOT)
     world.connection.execute(f"DROP PUBLICATION {SLOT}")
     world.store.delete(f"invalidator:{SLOT}", f"invalidator:{SLOT}:catalog")
@@ -70,10 +84,9 @@ def start_for_the_first_time(world: CrashWorld) -> None:
 
 def owe(world: CrashWorld) -> None:
     """WAL runs out while Redis refuses to unlink: positions go on without it."""
-    world.let_redis_refuse(refusing=True)
-    world.change()
-    world.daemon.wait(DEADLINE_SECONDS)
-    world.let_redis_refuse(refusing=False)
+    with world.refusing_redis():
+        world.change()
+        world.daemon.wait()
 
 
 def damage_journal(world: CrashWorld) -> None:

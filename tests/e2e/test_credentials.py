@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tests.support.daemon import Stack
+from tests.support.daemon import Stack, write_whole
 from tests.support.watched import Watched
 
 LOOKING = {
@@ -32,8 +32,8 @@ class Rotation:
         self.file: Path = stack.folder / "password"
 
     async def to(self, password: str) -> None:
-        """Change it in the database, then where the daemon finds it."""
-        self.file.write_text(f"{password}\n")
+        """Change it where the daemon finds it, which has no reason to connect meanwhile, and in the database."""
+        write_whole(self.file, f"{password}\n")
         await self.stack.sql(f"ALTER ROLE {self.role} PASSWORD '{password}'")
 
     async def end_sessions(self) -> None:
@@ -73,7 +73,7 @@ async def test_a_password_that_was_rotated_is_used_for_the_next_connection(rotat
         case "variable":
             env["INVALIDATOR_SOURCE__PASSWORD_FILE"] = str(rotation.file)
         case _:
-            whole.write_text(rotation.dsn(password="one"))  # noqa: S106  (of this test)
+            write_whole(whole, rotation.dsn(password="one"))  # noqa: S106  (of this test)
             stack.source["dsn"] = f"file:{whole}"
     program = stack.run(env)
     await program.event("stream.connected")
@@ -82,7 +82,7 @@ async def test_a_password_that_was_rotated_is_used_for_the_next_connection(rotat
 
     await rotation.to("two")
     if form == "dsn":
-        whole.write_text(rotation.dsn(password="two"))  # noqa: S106
+        write_whole(whole, rotation.dsn(password="two"))  # noqa: S106
     await rotation.end_sessions()
     await program.event("stream.connected", count=2)
 
@@ -114,8 +114,8 @@ async def test_a_daemon_waits_for_a_password_that_comes_late_and_says_what_is_wr
     await stack.until(lambda: lost in json.dumps(program.events("stream.lost")), f"{lost}: {program.output}")
     assert "command 'cat'" in json.dumps(await watched.status())
 
-    rotation.file.write_text("two")
-    await program.event("stream.connected", count=2, deadline_seconds=30)
+    write_whole(rotation.file, "two")
+    await program.event("stream.connected", count=2)
     stack.fill("item:1")
     await stack.sql("INSERT INTO item VALUES (1)")
     await stack.gone("item:1")

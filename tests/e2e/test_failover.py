@@ -12,10 +12,9 @@ import psycopg
 import pytest
 
 from invalidator.demo.servers import PostgresServer
-from invalidator.model import Lsn
 from tests.support.daemon import Stack
 from tests.support.postgres import Database, Server
-from tests.support.processes import Program
+from tests.support.processes import DEADLINE_SECONDS, Program
 from tests.support.services import missing
 from tests.support.standby import Standby
 from tests.support.watched import Watched
@@ -63,12 +62,20 @@ async def pair(
         stack.client.close()
 
 
+async def confirmed_everything(pair: Pair, server: PostgresServer) -> None:
+    """Return when the slot on this server has confirmed all that is committed there now."""
+    end = (await asyncio.to_thread(pair.on, server, "SELECT pg_current_wal_flush_lsn()::text"))[0][0]
+    ask = f"SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_type = 'logical'"  # noqa: S608
+    await pair.stack.until(lambda: pair.on(server, ask) == [(True,)], f"{end} is confirmed")
+
+
 @pytest.mark.parametrize("pair", [True], indirect=True, ids=["synchronized"])
 async def test_a_promoted_standby_with_a_copy_of_the_slot_is_followed_and_phantoms_are_dropped(pair: Pair) -> None:
     stack = pair.stack
     program = await stack.start()
     await asyncio.to_thread(pair.on, pair.primary, "INSERT INTO item VALUES (1)")
-    assert await asyncio.to_thread(pair.standby.wait_for_slot, "postgres", deadline_seconds=40)
+    await confirmed_everything(pair, pair.primary)
+    assert await asyncio.to_thread(pair.standby.wait_for_slot, "postgres", deadline_seconds=DEADLINE_SECONDS)
     stack.fill("item:1", "item:7", "other:1")  # item:7 may be of a commit that the standby never had
 
     pair.primary.kill()
@@ -89,11 +96,7 @@ async def test_a_promoted_standby_with_a_copy_of_the_slot_is_followed_and_phanto
     await asyncio.to_thread(pair.on, pair.standby, "INSERT INTO item VALUES (2)")
     await stack.gone("item:2")
     assert stack.client.exists("item:9"), "only what changed is dropped from now on"
-    end = (await asyncio.to_thread(pair.on, pair.standby, "SELECT pg_current_wal_flush_lsn()::text"))[0][0]
-    ask = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_type = 'logical'"
-    await stack.until(
-        lambda: Lsn.parse(pair.on(pair.standby, ask)[0][0]) >= Lsn.parse(end), "the copy of the slot is confirmed"
-    )
+    await confirmed_everything(pair, pair.standby)
     assert len(program.events("gap.found")) == 1
 
 

@@ -9,17 +9,19 @@ from tests.support.hook import hook
 from tests.support.watched import Watched
 
 EVENT_RULE = {"name": "event", "table": "public.event", "invalidate": {"keys": ["event:{id}"]}}
+MARKER_RULE = {"name": "marker", "table": "public.marker", "invalidate": {"keys": ["marker:{id}"]}}
 
 
 @pytest.fixture
 async def shop(stack: Stack) -> Stack:
     """A table and a partitioned one, with the hook, and a daemon that looks by itself once an hour."""
+    await stack.sql("CREATE TABLE marker (id int PRIMARY KEY)")
     await stack.sql("CREATE TABLE event (id int, day int, PRIMARY KEY (id, day)) PARTITION BY LIST (day)")
     await stack.sql("CREATE TABLE event_1 PARTITION OF event FOR VALUES IN (1)")
     await stack.sql("CREATE TABLE event_2 (id int, day int, PRIMARY KEY (id, day))")
     await stack.sql("INSERT INTO event_2 VALUES (7, 2)")
     await hook(stack.database.dsn)
-    stack.rules = [ITEM_RULE, EVENT_RULE]
+    stack.rules = [ITEM_RULE, EVENT_RULE, MARKER_RULE]
     stack.settings["continuity"]["catalog_seconds"] = 3600
     return stack
 
@@ -33,7 +35,7 @@ async def started(shop: Stack) -> Watched:
 
 async def test_what_happens_to_partitions_and_tables_is_widened_by_the_stream_alone(shop: Stack) -> None:
     watched = await started(shop)
-    for statement, stale, fresh in (
+    statements = (
         ("ALTER TABLE event ATTACH PARTITION event_2 FOR VALUES IN (2)", "event:7", "item:1"),
         ("ALTER TABLE item ALTER COLUMN name TYPE bytea USING NULL", "item:1", "event:7"),
         ("ALTER TABLE event DETACH PARTITION event_1", "event:7", "item:1"),
@@ -43,10 +45,12 @@ async def test_what_happens_to_partitions_and_tables_is_widened_by_the_stream_al
         ("DROP TABLE event_2", "event:7", "item:1"),
         ("DROP TABLE item", "item:1", "event:7"),
         ("ALTER TABLE event RENAME TO other", "event:7", "post:1"),
-    ):
-        shop.fill("item:1", "event:7", "post:1")
+    )
+    for number, (statement, stale, fresh) in enumerate(statements):
+        shop.fill("item:1", "event:7", "post:1", f"marker:{number}")
         await shop.sql(statement)
-        await shop.gone(stale)
+        await shop.sql("INSERT INTO marker VALUES (%s)", number)  # what comes behind everything that the DDL tells
+        await shop.gone(stale, f"marker:{number}")
         assert shop.client.exists(fresh), statement
     assert await watched.value("invalidator_widened_total", rule="event", reason="catalog_changed") >= 1
     await shop.confirmed_everything()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from invalidator.model import Lsn
-from tests.support.daemon import DEADLINE_SECONDS, Stack
-from tests.support.processes import Program
+from tests.support.daemon import Stack
+from tests.support.processes import DEADLINE_SECONDS, Program
 from tests.support.proxy import Fault, FaultProxy
 from tests.support.watched import Watched
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +20,11 @@ import redis
 from invalidator.demo.servers import KeyValueServer, PostgresServer
 from tests.support.chaos.layers import Edge, Mood, Processes
 from tests.support.crashing import VARIABLE
+from tests.support.daemon import write_whole
 from tests.support.outbox import setup
-from tests.support.processes import Program
+from tests.support.processes import DEADLINE_SECONDS, Program
 
 ROWS: Final = 6
-DEADLINE_SECONDS: Final = 30
 SLOT: Final = "crash"
 RULES: Final[list[dict[str, Any]]] = [
     {
@@ -145,15 +146,15 @@ class CrashWorld:
 
     def until_streaming(self) -> None:
         """Return when the daemon streams."""
-        self.daemon.wait_for_event("stream.connected", deadline_seconds=DEADLINE_SECONDS)
+        self.daemon.wait_for_event("stream.connected")
 
     def arm(self, point: str) -> None:
         """From now on a daemon that comes to the point dies there."""
-        self._armed.write_text(point, encoding="utf-8")
+        write_whole(self._armed, point)
 
     def until_killed(self) -> None:
         """Return when the daemon has died at its crash point; later ones live."""
-        assert self.daemon.wait(DEADLINE_SECONDS) == -signal.SIGKILL, self.daemon.output
+        assert self.daemon.wait() == -signal.SIGKILL, self.daemon.output
         self._armed.unlink()
 
     # ---------------------------------------------------------------- the application
@@ -163,7 +164,7 @@ class CrashWorld:
         self._variant += 1
         more = {"name": f"more-{self._variant}", "table": "public.item", "invalidate": {"keys": ["more:{id}"]}}
         text = json.dumps({"version": 1, "rules": [*RULES, more]})
-        (self._folder / "rules.yaml").write_text(text, encoding="utf-8")
+        write_whole(self._folder / "rules.yaml", text)
 
     def fill(self) -> None:
         """Put everything that is true into every layer."""
@@ -182,13 +183,14 @@ class CrashWorld:
         statement = "UPDATE item SET version = %s, slug = 's' || id || '-' || %s"
         self.connection.execute(statement, [self._version, self._version])
 
-    def lose_slot(self, *statements: str) -> None:
-        """Do something to the slot while the daemon is frozen and cannot see what is changed meanwhile."""
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Meanwhile the daemon stands still, and cannot see what happens."""
         os.kill(self.daemon.pid, signal.SIGSTOP)
-        for statement in statements:
-            self.connection.execute(statement)
-        self.change()
-        os.kill(self.daemon.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.kill(self.daemon.pid, signal.SIGCONT)
 
     def until_fresh(self) -> None:
         """Return when no layer holds what is not so; fail after a while."""
@@ -209,7 +211,7 @@ class CrashWorld:
             truth |= {f"{name}:{row}": str(version) for name in ("item", "page", "part")} | {f"slug:{slug}": str(row)}
         names = [name for kind in ("item", "page", "part", "slug") for name in self.store.keys(f"{kind}:*")]
         inner = {str(name): str(self.store.get(name) or "") for name in names}
-        edge = {name: value for name, (value, _) in self.edge.pages.items()}
+        edge = {name: value for name, (value, _) in list(self.edge.pages.items())}
         layers: dict[str, dict[str, str]] = {"L2": inner, "L1": dict(self._processes.cache), "L3": edge}
         return {
             f"{layer} {name}": value
@@ -230,9 +232,16 @@ class CrashWorld:
             lambda: f"not confirmed\n{self.daemon.output}",
         )
 
-    def let_redis_refuse(self, *, refusing: bool) -> None:
-        """Forbid UNLINK, or allow it again; everything else it takes."""
-        change = "-unlink" if refusing else "+unlink"
+    @contextlib.contextmanager
+    def refusing_redis(self) -> Iterator[None]:
+        """Meanwhile UNLINK is forbidden; everything else it takes."""
+        self._change_permissions("-unlink")
+        try:
+            yield
+        finally:
+            self._change_permissions("+unlink")
+
+    def _change_permissions(self, change: str) -> None:
         self.store.execute_command("ACL", "SETUSER", "default", change)  # type: ignore[no-untyped-call]
 
     def forget_state(self) -> None:

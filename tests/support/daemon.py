@@ -9,21 +9,28 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 import yaml
+from redis.client import PubSub
 
 from invalidator.model import Lsn
 from tests.support.postgres import Database
-from tests.support.processes import Program
-
-DEADLINE_SECONDS = 15
+from tests.support.processes import DEADLINE_SECONDS, Program
 
 ITEM_RULE: dict[str, Any] = {
     "name": "item",
     "table": "public.item",
     "invalidate": {"keys": ["item:{id}"], "tags": ["item:{id}"], "l1": ["item:{id}:*"]},
 }
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Put a text into a file that somebody may read at any moment: he finds the old one or the new one."""
+    draft = file.with_name(f".{file.name}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)
 
 
 class Stack:
@@ -48,7 +55,7 @@ class Stack:
 
     def write(self) -> Path:
         """Write rules and settings; the path of the settings."""
-        (self.folder / "rules.yaml").write_text(json.dumps({"version": 1, "rules": self.rules}))
+        write_whole(self.folder / "rules.yaml", json.dumps({"version": 1, "rules": self.rules}))
         slot = {} if "type" in self.source else {"type": "pgoutput", "slot": self.database.name}
         settings = {
             "rules": "rules.yaml",
@@ -59,7 +66,7 @@ class Stack:
             **self.settings,
         }
         path = self.folder / "invalidator.yaml"
-        path.write_text(yaml.safe_dump(settings))
+        write_whole(path, yaml.safe_dump(settings))
         return path
 
     def run(self, env: dict[str, str] | None = None) -> Program:
@@ -81,6 +88,15 @@ class Stack:
         for key in keys:
             self.client.set(key, "stale")
 
+    def subscribed(self) -> PubSub:
+        """A subscriber that hears everything from now on; the caller closes it."""
+        listener: PubSub = self.client.pubsub()  # type: ignore[no-untyped-call]
+        listener.subscribe("cache:invalidate")
+        message = listener.get_message(timeout=DEADLINE_SECONDS)
+        assert message is not None
+        assert message["type"] == "subscribe"
+        return listener
+
     async def gone(self, *keys: str, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         """Return when none of the keys is there; fail after a while."""
         await self.until(lambda: not self.client.exists(*keys), f"{keys} are gone", deadline_seconds)
@@ -100,6 +116,28 @@ class Stack:
         statement = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
         name = self.database.name
         await self.until(lambda: self.database.execute(statement, position, name)[0][0], f"{position} is confirmed")
+
+    async def released(self) -> None:
+        """Return when nobody has the slot any more: the server has heard what the daemon that ended said last."""
+        statement = "SELECT NOT active FROM pg_replication_slots WHERE slot_name = %s"
+        await self.until(lambda: self.database.execute(statement, self.database.name)[0][0], "the slot is free")
+
+    async def drop_slot(self) -> None:
+        """As an operator does it who thinks that nobody needs it."""
+        name = self.database.name
+
+        def drop() -> bool:
+            self.database.execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active",
+                name,
+            )
+            try:
+                self.database.execute("SELECT pg_drop_replication_slot(%s)", name)
+            except psycopg.errors.ObjectInUse:  # by a daemon that runs, or by the walsender of one that has just ended
+                return False
+            return True
+
+        await self.until(drop, "the slot is dropped")
 
     def connect(self, url: str) -> None:
         """Look at another Redis from now on."""

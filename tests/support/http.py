@@ -12,6 +12,8 @@ from typing import Self
 
 import pytest
 
+from tests.support.processes import DEADLINE_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -96,12 +98,12 @@ class ScriptedServer:
         """Add answers for the next requests."""
         self.replies.extend(replies)
 
-    async def received(self, count: int, *, within_seconds: float = 5) -> None:
+    async def received(self, count: int, *, within_seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until so many requests have come."""
         async with asyncio.timeout(within_seconds), self._came:
             await self._came.wait_for(lambda: len(self.requests) >= count)
 
-    async def idle(self, *, within_seconds: float = 5) -> None:
+    async def idle(self, *, within_seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until no connection is open."""
         async with asyncio.timeout(within_seconds):
             while self._connections:

@@ -15,6 +15,7 @@ import pytest
 from psycopg import sql
 
 from invalidator.demo.servers import PostgresServer, ServerMissing, find_postgres
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.services import docker_answers, missing, wants_docker
 
 if TYPE_CHECKING:
@@ -129,18 +130,22 @@ def crashable_postgres() -> Iterator[PostgresServer]:
 
 
 def drop_database(admin: psycopg.Connection[Any], name: str) -> None:
-    """Drop the database and the slots in it, ending the walsenders that hold them."""
-    deadline = time.monotonic() + 10
-    while admin.execute("SELECT 1 FROM pg_replication_slots WHERE database = %s", [name]).fetchone():
+    """Drop the database and the slots in it, ending the walsenders that hold them.
+
+    A daemon that still runs may come back, and make a slot anew, at any moment before the database is gone.
+    """
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         try:
-            admin.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s", [name]
-            )
-        except psycopg.errors.ObjectInUse:  # the walsender is still on its way out
+            admin.execute(_DROP_SLOTS, [name])
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):  # a walsender is still on its way out
             if time.monotonic() > deadline:
                 raise
-    admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _is_local() -> bool:

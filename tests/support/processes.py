@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
+DEADLINE_SECONDS = 60
+"""For everything that a test waits for. Long, because only a test that fails comes to its end."""
 
 
 class Program:
@@ -63,19 +66,21 @@ class Program:
         found = [event for event in map(_parse, tuple(self.lines)) if event is not None]
         return [event for event in found if name is None or event.get("event") == name]
 
-    def wait_for_event(self, name: str, *, count: int = 1, deadline_seconds: float = 15) -> dict[str, Any]:
+    def wait_for_event(
+        self, name: str, *, count: int = 1, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> dict[str, Any]:
         """The ``count``-th log line with this event name, as soon as it is there."""
         self.wait_for(lambda: len(self.events(name)) >= count, what=name, deadline_seconds=deadline_seconds)
         return self.events(name)[count - 1]
 
-    def wait_for_line(self, part: str, *, deadline_seconds: float = 15) -> str:
+    def wait_for_line(self, part: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> str:
         """The first line that contains this text, as soon as it is there."""
         self.wait_for(
             lambda: any(part in line for line in self.lines), what=repr(part), deadline_seconds=deadline_seconds
         )
         return next(line for line in self.lines if part in line)
 
-    def wait_for(self, condition: Callable[[], bool], *, what: str, deadline_seconds: float = 15) -> None:
+    def wait_for(self, condition: Callable[[], bool], *, what: str, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         """Return once the condition on the output holds; fail with the output when it never will."""
         deadline = time.monotonic() + deadline_seconds
         with self._changed:
@@ -86,25 +91,23 @@ class Program:
                     pytest.fail(f"waited for {what}; the program {state}:\n{self.output}")
                 self._changed.wait(0.1)
 
-    async def event(self, name: str, *, count: int = 1, deadline_seconds: float = 15) -> dict[str, Any]:
+    async def event(self, name: str, *, count: int = 1, deadline_seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
         """:meth:`wait_for_event` for tests whose event loop has to go on meanwhile."""
         return await asyncio.to_thread(self.wait_for_event, name, count=count, deadline_seconds=deadline_seconds)
 
-    def wait_for_http(self, url: str, *, status: int = 200, deadline_seconds: float = 15) -> str:
+    def wait_for_http(self, url: str, *, status: int = 200, deadline_seconds: float = DEADLINE_SECONDS) -> str:
         """The body of the URL, as soon as it answers with this status."""
         seen = "nothing"
         deadline = time.monotonic() + deadline_seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  (the test's own URL)
-                    seen, body = str(answer.status), str(answer.read(), "utf-8")
-            except urllib.error.HTTPError as error:
-                with error:
-                    seen, body = str(error.code), str(error.read(), "utf-8")
-            except OSError as error:
-                seen, body = str(error), ""
-            if seen == str(status):
-                return body
+                code, body = _get(url)
+            except (OSError, HTTPException) as error:  # not there yet, or ended in the middle
+                seen = repr(error)
+            else:
+                if code == status:
+                    return body
+                seen = f"{code} {body}"
             time.sleep(0.02)
         pytest.fail(f"{url} did not answer {status} (last: {seen}):\n{self.output}")
 
@@ -117,7 +120,7 @@ class Program:
         """SIGTERM; does not wait."""
         self.process.terminate()
 
-    def wait(self, deadline_seconds: float = 15) -> int:
+    def wait(self, deadline_seconds: float = DEADLINE_SECONDS) -> int:
         """The exit code, once it has ended and all output was read."""
         try:
             code = self.process.wait(deadline_seconds)
@@ -155,6 +158,16 @@ def run_program() -> Iterator[Callable[..., Program]]:
     yield run
     for program in started:
         program.close()
+
+
+def _get(url: str) -> tuple[int, str]:
+    """Status and body, whatever the status."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  (the test's own URL)
+            return answer.status, str(answer.read(), "utf-8")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, str(error.read(), "utf-8")
 
 
 def _parse(line: str) -> dict[str, Any] | None:

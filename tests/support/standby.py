@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from invalidator.demo.servers import PostgresServer
-from invalidator.demo.servers.process import ServerFailed, spawn, wait_until
+from invalidator.demo.servers.process import ServerFailed, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,17 +40,20 @@ class Standby(PostgresServer):
         super().__init__(binaries=primary.binaries, settings={**follow, **(settings or {})})
 
     def wait_for_slot(self, slot: str, *, deadline_seconds: float = 15) -> bool:
-        """Whether a lasting copy of the logical slot is here within that time."""
+        """Whether a lasting copy of the logical slot is here within that time; its consumer must be at work."""
         query = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND synced AND NOT temporary"
-        with psycopg.connect(self.dsn(), autocommit=True) as connection:
-            try:
-                wait_until(
-                    lambda: connection.execute(query, [slot]).fetchone() is not None,
-                    what=f"a copy of slot {slot}",
-                    deadline_seconds=deadline_seconds,
-                )
-            except ServerFailed:
-                return False
+        deadline = time.monotonic() + deadline_seconds
+        with (
+            psycopg.connect(self.dsn(), autocommit=True) as here,
+            psycopg.connect(self._primary.dsn(), autocommit=True) as there,
+        ):
+            while here.execute(query, [slot]).fetchone() is None:
+                if time.monotonic() > deadline:
+                    return False
+                # A copy lasts once the slot there has moved on, for which it needs to be told what is running. The
+                # server does that by itself every 15 s; the standby asks less and less often, up to every 30 s.
+                there.execute("SELECT pg_log_standby_snapshot()")
+                time.sleep(0.1)
         return True
 
     def promote(self) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.processes import Program
-
-DEADLINE_SECONDS = 25.0
+from tests.support.processes import DEADLINE_SECONDS, Program
 
 
 class Watched:
@@ -46,6 +44,15 @@ class Watched:
             if time.monotonic() > deadline:
                 pytest.fail(f"{name} {labels} is {found}, not {wanted}")
             await asyncio.sleep(0.05)
+
+    async def until_above(self, bound: float, name: str, **labels: str) -> float:
+        """Return the metric's value when it is greater than this."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (found := await self._value(name, labels)) is None or found <= bound:
+            if time.monotonic() > deadline:
+                pytest.fail(f"{name} {labels} is {found}, not above {bound}")
+            await asyncio.sleep(0.05)
+        return found
 
     async def _value(self, name: str, labels: dict[str, str]) -> float | None:
         for family in text_string_to_metric_families(await self.text("/metrics")):

@@ -1,4 +1,7 @@
-"""The outer cache layers of the world: one process that caches in memory (L1), and an edge (L3)."""
+"""The outer cache layers of the world: one process that caches in memory (L1), and an edge (L3).
+
+Tests fill them from other threads: what is looked through here is a copy, which one step makes.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +61,8 @@ class Processes:
         for key in message["keys"]:
             self.cache.pop(key, None)
         for pattern in message["patterns"]:
-            for key in [key for key in self.cache if fnmatchcase(key, pattern)]:
-                del self.cache[key]
+            for key in [key for key in list(self.cache) if fnmatchcase(key, pattern)]:
+                self.cache.pop(key, None)
 
 
 class Mood(Enum):
@@ -108,9 +111,9 @@ class Edge:
         if self.mood is Mood.BUSY:
             return web.Response(status=429, headers={"Retry-After": "1"})
         wanted = set(request.headers.get("xkey-purge", "").split())
-        found = [path for path, (_, tags) in self.pages.items() if not wanted.isdisjoint(tags)]
+        found = [path for path, (_, tags) in list(self.pages.items()) if not wanted.isdisjoint(tags)]
         for path in found:
-            del self.pages[path]
+            self.pages.pop(path, None)
         self.purges += 1
         if self.mood is Mood.SPEECHLESS and request.transport is not None:
             request.transport.abort()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import redis
 
-from invalidator.cli._exits import Exit
 from invalidator.demo.servers import KeyValueServer
 from tests.support.chaos.world import FAILOVER_SLOTS, SLOT
+from tests.support.daemon import write_whole
 from tests.support.standby import Standby
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def kill_daemon(world: World, choice: random.Random) -> None:
 async def stop_daemon(world: World, _: random.Random) -> None:
     world.expect_daemon()
     world.daemon.terminate()
-    await asyncio.to_thread(world.daemon.wait, 30)
+    await asyncio.to_thread(world.daemon.wait)
     world.start_daemon()
 
 
@@ -55,7 +55,7 @@ async def hand_over(world: World, choice: random.Random) -> None:
         first.kill()
     else:
         first.terminate()
-        await asyncio.to_thread(first.wait, 30)
+        await asyncio.to_thread(first.wait)
 
 
 async def something_while_the_daemon_is_away(world: World, choice: random.Random) -> None:
@@ -79,7 +79,8 @@ async def reload_rules(world: World, _: random.Random) -> None:
 
 
 async def break_rules(world: World, choice: random.Random) -> None:
-    (world.folder / "rules.yaml").write_text("version: 1\nrules: [", encoding="utf-8")
+    world.allow_refusal()
+    write_whole(world.folder / "rules.yaml", "version: 1\nrules: [")
     await asyncio.sleep(choice.uniform(0.2, 1))
     world.write_rules()
 
@@ -172,11 +173,10 @@ async def publish_less(world: World, choice: random.Random) -> None:
 
 
 async def make_publication_anew(world: World, choice: random.Random) -> None:
+    world.allow_refusal()
     await asyncio.to_thread(_sql, world, f"DROP PUBLICATION {SLOT}")
     await asyncio.sleep(choice.uniform(0.1, 1))
     await asyncio.to_thread(_sql, world, f"CREATE PUBLICATION {SLOT} FOR TABLE item")
-    if world.daemon.process.poll() == Exit.CONFIG:  # it was just starting; whoever supervises it starts it again
-        world.start_daemon()
 
 
 async def empty_outbox(world: World, _: random.Random) -> None:

@@ -17,10 +17,12 @@ from typing import Any, Final
 import psycopg
 import redis
 
+from invalidator.cli._exits import Exit
 from invalidator.demo.servers import KeyValueServer, PostgresServer
 from tests.support.chaos.application import ROWS, Application
 from tests.support.chaos.lanes import Lane
 from tests.support.chaos.layers import Edge, Mood, Processes
+from tests.support.daemon import write_whole
 from tests.support.outbox import setup
 from tests.support.processes import Program
 from tests.support.proxy import Fault as NetworkFault
@@ -36,7 +38,9 @@ RULES: Final[Sequence[dict[str, Any]]] = (
     },
     {"name": "slug", "table": "public.item", "invalidate": {"keys": ["slug:{slug}"]}},
 )
-QUIET_SECONDS: Final = 60.0
+QUIET_SECONDS: Final = 120.0
+"""From the end of the faults until everything is confirmed: a lost connection may be noticed late, and a busy machine
+takes its time."""
 FAILOVER_SLOTS: Final = 170000
 
 
@@ -94,7 +98,7 @@ class World:
         *,
         defect: str | None = None,
         rules: Sequence[dict[str, Any]] = RULES,
-        patience_seconds: float = QUIET_SECONDS / 3,
+        patience_seconds: float = 40,
         redo_window_seconds: float = 2,
         truncates: float = 0.001,
         source: str = "pgoutput",
@@ -110,6 +114,7 @@ class World:
         self.source = source
         self._begun = time.monotonic()
         self._daemons: list[Program] = []
+        self._may_refuse: set[Program] = set()
         self._servers = contextlib.ExitStack()
         self._variant = 0
         self.outcome = Outcome(seed)
@@ -206,7 +211,7 @@ class World:
         self._variant += 1
         more = {"name": f"more-{self._variant}", "table": "public.item", "invalidate": {"tags": ["t:{id}"]}}
         text = json.dumps({"version": 1, "rules": [*self._rules, more]})
-        (self.folder / "rules.yaml").write_text(text, encoding="utf-8")
+        write_whole(self.folder / "rules.yaml", text)
 
     # ---------------------------------------------------------------- what faults change
 
@@ -217,8 +222,19 @@ class World:
         self.daemon = Program(*call, module=module)
         self._daemons.append(self.daemon)
 
+    def allow_refusal(self) -> None:
+        """Something will be wrong that no daemon begins with: one that is just starting may end because of it."""
+        if not self.daemon.events("stream.connected") and not self.daemon.events("stream.standby"):
+            self._may_refuse.add(self.daemon)
+
+    def revive(self) -> None:
+        """Start a daemon in the place of one that was right to refuse, as whoever supervises it does."""
+        if self.daemon in self._may_refuse and self.daemon.process.poll() == Exit.CONFIG:
+            self.start_daemon()
+
     def expect_daemon(self) -> None:
         """A daemon that ended by itself is a finding."""
+        self.revive()
         if (code := self.daemon.process.poll()) is not None:
             self.outcome.broken.append(f"the daemon ended by itself with code {code}")
 
@@ -262,6 +278,7 @@ class World:
         target: str | None = None
         while time.monotonic() < deadline:
             await asyncio.sleep(0.2)
+            self.revive()
             with contextlib.suppress(psycopg.Error):
                 target = target or self._committed()
                 if self._has_confirmed(target):
