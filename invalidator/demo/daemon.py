@@ -52,7 +52,7 @@ class Daemon:
         """Where /status and /metrics answer, once that is known."""
         return None if self._address is None else f"http://{self._address}"
 
-    async def ready(self, deadline_seconds: float = 20) -> None:
+    async def ready(self, deadline_seconds: float = 60) -> None:
         """Return once the daemon streams.
 
         Raises:

@@ -123,7 +123,7 @@ class Stage:
         url = self.redis_server.url
         _run(stack, background, subscribe(url, self.l1, self._hear, hears))
         _run(stack, background, self.taps.watch_redis(url, watches))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await hears.wait()
             await watches.wait()
 

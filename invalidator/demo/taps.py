@@ -75,11 +75,17 @@ class Taps:
             return
         self._marker.clear()
         await self._client.echo("settle")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await self._marker.wait()
 
-    async def purges_seen(self, within_seconds: float = 0.5, quiet_seconds: float = 0.03) -> None:
-        """Return once purges were noted since the last :meth:`take`; Varnish writes its log a little later."""
+    async def purges_seen(self, within_seconds: float = 5, quiet_seconds: float = 0.03) -> None:
+        """Return once purges were noted since the last :meth:`take`; Varnish writes its log a little later.
+
+        Args:
+            within_seconds: give up, if there was none, after this long: what comes later would be taken for an effect
+                of what is done next.
+            quiet_seconds: without another one, that was all.
+        """
         wait = within_seconds
         with contextlib.suppress(TimeoutError):
             while True:
