@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import pq
 
-from invalidator.errors import ConfigError, SourceDisconnected
+from invalidator.errors import ConfigError, SlotLost, SourceDisconnected
 from invalidator.postgres.connection import Dsn, connect
 from invalidator.postgres.failures import ours
 
@@ -66,6 +66,7 @@ class ReplicationStream:
             receive_buffer_bytes: of the socket; 0 leaves it to the kernel.
 
         Raises:
+            SlotLost: there is no such slot, or its WAL is gone.
             SourceError, ConfigError: see ``failures.ours``.
         """
         connection = await connect(dsn, replication=True, application_name=f"invalidator/{slot}")
@@ -74,6 +75,10 @@ class ReplicationStream:
                 # Such a database holds any bytes, and the server refuses to send those that are no UTF-8 as UTF-8.
                 await connection.execute("SET client_encoding TO 'SQL_ASCII'")
             await connection.execute(_start_replication(slot, publication))
+        except psycopg.errors.UndefinedObject as error:  # a publication that is missing is told later
+            await connection.close()
+            msg = f"the replication slot '{slot}' is gone"
+            raise SlotLost(msg) from error
         except psycopg.Error as error:
             await connection.close()
             raise ours(error, doing=f"starting replication from slot '{slot}'") from error

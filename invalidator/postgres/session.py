@@ -107,13 +107,15 @@ class Session:
         if stands_by:
             await slots.refuse_if_in_use(side, settings.slot)
         is_first = not has_streamed
-        if is_first and keeper is not None and not await slots.exists(side, settings.slot):
+        was_there = has_streamed or await slots.exists(side, settings.slot)
+        if keeper is not None and not was_there:
             is_first = not await keeper.has_record()
         if prepare is not None:
             # Only a first start may make what is missing: later a missing slot is a hole, which a new one would hide.
             await prepare(side, is_first=is_first)
         names = {"slot": settings.slot, "publication": settings.publication}
-        gap = await slots.verify(side, **names, has_streamed=not is_first)
+        # One that goes while we look is no mistake in the settings, which would end the process for good.
+        gap = await slots.verify(side, **names, is_missed=was_there or not is_first)
         if gap is not None:
             if keeper is None:
                 msg = f"{gap.detail}: changes are missing"

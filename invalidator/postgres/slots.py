@@ -49,7 +49,7 @@ async def verify_primary(side: SideConnection) -> None:
         raise SourceDisconnected(msg, reason="standby")
 
 
-async def verify(side: SideConnection, *, slot: str, publication: str, has_streamed: bool) -> Gap | None:
+async def verify(side: SideConnection, *, slot: str, publication: str, is_missed: bool) -> Gap | None:
     """Check server, publication and slot, because START_REPLICATION itself finds out late or never.
 
     A missing publication, for one, is reported only when the first change is decoded, and Postgres 18 skips it in
@@ -59,7 +59,7 @@ async def verify(side: SideConnection, *, slot: str, publication: str, has_strea
         side: where to ask.
         slot: what is to be streamed.
         publication: of which tables.
-        has_streamed: this process has streamed from the slot before, so that a missing slot is a hole.
+        is_missed: the slot was there before, so that a missing one is a hole.
 
     Returns:
         What is missing: the slot stands but its WAL is gone, or it went while we were away.
@@ -75,7 +75,7 @@ async def verify(side: SideConnection, *, slot: str, publication: str, has_strea
         msg = f"wal_level is '{level}': logical replication is switched off on this server"
         raise ConfigError(msg, fix="ALTER SYSTEM SET wal_level = 'logical';   -- then restart Postgres")
     await _verify_publication(side, publication)
-    return await _verify_slot(side, slot, has_streamed=has_streamed)
+    return await _verify_slot(side, slot, is_missed=is_missed)
 
 
 async def exists(side: SideConnection, slot: str) -> bool:
@@ -183,15 +183,15 @@ async def _verify_publication(side: SideConnection, publication: str) -> None:
         raise ConfigError(msg, fix="invalidator setup   (prints the CREATE PUBLICATION for your rules)")
 
 
-async def _verify_slot(side: SideConnection, slot: str, *, has_streamed: bool) -> Gap | None:
+async def _verify_slot(side: SideConnection, slot: str, *, is_missed: bool) -> Gap | None:
     reason: LiteralString = "s.invalidation_reason" if side.server_version >= REASON_SERVER else "NULL"
     rows = await side.fetch(
         "SELECT s.plugin, s.database, s.wal_status, " + reason + ", current_database() "
         "FROM pg_replication_slots s WHERE s.slot_name = %s",
         [slot],
     )
-    if not rows and has_streamed:
-        detail = f"the replication slot '{slot}' is gone since we streamed from it (dropped, or this is another server)"
+    if not rows and is_missed:
+        detail = f"the replication slot '{slot}' is gone, and was there before (dropped, or this is another server)"
         return Gap(GapReason.SLOT_MISSING, detail)
     if not rows:
         msg = f"there is no replication slot '{slot}'"

@@ -16,6 +16,7 @@ from invalidator.errors import ConfigError, SlotInUse, SlotLost, SourceDisconnec
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, Rules
 from invalidator.postgres.reader import CHUNK
+from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
 from invalidator.sources.pgoutput import PgoutputSource, Settings
 from invalidator.telemetry.events import Events
@@ -410,6 +411,17 @@ async def test_a_wrong_setup_is_a_configuration_error_that_says_what_to_run(
         async for _ in PgoutputSource(settings(shop), Events(State())).batches(Recorder()):
             pass
     assert caught.value.fix
+
+
+async def test_a_slot_that_goes_while_it_is_looked_at_is_a_hole_and_no_wrong_setup(shop: Database) -> None:
+    async def drop(side: SideConnection, *, is_first: bool) -> None:
+        assert is_first
+        await side.fetch("SELECT pg_drop_replication_slot(current_database())")
+
+    with pytest.raises(SlotLost, match=r"was there before.*changes are missing"):
+        await anext(aiter(PgoutputSource(settings(shop), Events(State()), prepare=drop).batches(Recorder())))
+    with pytest.raises(SlotLost, match="is gone"):
+        await ReplicationStream.open(shop.dsn, slot=shop.name, publication="p")
 
 
 @pytest.mark.parametrize(
