@@ -27,12 +27,18 @@ class _Form:
     gap: Gap
     rule: str
     invalidation: Invalidation
-    releases: list[Callable[[], None]] = field(default_factory=list)
+    release_position: Callable[[], None]
+    """On the connection that there is: what earlier ones held comes again on it."""
+    then: list[Callable[[], None]] = field(default_factory=list)
 
     def release(self) -> None:
-        """It is applied: let go of the position, on whatever connection holds it."""
-        for release in self.releases:
-            release()
+        """It is applied: let go of the position, and tell whoever waits for it, once.
+
+        One that is being delivered when another gap takes its place is released twice: by itself, and with those.
+        """
+        then, self.then = self.then, []
+        for each in (self.release_position, *then):
+            each()
 
 
 class Repairs:
@@ -73,15 +79,15 @@ class Repairs:
             hold: called for each of them.
             on_repaired: called when the last of them is applied; now, if there is none.
         """
-        made = [_Form(gap, rule, invalidation, [hold()]) for rule, invalidation in forms]
+        made = [_Form(gap, rule, invalidation, hold()) for rule, invalidation in forms]
         replaced = [form for form in self._waiting if gap.target in (None, form.gap.target) and gap.tables is None]
         if made:
             # What waits already is among the new forms, which are of the rules in force. Its positions are let go
             # with the last of those: earlier, and a crash would find nothing left to repair.
-            made[-1].releases += [form.release for form in replaced]
+            made[-1].then += [form.release for form in replaced]
             self._waiting = deque(form for form in self._waiting if form not in replaced)
         if on_repaired is not None and made:
-            made[-1].releases.append(on_repaired)
+            made[-1].then.append(on_repaired)
         elif on_repaired is not None:
             on_repaired()
         self._waiting.extend(made)
@@ -89,9 +95,9 @@ class Repairs:
         self._added.set()
 
     def hold_again(self, hold: Hold) -> None:
-        """Another connection begins: what waits holds its position too."""
+        """Another connection begins: what waits holds its position instead."""
         for form in self._waiting:
-            form.releases.append(hold())
+            form.release_position = hold()
 
     async def run(self) -> None:
         """Apply what waits, until cancelled."""
