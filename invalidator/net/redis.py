@@ -211,6 +211,18 @@ class RedisClient:
             protocol=2,
             driver_info=None,
         )
+        try:
+            await self._open(connection)
+        finally:
+            if self._connection is not connection:  # close() came when there was nothing to be closed yet
+                await connection.disconnect(nowait=True)
+        if self._connection is not connection:
+            msg = f"{self.label}: closed while it was being opened"
+            raise TargetUnavailable(msg)
+        self.generation += 1
+        return connection
+
+    async def _open(self, connection: driver.AbstractConnection) -> None:
         seconds = self._options.connect_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -219,8 +231,6 @@ class RedisClient:
             msg = f"{self.label}: no connection within {seconds:g} s"
             raise TargetUnavailable(msg, result="timeout") from None
         await self._introduce(connection)
-        self.generation += 1
-        return connection
 
     async def _located(self) -> Address:
         """Where the primary is now, and with which password.
@@ -242,21 +252,23 @@ class RedisClient:
             msg = f"{self.label}: {error}"
             raise TargetRejected(msg) from None
         self._place = None
-        if address.sentinels:
-            self._place = await (await self._asked(address)).primary()
+        sentinels = await self._asked(address)
+        if sentinels is not None:
+            self._place = await sentinels.primary()
             address = address.at(*self._place)
         self.label = address.label
         return address
 
-    async def _asked(self, address: Address) -> Sentinels:
-        """The sentinels of this address; others when a URL that is read anew names others."""
+    async def _asked(self, address: Address) -> Sentinels | None:
+        """The sentinels of this address, if it has any; those of a URL that was another one are left."""
         from invalidator.net.sentinel import Sentinels
 
-        if self._sentinels is not None and self._sentinels.address != address:
-            await self._sentinels.close()
-            self._sentinels = None
-        if self._sentinels is None:
-            self._sentinels = Sentinels(address, self._options)
+        before = self._sentinels
+        if before is None or before.address != address:
+            # First, so that ``run`` asks those no more while they are being closed.
+            self._sentinels = Sentinels(address, self._options) if address.sentinels else None
+            if before is not None:
+                await before.close()
         return self._sentinels
 
     async def _introduce(self, connection: driver.AbstractConnection) -> None:

@@ -33,6 +33,7 @@ class Sentinels:
         self.address = address
         self._clients = [RedisClient(options, address=each) for each in address.sentinels]
         self._needed = len(self._clients) // 2 + 1
+        self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Sentinels {self.address.label}>"
@@ -59,12 +60,14 @@ class Sentinels:
         raise self._disagreed(answers)
 
     async def close(self) -> None:
-        """Release the connections."""
-        for client in self._clients:
-            await client.close()
+        """Release the connections, for good: what is being asked ends without an answer."""
+        self._is_closed = True
+        await asyncio.gather(*(client.close() for client in self._clients))
 
     async def _ask(self, client: RedisClient) -> Place | str:
         """What one of them says: a place, or in words why there is none."""
+        if self._is_closed:
+            return f"{client.label}: is asked no more"
         try:
             reply = await client.execute(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.address.service.encode())
         except TargetError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from invalidator.errors import TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation
 from invalidator.net import redis as door
+from invalidator.net.redis_url import parse
+from invalidator.net.sentinel import Sentinels
 from invalidator.targets import redis_bus, redis_keys
 from tests.support.resp import Answer, Command, ScriptedRedis, Silence, well
 
@@ -154,3 +157,63 @@ async def test_a_primary_that_was_replaced_is_left_even_in_the_middle_of_a_comma
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await cache.close()
+
+
+@pytest.mark.parametrize("has_sentinels", [True, False])
+async def test_a_url_that_was_rotated_leaves_the_sentinels_of_the_one_before(
+    servers: list[ScriptedRedis], tmp_path: Path, has_sentinels: bool
+) -> None:
+    first, second, third, old, new = servers
+    first.answer, second.answer = naming(old), naming(new)
+    secret = tmp_path / "url"
+    secret.write_text(f"redis+sentinel://{place(first)}/my%20master")
+    cache = redis_keys.build(
+        "cache", redis_keys.Settings.model_validate({"type": "redis_keys", "url": f"file:{secret}"})
+    )
+    await cache.apply(BATCH)
+    assert [each[0] for each in old.commands] == [b"UNLINK"]
+
+    secret.write_text(f"redis+sentinel://{place(second)}/my%20master" if has_sentinels else new.url)
+    await old.hang_up()
+    with contextlib.suppress(TargetUnavailable):  # it need not have heard of that yet
+        await cache.apply(BATCH)
+    await cache.apply(BATCH)
+
+    assert {each[0] for each in new.commands} == {b"UNLINK"}
+    await first.idle()
+    assert not third.introductions
+    await cache.close()
+    await second.idle()
+
+
+async def test_sentinels_that_are_left_are_asked_no_more_whoever_was_about_to(servers: list[ScriptedRedis]) -> None:
+    sentinel, _, _, server, _ = servers
+    sentinel.answer = naming(server)
+    url = f"redis+sentinel://{place(sentinel)}/my%20master"
+    options = redis_keys.Settings.model_validate({"type": "redis_keys", "url": url})
+    sentinels = Sentinels(parse(url), options)
+    assert await sentinels.primary() == ("127.0.0.1", int(place(server).split(":")[1]))
+
+    asking = asyncio.create_task(sentinels.primary())
+    await sentinels.close()
+    with pytest.raises(TargetUnavailable):
+        await asking
+    with pytest.raises(TargetUnavailable, match="is asked no more"):
+        await sentinels.primary()
+
+    await sentinel.idle()
+
+
+async def test_a_connection_that_is_closed_while_it_is_being_opened_is_closed(servers: list[ScriptedRedis]) -> None:
+    server = servers[0]
+    client = door.RedisClient(redis_keys.Settings.model_validate({"type": "redis_keys", "url": server.url}))
+    asking = asyncio.create_task(client.execute(b"PING"))
+    await asyncio.sleep(0)
+    assert client._connection is not None
+    assert not client._connection.is_connected
+
+    await client.close()
+
+    with pytest.raises(TargetUnavailable):
+        await asking
+    await server.idle()
