@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from invalidator.ports import Clock, Target
     from invalidator.telemetry.events import Events
 
+SHUT_SECONDS: Final = 2.0
+"""Between two tries to open a file that cannot be opened or written: our record alone is asked for twice a second."""
+_WITHIN: Final = frozenset({"full", "disk_full"})
+"""Reasons for which the file stays open and answers: what it has can be read and purged."""
 MAX_TAKEN: Final = 1000
 """Names that go to a target at once; a crash before they are settled purges no more than these again."""
 
@@ -74,16 +78,20 @@ class Journal:
         self._cover = cover
         self._consents: dict[str, bool] = {}
         self._next_repeat: dict[str, float | None] = {}
-        self._failed: dict[str, str] = {}  # which operation, by target
+        self._failed: dict[str, str] = {}  # which operation, by target; empty: any
+        self._wakers: list[Callable[[], None]] = []
         self._lost: str | None = None
+        self._shut: JournalUnusable | None = None
+        self._retry_at = 0.0
         self._file = JournalFile(Path(settings.path), self._on_lost, self._on_set_aside)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     def __repr__(self) -> str:
         return f"<Journal {self._file.path} targets={list(self._consents)}>"
 
-    def add(self, target: Target) -> None:
-        """Take the work of one more target."""
+    def add(self, target: Target, wake: Callable[[], None]) -> None:
+        """Take the work of one more target, which is woken when there is more in the file than it has asked for."""
+        self._wakers.append(wake)
         self._consents[target.name] = isinstance(target, TagPurging) and target.consents_to_purge_all
         self.events.state.targets[target.name].journal = JournalState(self._limit)
 
@@ -174,7 +182,7 @@ class Journal:
 
     async def close(self) -> None:
         """Give file and lock back."""
-        await self._in_thread(self._file.close)
+        await self._in_executor(self._file.close)
         self._thread.shutdown()
 
     def next_repeat(self, target: str) -> float | None:
@@ -191,29 +199,47 @@ class Journal:
             result, figures = await self._in_thread(both)
         except JournalUnusable as error:
             if self._failed.get(target) != "ask":  # only another request shows that there is room again
-                self._failed[target] = operation
+                self._failed[target] = operation if error.reason in _WITHIN else ""
             self.events.journal_failed(target, error=str(error), reason=error.reason)
             self.progress.set()
             raise
-        finally:
-            self._tell_lost()
         state = self._state(target)
         state.items, state.repeats, state.oldest = figures.items, figures.repeats, figures.oldest
         self._next_repeat[target] = figures.next_repeat
-        if operation in (self._failed.get(target), "ask"):
+        if operation == "ask" or self._failed.get(target) in ("", operation):
             self._failed.pop(target, None)
             self.events.journal_recovered(target)
         return result
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Do it there; a file that could be neither opened nor written a moment ago is not touched."""
+        if self._shut is not None and self.clock.monotonic() < self._retry_at:
+            raise JournalUnusable(str(self._shut), reason=self._shut.reason)
+        try:
+            result = await self._in_executor(function, *arguments)
+        except JournalUnusable as error:
+            # A damaged file lies aside by now, and a new one should take its place at once.
+            if error.reason not in _WITHIN | {"damaged"}:
+                again = JournalUnusable(str(error), reason=error.reason)  # without what the traceback holds
+                self._shut, self._retry_at = again, self.clock.monotonic() + SHUT_SECONDS
+            raise
+        was_shut, self._shut = self._shut is not None, None
+        if self._tell_lost() or was_shut:
+            for wake in self._wakers:
+                wake()
+        return result
+
+    async def _in_executor(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *arguments))
 
-    def _tell_lost(self) -> None:
+    def _tell_lost(self) -> bool:
         name, self._lost = self._lost, None
-        if name is not None:
-            for target, consents in self._consents.items():
-                steps = ["everything" if consents else "coarse"]
-                self.events.journal_lost(target, set_aside=name, steps=steps)
+        if name is None:
+            return False
+        for target, consents in self._consents.items():
+            steps = ["everything" if consents else "coarse"]
+            self.events.journal_lost(target, set_aside=name, steps=steps)
+        return True
 
     def _state(self, target: str) -> JournalState:
         return self.events.state.targets[target].journal or JournalState()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from invalidator.ports import RetryOptions, Target
 
 UNUSABLE_SECONDS: Final = 5.0
-"""Between two looks at a journal that cannot be read."""
+"""Between two looks at a journal that cannot be read, and that nobody else looks at."""
 _FILE: Final = "file"
 """The incarnation of a record in a file: while we have it open it is the same one."""
 MAX_RESUMED_SECONDS: Final = 3600.0
@@ -56,7 +56,7 @@ class JournaledTarget:
         self._throttled_seconds = 0.0
         self._heartbeat: float | None = None
         self._asked = asyncio.Event()
-        journal.add(target)
+        journal.add(target, self._asked.set)
 
     def __repr__(self) -> str:
         return f"<JournaledTarget {self._target!r} attempts={self._attempts}>"
@@ -111,6 +111,10 @@ class JournaledTarget:
         except JournalUnusable as error:
             raise TargetUnavailable(str(error)) from error
 
+    async def claim_record(self, name: str, owner: str, *, before: str, seconds: float) -> str:
+        """Whoever has the file open has it alone; see ``ports.Recording``."""
+        return owner
+
     async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
         """Replace our record; see ``ports.Recording``.
 
@@ -139,7 +143,7 @@ class JournaledTarget:
                     due = self._journal.next_repeat(self.name)
                     await wait(self._asked, self._clock, None if due is None else max(0.0, due - self._clock.time()))
             except JournalUnusable:  # told by the journal
-                await self._clock.sleep(UNUSABLE_SECONDS)
+                await wait(self._asked, self._clock, UNUSABLE_SECONDS)
 
     async def _resume(self) -> None:
         """Go on with the pause that a restart has interrupted."""

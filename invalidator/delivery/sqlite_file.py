@@ -26,6 +26,7 @@ APPLICATION_ID: Final = 0x494E564A  # "INVJ"
 VERSION: Final = 1
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _REASONS: Final = {
+    **dict.fromkeys(_DAMAGED, "damaged"),
     sqlite3.SQLITE_FULL: "disk_full",
     sqlite3.SQLITE_READONLY: "read_only",
     sqlite3.SQLITE_BUSY: "locked",

@@ -16,6 +16,7 @@ FIXES: Final = {
     "disk_full": "make room on the volume of `state.path`",
     "read_only": "make the volume of `state.path` writable for the daemon's user",
     "locked": "give each daemon a `state.path` of its own, or end the process that has the file open",
+    "damaged": "look at the disk; a new file takes the place of the damaged one within a second",
     "foreign": "give `state.path` the name of a file of its own",
     "newer": "run the newer version until the journal is empty, or give `state.path` another name",
     "failed": "see that the folder of `state.path` exists, is writable, and that its disk works",

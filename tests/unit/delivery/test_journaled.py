@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import pytest
 
 from invalidator.delivery import Delivery, Settings
-from invalidator.delivery.journal import Journal
+from invalidator.delivery.journal import SHUT_SECONDS, Journal
 from invalidator.delivery.journal import Settings as StateSettings
 from invalidator.delivery.journaled import JournaledTarget
-from invalidator.errors import TargetError, TargetThrottled, TargetUnavailable
+from invalidator.errors import JournalUnusable, TargetError, TargetThrottled, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation, Layer, Lsn
 from invalidator.ports import RetryOptions, TagGrammar, Target
 from invalidator.telemetry.events import Events
@@ -182,6 +182,21 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def log(quiet_logs: Log) -> Log:
     return quiet_logs
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(b"\xff" * 8192)
+
+
+def hide(path: Path) -> None:
+    """Put a folder in the file's place, which no user can open as a file."""
+    path.rename(path.with_name("away.db"))
+    path.mkdir()
+
+
+def bring_back(path: Path) -> None:
+    path.rmdir()
+    path.with_name("away.db").rename(path)
 
 
 def events_of(log: Log, name: str) -> Log:
@@ -391,6 +406,7 @@ async def test_a_journal_that_cannot_be_used_means_that_the_position_waits_again
 
         path.parent.mkdir()
         effort.is_down = False
+        await bench.advance(SHUT_SECONDS)
         await bench.submit(2, "b")
         await bench.advance_until(lambda: edge.purged == [{b"a"}, {b"b"}])
         await bench.advance_until(lambda: bench.codes() == {})
@@ -456,7 +472,7 @@ async def test_beyond_the_bound_it_becomes_coarse_then_everything_and_is_told(
 
 @pytest.mark.parametrize("consents", [False, True])
 async def test_a_damaged_journal_becomes_coarse_purges_and_is_told_loudly(path: Path, log: Log, consents: bool) -> None:
-    path.write_bytes(b"\xff" * 8192)  # noqa: ASYNC240  (a test may)
+    damage(path)
     edge = Edge(consents_to_purge_all=consents)
     async with running(path, edge) as bench:
         await bench.advance_until(lambda: edge.purged)
@@ -512,3 +528,45 @@ async def test_tags_of_targets_that_are_no_more_are_told(path: Path, log: Log) -
     async with running(path, Edge()):
         (orphaned,) = events_of(log, "journal.orphaned")
         assert orphaned["items"] == {"removed": 1}
+
+
+async def test_damage_that_a_look_at_the_record_finds_is_made_good_at_once(path: Path) -> None:
+    edge = Edge()
+    async with running(path, edge) as bench:
+        await bench.submit(1, "a")
+        await until(lambda: edge.purged == [{b"a"}])
+        await bench.rest()
+        await bench.journal._in_executor(bench.journal._file.close)
+        damage(path)
+
+        await bench.journal.load_record("edge", "shop")
+        await bench.rest()
+
+        assert edge.purged == [{b"a"}, {b"users"}], "without a batch, a heartbeat or a second"
+        assert bench.codes()["journal-lost"] == "critical"
+
+
+async def test_a_file_that_cannot_be_opened_is_left_alone_for_two_seconds_and_its_work_goes_on_when_it_can(
+    path: Path, log: Log
+) -> None:
+    edge = Edge(is_down=True)
+    async with running(path, edge) as bench:
+        await bench.submit(1, "a")
+        await bench.rest()
+    hide(path)
+    edge = Edge()
+    async with running(path, edge) as bench:
+        await bench.submit(2, "b")
+        await until(lambda: edge.purged == [{b"b"}])
+        assert bench.codes() == {"journal-unusable": "warning"}
+        bring_back(path)
+
+        await bench.advance(1.5, steps=3)
+        with pytest.raises(JournalUnusable):
+            await bench.journal.load_record("edge", "shop")
+        await bench.advance(0.5)
+        assert await bench.journal.load_record("edge", "shop") is None
+        await bench.rest()
+
+        assert bench.codes() == {}
+        assert edge.purged == [{b"b"}, {b"a"}]
