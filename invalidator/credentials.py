@@ -144,8 +144,12 @@ async def _at_most(stream: asyncio.StreamReader, size: int) -> bytes:
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill it with what it started, if it has not ended by itself: then its number may be somebody else's by now."""
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(process.pid, signal.SIGKILL)
+        except PermissionError:
+            return  # it runs as somebody else (sudo), and nobody knows for how long
+        except ProcessLookupError:
+            pass
         await process.wait()
 
 

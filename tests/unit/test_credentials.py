@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -123,3 +126,30 @@ def test_a_reference_that_cannot_be_understood_is_refused_before_anything_is_rea
 def test_a_reference_is_shown_without_the_arguments_of_its_command() -> None:
     assert credentials.label("command:vault --token s3cret") == "command:vault"
     assert credentials.label("file:/run/secrets/x") == "file:/run/secrets/x"
+
+
+async def test_a_command_that_runs_as_somebody_else_and_hangs_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left: list[int] = []
+
+    def refuse(group: int, _: int) -> None:
+        left.append(group)
+        raise PermissionError
+
+    kill = os.killpg
+    monkeypatch.setattr(os, "killpg", refuse)  # as the kernel does for a program of root
+    monkeypatch.setattr(credentials, "COMMAND_SECONDS", 0.05)
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(credentials.SecretUnavailableError, match="has not ended within"):
+                await read(python("import time; time.sleep(3600)"))
+    finally:
+        for group in left:
+            kill(group, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:  # until the event loop has seen it end
+            os.kill(left[0], 0)
+            await asyncio.sleep(0.01)
+        pytest.fail("it does not end")
