@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -12,6 +14,7 @@ import pytest
 from invalidator.demo.servers import PostgresServer
 from invalidator.errors import SlotInUse, SourceDisconnected, Unheard
 from invalidator.model import GapReason, WidenReason
+from invalidator.telemetry.problems import problems
 from tests.support.checked import Project
 from tests.support.notify import CHANNEL, listening, notify, triggers
 from tests.support.pooler import Pooler
@@ -240,7 +243,7 @@ async def test_a_pooler_that_comes_later_is_told_too(
         reader.task = asyncio.ensure_future(asyncio.sleep(0))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small_queue() -> Iterator[PostgresServer]:
     """A server whose queue for notifications is as small as can be."""
     with PostgresServer(settings={"max_notify_queue_pages": "64"}) as server:
@@ -250,7 +253,7 @@ def small_queue() -> Iterator[PostgresServer]:
 async def test_the_server_can_empty_its_queue_however_slow_the_consumer_is(small_queue: PostgresServer) -> None:
     """Three times what the queue holds; with a listener that did not read, COMMIT would fail."""
     with psycopg.connect(small_queue.dsn(), autocommit=True) as connection:
-        connection.execute("CREATE TABLE item (id int PRIMARY KEY, slug text)")
+        connection.execute("CREATE TABLE IF NOT EXISTS item (id int PRIMARY KEY, slug text)")
         async with listening(small_queue.dsn(), [ITEM], max_batch_items=10) as reader:
             await reader.started()
             reader.pause()
@@ -264,6 +267,44 @@ async def test_the_server_can_empty_its_queue_however_slow_the_consumer_is(small
             reader.go_on()
             await reader.until("item:*")
             assert sum(len(batch.invalidation) for batch in reader.batches) < 40
+
+
+async def test_a_session_that_listens_in_an_open_transaction_fills_the_queue_which_is_told_until_it_is_emptied(
+    small_queue: PostgresServer,
+) -> None:
+    def fill() -> None:
+        """Some pages of the 64 that there are."""
+        for _ in range(5):
+            connection.execute("SELECT pg_notify('another', %s)", ["a" * 7000])
+
+    def told(reader: Reading) -> list[str]:
+        found = problems(reader.state, time.time())
+        return [each.text for each in found if each.code == "notification-queue-high"]
+
+    idle = psycopg.connect(small_queue.dsn())
+    with psycopg.connect(small_queue.dsn(), autocommit=True) as connection, contextlib.closing(idle):
+        connection.execute("CREATE TABLE IF NOT EXISTS item (id int PRIMARY KEY, slug text)")
+        async with listening(small_queue.dsn(), [ITEM], heartbeat_seconds=0.05) as reader:
+            await reader.beaten()
+            assert told(reader) == []
+            idle.execute("LISTEN another")
+            idle.commit()
+            idle.execute("SELECT 1")
+            for _ in range(5):
+                await asyncio.to_thread(fill)
+            await reader.beaten(len(reader.heartbeats) + 2)
+            (text,) = told(reader)
+            assert re.search(r"the server's notification queue is [1-9]\d% full", text)
+
+            idle.rollback()
+
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while told(reader):
+                assert time.monotonic() < deadline, "the queue is not emptied"
+                await asyncio.to_thread(fill)
+                await asyncio.to_thread(idle.execute, "SELECT 1")  # takes what has come
+                idle.rollback()
+                await reader.beaten(len(reader.heartbeats) + 1)
 
 
 POST = "  - {name: post, table: public.post, invalidate: {keys: ['post:{id}']}}\n"
