@@ -105,7 +105,7 @@ class Daemon:
             rules=rules,
             preflight=self._preflight,
             continuity=self._continuity,
-            catalog_watch=wiring.build_catalog_watch(settings, self._appliers, rules, self._repair),
+            catalog_watch=wiring.build_catalog_watch(settings, self._appliers, rules, self._continuity, self._repair),
         )
         self._delivery = wiring.build_delivery(settings, self._appliers, state, self.events, clock)
         self._lookups = wiring.build_lookups(settings, self.events)

@@ -130,6 +130,10 @@ class Continuity:
         gap, number = self._debts.repair(name)
         self._found([gap], partial(self._paid, name, number))
 
+    def owns_record(self, name: str) -> bool:
+        """Whether the record at this target is about our database, as far as the target has said."""
+        return any(each.name == name and each.claimed_as for each in self._recorders)
+
     # ---------------------------------------------------------------- what the source asks
 
     @property
@@ -196,8 +200,7 @@ class Continuity:
         self._is_judged = False
         self._horizon.clear()
         for recorder in self._recorders:
-            recorder.kept = recorder.recorded = None
-            recorder.is_judged = False
+            recorder.begin()
         if start.gap is not None:
             self._found([start.gap])
         self._moved.set()
@@ -237,14 +240,15 @@ class Continuity:
         start = self._start
         if start is None:
             return
+        applied = self._applied  # once: two targets may well keep their record under one key of one Redis
         for recorder in self._recorders:
             try:
-                await self._tend(recorder, start)
+                await self._tend(recorder, start, applied)
             except TargetError as error:
                 recorder.kept = None  # it may have been written all the same
                 recorder.is_unusable = True
                 if not recorder.target.lies_apart:  # the journal tells of its file
-                    self._events.record_failed(recorder.name, error=str(error))
+                    self._events.record_failed(recorder.name, error=str(error), result=error.result)
             else:
                 recorder.is_unusable = False
                 self._events.record_kept(recorder.name)
@@ -266,8 +270,9 @@ class Continuity:
         assert self._repairs is not None  # noqa: S101  (attached before anything runs)
         return self._repairs
 
-    async def _tend(self, recorder: Recorder, start: StreamStart) -> None:
-        applied, before = self._applied, recorder.record
+    async def _tend(self, recorder: Recorder, start: StreamStart, applied: Lsn | None) -> None:
+        await recorder.claim(self._slot, start, self._clock.monotonic())
+        before = recorder.record
         debts = self._debts.owed | self._debts.sought()
         has_other_debts = debts != frozenset(before.debts if before is not None else ())
         is_new = has_other_debts or applied not in (None, recorder.recorded)
@@ -295,10 +300,7 @@ class Continuity:
 
     def _look(self, recorder: Recorder, kept: Kept, start: StreamStart, *, written: bytes | None = None) -> None:
         """Compare what a target holds with what we knew of it."""
-        before, was = recorder.kept, recorder.incarnation
-        recorder.kept, recorder.incarnation = kept, kept.incarnation
-        recorder.has_record = recorder.record is not None
-        is_another = was is not None and was != kept.incarnation
+        before, is_another = recorder.kept, recorder.look(kept)
         if is_another and kept.content is None:
             # It came back without our record: empty, or as it was before we began. The latter keeps stale entries.
             detail = f"{recorder.name} is another server, or was started anew, and holds no record of ours"

@@ -14,6 +14,7 @@
         ├── TargetUnavailable    the same call again, with backoff
         ├── TargetThrottled      the same call again, not before ``retry_after_seconds``
         └── TargetRejected       the target refuses what we send: the operator acts, nothing is dropped
+            └── RecordTaken        another database's record has our name: nothing is confirmed
 
 Driver errors become these in ``net/`` and ``postgres/`` and nowhere else. A message holds the facts (name,
 position, limit) and what to do.
@@ -106,7 +107,7 @@ class JournalUnusable(InvalidatorError):  # noqa: N818
 
     Args:
         message: what was seen.
-        reason: a word from a fixed set: full, disk_full, read_only, locked, failed, foreign, newer.
+        reason: a word from a fixed set: full, disk_full, read_only, locked, damaged, failed, foreign, newer.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
@@ -160,6 +161,12 @@ class TargetRejected(TargetError):  # noqa: N818
     """
 
     result = "rejected"
+
+
+class RecordTaken(TargetRejected):
+    """A daemon of another database keeps its record at this target under the same name."""
+
+    result = "taken"
 
 
 def most_telling(failures: ExceptionGroup[InvalidatorError]) -> InvalidatorError:

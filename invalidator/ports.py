@@ -243,6 +243,23 @@ class Recording(Protocol):
         """
         ...
 
+    async def claim_record(self, name: str, owner: str, *, before: str, seconds: float) -> str:
+        """Say for so long whose the record of this name is, unless somebody else has said so of late.
+
+        Args:
+            name: of the record.
+            owner: names the database whose changes it is about.
+            before: what we have said last, which may be replaced; empty: nothing.
+            seconds: how long it is to count.
+
+        Returns:
+            Whose it is now.
+
+        Raises:
+            TargetError: as ``Target.apply``.
+        """
+        ...
+
     async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
         """Replace the record, unless it is another one than expected.
 

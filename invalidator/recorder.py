@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from invalidator.checkpoint.continuity import Record
+from invalidator.errors import RecordTaken
 
 if TYPE_CHECKING:
     from invalidator.model import Lsn, StreamStart
     from invalidator.ports import Kept, Recording
+
+CLAIM_SECONDS: Final = 10.0
+"""So long after its last word is a record still a daemon's."""
+_RENEW_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +37,11 @@ class Recorder:
     """It held one when it answered last, over connections to the source too."""
     is_unusable: bool = False
     """The last try to read or to write failed."""
+    claimed_as: str = ""
+    """The database that we have said the record is of; empty: it is not ours."""
+    _asked_as: str = ""
+    _ask_at: float = -math.inf
+    _owner: str = ""
 
     @property
     def record(self) -> Record | None:
@@ -44,6 +55,44 @@ class Recorder:
             return record
         return replace(record, applied=min(record.applied, end))
 
+    def begin(self) -> None:
+        """A connection to the source begins: look anew."""
+        self.kept = self.recorded = None
+        self.is_judged = False
+        self._ask_at = -math.inf
+
+    def look(self, kept: Kept) -> bool:
+        """Take in what it holds; whether it may be another server than before."""
+        was, self.kept, self.incarnation = self.incarnation, kept, kept.incarnation
+        self.has_record = self.record is not None
+        is_another = was is not None and was != kept.incarnation
+        if is_another or kept.content is None:
+            self._ask_at = -math.inf  # it may have forgotten whose the record is
+        return is_another
+
+    async def claim(self, name: str, start: StreamStart, now: float) -> None:
+        """See that the record is ours: two databases under one name would take turns in finding each other's.
+
+        Args:
+            name: of the record.
+            start: which database this is about.
+            now: seconds that never go back.
+
+        Raises:
+            RecordTaken: a daemon of another database keeps it, or did a moment ago.
+            TargetError: it could not be asked.
+        """
+        ours = "/".join(start.system.split("/")[:2])  # an outbox that is made anew is of the same database
+        if ours != self._asked_as or now >= self._ask_at:
+            owner = await self.target.claim_record(name, ours, before=self.claimed_as, seconds=CLAIM_SECONDS)
+            is_ours = owner == ours
+            self.claimed_as, self._asked_as, self._owner = ours if is_ours else "", ours, owner
+            # One who waits asks rarely: the owner notices first that a flushed cache has forgotten it.
+            self._ask_at = now + (_RENEW_SECONDS if is_ours else CLAIM_SECONDS / 2)
+        if not self.claimed_as:
+            msg = f"a daemon of another database ({_described(self._owner)}) keeps its record there as '{name}'"
+            raise RecordTaken(msg)
+
     @property
     def holds(self) -> bool:
         """Whether positions wait for its record: not for one apart from its cache that cannot be written."""
@@ -56,5 +105,10 @@ class Recorder:
             return ""
         return (
             f", of another database (system identifier {record.system}): if two daemons use this Redis, give each a "
-            "slot, or source.name, of its own"
+            "record_prefix of its own"
         )
+
+
+def _described(owner: str) -> str:
+    cluster, _, database = owner.partition("/")
+    return f"system identifier {cluster}" + (f", OID {database}" if database else "")

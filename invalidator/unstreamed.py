@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from invalidator.errors import TargetError
@@ -38,15 +38,24 @@ _TOLD_SECONDS: Final = 1.0
 _MOST_TOLD: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Where what was seen last is kept."""
+
+    recorder: Recording
+    name: str
+    is_ours: Callable[[], bool]
+    """Whether what is kept there is about our database, and no other one's."""
+
+
 class CatalogWatch:
     """Implements :class:`invalidator.postgres.companions.Inspection`.
 
     Args:
         interval_seconds: between two looks.
         look: how: by a publication, or by triggers.
-        name: of the record.
         patterns: schema and table of each rule in force.
-        recorder: where what was seen is kept; None: in memory alone.
+        beside: where what was seen is kept; None: in memory alone.
         repair: what is done about a change.
         wants: whether any rule in force is about this schema and table.
     """
@@ -56,17 +65,15 @@ class CatalogWatch:
         *,
         interval_seconds: float,
         look: Look,
-        name: str,
         patterns: Callable[[], Iterable[tuple[str, str]]],
-        recorder: Recording | None,
+        beside: Beside | None,
         repair: Repair,
         wants: Callable[[str, str], bool] = lambda schema, table: True,
     ) -> None:
         self.interval_seconds = interval_seconds
         self._look = look
-        self._name = name
         self._patterns = patterns
-        self._recorder = recorder
+        self._beside = beside
         self._repair = repair
         self._seen: Looked | None = None
         self._kept = Kept(None, "")
@@ -112,11 +119,11 @@ class CatalogWatch:
         looked = await side.ask(lambda connection: self._look(connection, patterns))
         self._is_hooked = bool((await side.fetch(HOOKED_SQL))[0][0])
         self._told.looked(looked)
-        is_known = self._recorder is None
+        is_known = self._beside is None
         earlier = [self._seen]
-        if self._recorder is not None:
+        if self._beside is not None and self._beside.is_ours():
             with contextlib.suppress(TargetError):  # told elsewhere; asked again at the next look
-                kept = await self._recorder.load_record(self._name)
+                kept = await self._beside.recorder.load_record(self._beside.name)
                 is_known = True
                 if kept != self._kept:
                     # What another daemon, or this one before a restart, saw last; or the cache was set back to an
@@ -146,10 +153,10 @@ class CatalogWatch:
     async def _keep(self, looked: Looked) -> None:
         """Write down what was seen, unless it stands there: a flushed cache has forgotten it."""
         content, before = encode(looked), self._kept
-        if self._recorder is None or content == before.content:
+        if self._beside is None or content == before.content:
             return
         with contextlib.suppress(TargetError):  # it may have been written all the same: the next look tells
-            kept = await self._recorder.keep_record(self._name, content, expected=before.content)
+            kept = await self._beside.recorder.keep_record(self._beside.name, content, expected=before.content)
             # crash point: catalog-kept
             if kept.incarnation != before.incarnation:
                 self._seen = decode(before.content)  # another server, which may lack what was widened since then

@@ -24,7 +24,7 @@ from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import notify, outbox, pgoutput
 from invalidator.telemetry.state import MessageState, State, TargetState
-from invalidator.unstreamed import CatalogWatch, Look
+from invalidator.unstreamed import Beside, CatalogWatch, Look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +179,7 @@ def build_source(
 
 
 def build_catalog_watch(
-    settings: Settings, appliers: Sequence[Target], rules: RulesInUse, repair: Repair
+    settings: Settings, appliers: Sequence[Target], rules: RulesInUse, continuity: Continuity, repair: Repair
 ) -> CatalogWatch | None:
     """What looks for changes that neither a stream nor an outbox tells; None: the source is none of them."""
     options = settings.source
@@ -190,14 +190,17 @@ def build_catalog_watch(
         look = unstreamed.look_at_triggers
     else:
         return None
-    recorders = [target for target in appliers if isinstance(target, Recording)]
-    recorders.sort(key=lambda target: (not settings.targets[target.name].required, target.lies_apart))
+    recorders = [(target.name, target) for target in appliers if isinstance(target, Recording)]
+    recorders.sort(key=lambda each: (not settings.targets[each[0]].required, each[1].lies_apart))
+    beside = None
+    if recorders:
+        name, recorder = recorders[0]
+        beside = Beside(recorder, f"{record_name(settings)}:catalog", lambda: continuity.owns_record(name))
     return CatalogWatch(
         interval_seconds=settings.continuity.catalog_seconds,
         look=look,
-        name=f"{record_name(settings)}:catalog",
         patterns=lambda: [(rule.schema, rule.table) for rule in rules.ruleset.rules],
-        recorder=recorders[0] if recorders else None,
+        beside=beside,
         repair=repair,
         wants=lambda schema, table: bool(rules.ruleset.for_table(schema, table)),
     )

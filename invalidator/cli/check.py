@@ -107,7 +107,7 @@ def _settings(
     import os
 
     from invalidator import config
-    from invalidator.config.doubts import bounds_unused, pooled, unheard
+    from invalidator.config.doubts import bounds_unused, debts_unwritten, pooled, unheard
     from invalidator.errors import ConfigError
 
     is_given = settings_file is not None or bool(os.environ.get("INVALIDATOR_SETTINGS")) or config.DEFAULT_PATH.exists()
@@ -118,7 +118,8 @@ def _settings(
     except ConfigError as error:
         report.add_error(error)
         return None
-    report.add([*pooled(settings), *unheard(settings), *bounds_unused(settings)], _text_of(settings.file))
+    doubts = (pooled, unheard, bounds_unused, debts_unwritten)
+    report.add([each for doubt in doubts for each in doubt(settings)], _text_of(settings.file))
     return settings
 
 

@@ -187,8 +187,9 @@ class _Look:
         from invalidator.postgres.catalog import system
 
         recorders = [(target.name, target) for target in self._targets if isinstance(target, Forgetting)]
-        # Records of an outbox name its database, and the table too, which may be gone by now.
-        ours = await system(connection, with_database=self._source.kind == "outbox")
+        # A slot is of the whole cluster; an outbox and a lock are of a database. Records of an outbox name the table,
+        # too, which may be gone by now.
+        ours = await system(connection, with_database=self._source.kind != "pgoutput")
         beside = await _leftovers.records(self._slot, ours, recorders)
         file = _leftovers.state_file(self._settings.state.path)
         return _leftovers.Found(

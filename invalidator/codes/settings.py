@@ -61,6 +61,18 @@ CODES: Final = (
         "settings",
     ),
     Code(
+        "debt-unwritten",
+        "warning",
+        "`continuity.wal: widen_and_skip` is set, and no target keeps a record: there is no `redis_keys`, and no"
+        " `state.path` for a CDN.",
+        "A position may go on without a target only when it is written down that everything there is to be dropped."
+        " Where that cannot be written down, the position waits until the slot is lost or the disk is full.",
+        "continuity: {wal: widen_and_skip}\ntargets:\n  edge: {type: varnish, url: http://varnish}",
+        "continuity: {wal: widen_and_skip}\nstate: {path: /var/lib/invalidator/state.db}\ntargets:\n"
+        "  edge: {type: varnish, url: http://varnish}",
+        "settings",
+    ),
+    Code(
         "wal-bound-unused",
         "warning",
         "`continuity.wal_share` or `continuity.wal_bytes` is set, and nothing looks at it.",

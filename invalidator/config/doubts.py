@@ -1,6 +1,7 @@
 """Settings and rules that can be used, and hardly do what is meant.
 
-Names without a target, a DSN of a pooler, messages that may name nothing, a bound that nothing looks at.
+Names without a target, a DSN of a pooler, messages that may name nothing, a bound that nothing looks at, a debt that
+nobody could remember.
 """
 
 from __future__ import annotations
@@ -93,6 +94,23 @@ def bounds_unused(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
         help_text = "add wal: widen_and_skip, or leave it out" if has_slot else "leave it out: there is no slot"
         at = _place(settings, ("continuity", name))
         yield yamlfile.Diagnostic(*at, "wal-bound-unused", message, help_text, "warning")
+
+
+def debts_unwritten(settings: Settings) -> Iterator[yamlfile.Diagnostic]:
+    """Positions that are to go on without a target, and no place to write down that they did."""
+    targets = settings.targets.values()
+    is_asked = settings.continuity.wal == "widen_and_skip" and isinstance(settings.source, StreamOptions)
+    if not is_asked or not any(each.required for each in targets) or any(_keeps_record(settings, t) for t in targets):
+        return
+    message = "no target keeps a record, so nobody could remember what is owed: positions wait, as with wal: stall"
+    help_text = "give the CDN a state.path on a volume, or leave wal: widen_and_skip out"
+    at = _place(settings, ("continuity", "wal"))
+    yield yamlfile.Diagnostic(*at, "debt-unwritten", message, help_text, "warning")
+
+
+def _keeps_record(settings: Settings, options: TargetOptions) -> bool:
+    has_journal = bool(settings.state.path) and "cdn" in _groups(options)
+    return has_journal or any(hasattr(made, "keep_record") for made in registry.classes("targets", options.type))
 
 
 def _place(settings: Settings, path: yamlfile.Path) -> tuple[str, int, int, int]:

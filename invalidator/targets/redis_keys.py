@@ -8,6 +8,7 @@ What was finished before a failure is not done again: the error says what remain
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from invalidator.errors import TargetError, TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation, Layer
-from invalidator.net.redis import RedisClient, RedisOptions, Script, as_bytes, as_integer, as_list
+from invalidator.net.redis import RedisClient, RedisOptions, Reply, Script, as_bytes, as_integer, as_list
 from invalidator.ports import Kept, Probe, ProbeFinding
 from invalidator.targets._globs import escape, uncovered
 from invalidator.targets._redis_server import about, timed
@@ -26,8 +27,9 @@ _LUA: Final = resources.files("invalidator.targets") / "lua"
 EXPAND: Final = Script((_LUA / "expand_tags.lua").read_bytes())
 KEEP: Final = Script((_LUA / "keep_record.lua").read_bytes())
 FORGET: Final = Script((_LUA / "forget_record.lua").read_bytes())
-KEEP_WHEN_FULL: Final = Script(b"#!lua flags=allow-oom\n" + KEEP.text)
-"""The same on a server that has no memory left, which it says only since Redis 7. Without it a full Redis, which takes
+CLAIM: Final = Script((_LUA / "claim_record.lua").read_bytes())
+WHEN_FULL: Final = {each: Script(b"#!lua flags=allow-oom\n" + each.text) for each in (KEEP, CLAIM)}
+"""The same for a server that has no memory left, which is told that since Redis 7. Without it a full Redis, which takes
 every UNLINK, would hold the confirmed position."""
 
 MEMBERS_PER_CALL: Final = 1000
@@ -35,6 +37,9 @@ MEMBERS_PER_CALL: Final = 1000
 
 MAX_SAMPLED_SETS: Final = 20
 """Tag sets that a probe looks at."""
+
+OWNER: Final = b":owner"
+"""What stands behind the key of our record for the one that says whose it is."""
 
 CUT: Final = b"\0drain"
 """What the script puts behind the key of a large tag set while it works on it."""
@@ -54,7 +59,8 @@ class Settings(RedisOptions):
     scan_count: int = Field(default=1000, ge=10, le=100_000)
     """COUNT of each SCAN that looks for a pattern. Only coarse forms need patterns."""
     record_prefix: str = Field(default="invalidator:", min_length=1)
-    """Our record of what was applied is the string with this and the slot's name as its key. No rule should name it."""
+    """Our record of what was applied is the string with this and the slot's name as its key; beside it lies, with
+    `:owner` behind, whose it is. No rule should name them. Daemons of two databases need two prefixes, or two names."""
     wait_replicas: int = Field(default=0, ge=0)
     """A position counts as applied only when so many replicas of this server have it too (WAIT). 0: do not ask."""
     wait_seconds: float = Field(default=1, gt=0)
@@ -115,7 +121,7 @@ class RedisKeys:
         self._prefix = settings.tag_prefix.encode()
         self._probe = self._prefix + b"\0heartbeat"
         self._client = RedisClient(settings)
-        self._keep = KEEP_WHEN_FULL
+        self._knows_flags = True
 
     def __repr__(self) -> str:
         return f"<RedisKeys {self.name} {self._client!r}>"
@@ -159,18 +165,16 @@ class RedisKeys:
     async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
         """Replace our record; see ``ports.Recording``."""
         flag, old = (b"0", b"") if expected is None else (b"1", expected)
-        keys, arguments = [self._record_key(name)], (content, flag, old)
-        try:
-            kept = await self._client.call(self._keep, keys, *arguments)
-        except TargetRejected:
-            if self._keep is KEEP:
-                raise
-            self._keep = KEEP  # before Redis 7 the first line is no Lua
-            kept = await self._client.call(self._keep, keys, *arguments)
+        kept = await self._write(KEEP, self._record_key(name), content, flag, old)
         if self._settings.wait_replicas and kept == content:
             await self._wait_for_replicas()
         # crash point: record-kept
         return Kept(None if kept is None else as_bytes(kept), await self._incarnation())
+
+    async def claim_record(self, name: str, owner: str, *, before: str, seconds: float) -> str:
+        """Say whose our record is; see ``ports.Recording``."""
+        words = (owner.encode(), before.encode(), b"%d" % (seconds * 1000))
+        return as_bytes(await self._write(CLAIM, self._record_key(name) + OWNER, *words)).decode(errors="replace")
 
     async def forget_record(self, name: str, *, expected: bytes) -> bool:
         """Remove our record; see ``ports.Forgetting``."""
@@ -183,6 +187,14 @@ class RedisKeys:
     async def close(self) -> None:
         """Release the connection."""
         await self._client.close()
+
+    async def _write(self, script: Script, key: bytes, *arguments: bytes) -> Reply:
+        if self._knows_flags:
+            with contextlib.suppress(TargetRejected):
+                return await self._client.call(WHEN_FULL[script], [key], *arguments)
+        reply = await self._client.call(script, [key], *arguments)
+        self._knows_flags = False  # before Redis 7 the first line is no Lua; whatever else it was is raised here too
+        return reply
 
     def _record_key(self, name: str) -> bytes:
         return (self._settings.record_prefix + name).encode()

@@ -228,9 +228,10 @@ class Events:
         self.state.targets[target].debt_since = None
         self._log.warning("debt.paid", target=target)
 
-    def record_failed(self, target: str, *, error: str) -> None:
+    def record_failed(self, target: str, *, error: str, result: str) -> None:
         """Our record of what was applied cannot be kept at a target; nothing is confirmed if it is a required one."""
         state = self.state.targets[target]
+        state.record_result = result
         if state.record_error != error:
             self._log.warning("record.failed", target=target, error=error)
         state.record_error = error
@@ -240,7 +241,7 @@ class Events:
     def record_kept(self, target: str) -> None:
         """The target answered for its record."""
         state = self.state.targets[target]
-        state.record_failing_since = state.record_error = None
+        state.record_failing_since = state.record_error = state.record_result = None
 
     def record_forgotten(self, target: str) -> None:
         """A target lost our record and goes on as the same server: it was emptied, or has evicted it."""

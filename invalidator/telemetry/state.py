@@ -226,6 +226,7 @@ class TargetState:
     rate_limit_wait_seconds: float = 0.0
     record_failing_since: float | None = None  # unix seconds of the first failure in a row to keep our record
     record_error: str | None = None
+    record_result: str | None = None  # why in a word: that of the TargetError
     debt_since: float | None = None  # unix seconds: positions were confirmed without it, and it is not made good yet
     failing_since: float | None = None  # unix seconds of the first failure in a row
     last_error: str | None = None

@@ -9,6 +9,7 @@ import pytest
 from invalidator.demo.servers import KeyValueServer
 from tests.support.daemon import ITEM_RULE, Stack
 from tests.support.outbox import emptied, setup
+from tests.support.postgres import Server, own_database
 
 
 @pytest.fixture
@@ -185,3 +186,33 @@ async def test_with_on_gap_stop_the_daemon_ends_at_a_restored_dump(shop: Stack) 
     assert "another one" in program.output
     assert shop.client.exists("item:1")
     assert await shop.sql("SELECT count(*) FROM invalidator.outbox WHERE operation = 'I'") == [(1,)]
+
+
+async def test_two_databases_under_one_name_beside_one_redis_do_not_fight(shop: Stack, postgres_server: Server) -> None:
+    first = await shop.start()
+    await shop.sql("INSERT INTO item VALUES (1, 'a')")
+    await emptied(shop.database)
+    record = shop.client.get("invalidator:outbox")
+    with own_database(postgres_server, "") as database:
+        database.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+        await setup(database.dsn, [ITEM_RULE])
+        second = Stack(shop.folder, database, shop.url, shop._run)
+        second.source, second.targets = shop.source, shop.targets
+        program = await second.start()
+        shop.fill("item:1", "item:2")
+
+        await second.sql("INSERT INTO item VALUES (2, 'a')")
+        await second.gone("item:2")
+        failed = await program.event("record.failed")
+        await shop.sql("INSERT INTO item VALUES (3, 'a')")
+        await emptied(shop.database)
+
+        assert "a daemon of another database (system identifier" in failed["error"]
+        assert database.execute("SELECT count(*) FROM invalidator.outbox WHERE operation = 'I'") == [(1,)]
+        assert shop.client.get("invalidator:outbox") != record
+        assert shop.client.exists("item:1"), "nobody has dropped everything"
+        for each in (first, program):
+            assert not each.events("gap.found")
+        program.terminate()
+        assert await asyncio.to_thread(program.wait) == 0
+        second.client.close()

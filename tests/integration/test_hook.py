@@ -218,9 +218,8 @@ async def test_messages_count_only_with_the_hook_and_widen_a_table_once_a_second
     watch = CatalogWatch(
         interval_seconds=3600,
         look=partial(unstreamed.look, publication="p"),
-        name="catalog",
         patterns=lambda: [("public", "item"), ("public", "event")],
-        recorder=None,
+        beside=None,
         repair=repair,
         wants=wants,
     )

@@ -605,3 +605,20 @@ async def test_a_probe_goes_without_what_a_role_may_not_ask(own_redis: KeyValueS
         url = own_redis.url.replace("redis://", "redis://inv:pw@")
         async with opened(url) as target:
             assert (await target.probe()).facts[0] == "Redis"
+
+
+async def test_a_record_is_whose_it_was_first_until_that_one_is_silent(cache: RedisKeys, store: redis.Redis) -> None:
+    def claim(owner: str, before: str = "", seconds: float = 60) -> Awaitable[str]:
+        return cache.claim_record("shop", owner, before=before, seconds=seconds)
+
+    assert await claim("7") == "7"
+    assert await claim("8") == "7"
+    assert await claim("7") == "7", "said again"
+    assert await claim("7/1", before="7") == "7/1", "the same daemon, led to another database"
+    assert await claim("8", before="9") == "7/1"
+    assert 0 < store.pttl("invalidator:shop:owner") <= 60_000
+    assert await claim("7/1", seconds=0.01) == "7/1"
+    while store.exists("invalidator:shop:owner"):
+        pass
+    assert await claim("8") == "8"
+    assert store.get("invalidator:shop") is None

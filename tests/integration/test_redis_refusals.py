@@ -95,6 +95,19 @@ async def test_a_full_server_keeps_the_record_too(server: KeyValueServer) -> Non
             store.set("user:3", "v")
         async with opened(server) as cache:
             await applied(cache)
+            assert await cache.claim_record("shop", "7", before="", seconds=60) == "7"
+
+
+async def test_a_refusal_does_not_make_a_full_server_refuse_the_record_afterwards(server: KeyValueServer) -> None:
+    with filled(server) as store:
+        allow(store, f"on >pw {FULL} -eval -evalsha")
+        async with opened(server, "daemon:pw") as cache:
+            with pytest.raises(TargetRejected):
+                await cache.keep_record("shop", b"mine", expected=None)
+            allow(store, "+@all")
+            store.config_set("maxmemory-policy", "noeviction")
+            store.config_set("maxmemory", 1)
+            await applied(cache)
 
 
 async def test_a_replica_that_has_lost_its_primary_is_tried_again(server: KeyValueServer) -> None:

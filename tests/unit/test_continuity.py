@@ -15,6 +15,7 @@ from invalidator.errors import ConfigError, SlotLost, SourceDisconnected, Target
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 from invalidator.ports import Kept
 from invalidator.telemetry.events import Events
+from invalidator.telemetry.problems import problems
 from invalidator.telemetry.state import State, TargetState
 from tests.support.clock import ManualClock
 
@@ -31,6 +32,10 @@ class Cache:
         self.lies_apart = lies_apart
         self.incarnation = "one"
         self.failure: Exception | None = None
+        self.owner = ""
+        self.owned_until = 0.0
+        self.claims = 0
+        self.now: Callable[[], float] = lambda: 0.0
 
     @property
     def applied(self) -> Lsn | None:
@@ -41,6 +46,14 @@ class Cache:
         if self.failure is not None:
             raise self.failure
         return Kept(self.content, self.incarnation)
+
+    async def claim_record(self, name: str, owner: str, *, before: str, seconds: float) -> str:
+        if self.failure is not None:
+            raise self.failure
+        self.claims += 1
+        if self.now() >= self.owned_until or self.owner in ("", owner, before):
+            self.owner, self.owned_until = owner, self.now() + seconds
+        return self.owner
 
     async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
         if self.failure is not None:
@@ -55,6 +68,8 @@ class World:
 
     def __init__(self, settings: Settings | None = None, *, targets: Sequence[str] = (), **caches: Cache) -> None:
         self.clock = ManualClock()
+        for cache in caches.values():
+            cache.now = self.clock.time
         self.state = State(targets={name: TargetState(name) for name in (*targets, *caches)})
         self.caches = caches
         self.gaps: list[Gap] = []
@@ -546,6 +561,102 @@ async def test_a_record_that_owes_before_anything_was_applied_begins_where_this_
     assert (kept.system, kept.applied, kept.debts) == ("7", START.position, ("edge",))
 
 
+async def together(first: World, second: World, seconds: float) -> None:
+    """Let time pass for both."""
+    for _ in range(int(seconds * 2)):
+        for world in (first, second):
+            await world.clock.advance(0.5)
+            await world.keeper.tend()
+
+
+OTHER = StreamStart("8/16384/1", 1, Lsn(900))
+
+
+async def test_two_databases_under_one_name_do_not_fight_one_holds_its_positions_and_says_why() -> None:
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+
+    await second.begin(OTHER)
+    second.keeper.applied(Lsn(1000))
+    await together(first, second, 60)
+    await first.apply(300)
+
+    assert first.confirmed == [Lsn(200), Lsn(300)]
+    assert (first.gaps, first.restarts) == ([], [])
+    assert (second.confirmed, second.gaps, second.restarts) == ([], [], [])
+    assert not second.keeper.owns_record("a")
+    (problem,) = (each for each in problems(second.state, second.clock.time()) if each.subject == "a")
+    assert (problem.code, problem.severity) == ("record-taken", "critical")
+    assert "system identifier 7" in problem.text
+    assert [each.code for each in problems(first.state, first.clock.time()) if each.subject == "a"] == []
+
+
+async def test_a_name_that_its_database_uses_no_more_is_free_after_a_while_and_that_is_another_history() -> None:
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+    await second.begin(OTHER)
+
+    for _ in range(30):  # the first one has ended
+        await second.clock.advance(0.5)
+        await second.keeper.tend()
+    await second.apply(1000)
+
+    assert second.found == [(GapReason.OTHER_HISTORY, None)]
+    assert second.confirmed == [Lsn(1000)]
+    await first.begin()  # it comes back, and so does what it had not confirmed
+    await first.apply(300)
+    assert (first.confirmed, first.gaps) == ([Lsn(200)], [])
+    assert not first.keeper.owns_record("a")
+
+
+@pytest.mark.parametrize("system", ["8", "7/1/2"])
+async def test_a_daemon_that_is_led_to_another_database_does_not_wait_for_itself(system: str) -> None:
+    world = World(a=Cache())
+    await world.begin(StreamStart("7/1/1", 1, Lsn(100)))
+    await world.apply(200)
+
+    await world.begin(StreamStart(system, 1, Lsn(100)))
+    await world.apply(300)
+
+    assert world.found == [(GapReason.OTHER_HISTORY, None)]
+    assert world.confirmed == [Lsn(200), Lsn(300)]
+
+
+async def test_a_cache_that_was_emptied_hears_at_once_whose_its_record_is() -> None:
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+    await together(first, second, 1)
+    claims = cache.claims
+    cache.content, cache.owner = None, ""
+
+    await first.keeper.tend()
+    await first.keeper.tend()
+    await second.begin(OTHER)
+
+    assert cache.claims > claims
+    assert first.keeper.owns_record("a")
+    assert not second.keeper.owns_record("a")
+
+
+async def test_whose_a_record_is_costs_one_word_in_two_seconds() -> None:
+    world = World(a=Cache())
+    await world.begin()
+    await world.apply(200)
+    claims = world.caches["a"].claims
+
+    for _ in range(20):
+        await world.clock.advance(0.5)
+        await world.keeper.tend()
+
+    assert world.caches["a"].claims - claims == 5
+
+
 class Slow(Cache):
     """Answers after somebody else had a turn."""
 
@@ -553,6 +664,22 @@ class Slow(Cache):
         for _ in range(3):
             await asyncio.sleep(0)
         return await super().keep_record(name, content, expected=expected)
+
+
+async def test_two_targets_that_keep_their_record_under_one_key_write_the_same() -> None:
+    cache = Slow()
+    world = World(a=cache, b=cache)
+    await world.begin()
+    for position in range(200, 300, 20):
+        world.keeper.applied(Lsn(position))
+        tending = asyncio.ensure_future(world.keeper.tend())
+        while not tending.done():  # the stream goes on meanwhile
+            await asyncio.sleep(0)
+            world.keeper.applied(Lsn(position := position + 1))
+        await tending
+
+    assert world.restarts == []
+    assert world.confirmed[-1] >= Lsn(280)
 
 
 class _Stuck:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected, SourceError
@@ -112,7 +113,8 @@ class NotifySession:
             await self._see_that_nobody_leads(side)
             msg = "another daemon has just taken the lock"
             raise SlotInUse(msg)
-        self._start = replace(await slots.start(side, "", gap), position=beat.position)
+        system = await side.ask(partial(catalog.system, with_database=True))  # the lock, too, is of one database
+        self._start = replace(await slots.start(side, "", gap), system=system, position=beat.position)
         self._state.moved_at = time.time()
         version = side.server_version
         self._events.stream_connected(position=beat.position, server_version=f"{version // 10000}.{version % 10000}")

@@ -29,6 +29,7 @@ CODES: Final[dict[str, Severity]] = {
     "notification-refused": "warning",
     "notifications-unheard": "critical",
     "record-failing": "warning",  # critical when the target is required
+    "record-taken": "critical",
     "reload-refused": "warning",
     "setup-incomplete": "warning",  # critical when something goes stale in silence
     "slot-at-risk": "critical",

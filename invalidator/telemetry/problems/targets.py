@@ -18,6 +18,8 @@ def found(state: State, now: float) -> Iterator[Problem]:
     for target in state.targets.values():
         if target.failing_since is not None:
             yield from _failing(target, now)
+        if target.record_failing_since is not None and not _is_silent(target):
+            yield from _record_failing(target, target.record_failing_since, now)
         if target.abandoned_at is not None and now - target.abandoned_at < limits.TOLD_SECONDS:
             yield problem(
                 "items-abandoned",
@@ -27,8 +29,6 @@ def found(state: State, now: float) -> Iterator[Problem]:
                 f"`targets.{target.name}.required: true` would wait instead",
                 target.abandoned_at,
             )
-        if target.record_failing_since is not None and now - target.record_failing_since > limits.FAILING_SECONDS:
-            yield _record_failing(target)
         if target.debt_since is not None:
             yield _debt(target)
         yield from journal.found(target, now)
@@ -52,21 +52,40 @@ def _debt(target: TargetState) -> Problem:
     )
 
 
-def _record_failing(target: TargetState) -> Problem:
+def _is_silent(target: TargetState) -> bool:
+    """Whether it answers neither deliveries nor questions for our record: one trouble, which is told once."""
+    return target.failing_since is not None and target.record_result in ("timeout", "connection")
+
+
+def _record_failing(target: TargetState, since: float, now: float) -> Iterator[Problem]:
+    if now - since <= limits.FAILING_SECONDS:
+        return
+    meanwhile = "no position is confirmed meanwhile" if target.required else "what it loses would not be noticed"
+    if target.record_result == "taken":
+        yield problem(
+            "record-taken",
+            target.name,
+            f"two databases share a name at {target.name}: {target.record_error}; {meanwhile}",
+            f"give `targets.{target.name}.record_prefix` a value of this daemon's own and restart it; if the other one "
+            "has ended for good, nothing: the record is free 15 s later",
+            since,
+        )
+        return
     failing = problem(
         "record-failing",
         target.name,
-        f"our record of what was applied cannot be kept at {target.name}: {target.record_error}; "
-        + ("no position is confirmed meanwhile" if target.required else "what it loses would not be noticed"),
+        f"our record of what was applied cannot be kept at {target.name}: {target.record_error}; {meanwhile}",
         f"let the user of `targets.{target.name}.url` read and write the key of `record_prefix` and the slot's name: "
         "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait",
-        target.record_failing_since,
+        since,
     )
-    return replace(failing, severity="critical") if target.required else failing
+    yield replace(failing, severity="critical") if target.required else failing
 
 
 def _failing(target: TargetState, now: float) -> Iterator[Problem]:
     since = target.failing_since if target.failing_since is not None else now
+    if _is_silent(target) and target.record_failing_since is not None:
+        since = min(since, target.record_failing_since)
     error = target.last_error or "no answer"
     if target.last_result == "rejected":
         yield problem(
@@ -81,6 +100,8 @@ def _failing(target: TargetState, now: float) -> Iterator[Problem]:
         is_journaled = target.journal is not None and target.journal.unusable is None
         if target.journal is not None and is_journaled:
             waits = f"{target.journal.items} tags wait for it in the journal, and nothing waits for it"
+        elif target.record_failing_since is not None:
+            waits += ", and our record cannot be kept there either"
         failing = problem(
             "target-failing",
             target.name,

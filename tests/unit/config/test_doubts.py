@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from invalidator import config
-from invalidator.config.doubts import bounds_unused, pooled, unheard, unserved
+from invalidator.config.doubts import bounds_unused, debts_unwritten, pooled, unheard, unserved
 from invalidator.rules import document
 from invalidator.yamlfile import Diagnostic
 
@@ -126,3 +126,25 @@ def test_a_bound_on_wal_that_nothing_looks_at_is_told(
     path.write_text(f"source: {{type: {source}}}\ncontinuity: {continuity}\ntargets:\n{KEYS}", encoding="utf-8")
     told = list(bounds_unused(config.load(path, environment={})))
     assert [(each.code, each.line, each.severity) for each in told] == [("wal-bound-unused", 2, "warning")] * is_told
+
+
+@pytest.mark.parametrize(
+    ("targets", "state", "continuity", "is_told"),
+    [
+        (CDN, "", "{wal: widen_and_skip}", True),
+        (CDN + BUS, "", "{wal: widen_and_skip}", True),
+        (CDN, "/s.db", "{wal: widen_and_skip}", False),
+        (BUS, "/s.db", "{wal: widen_and_skip}", True),
+        (CDN + KEYS, "", "{wal: widen_and_skip}", False),
+        (CDN, "", "{wal: stall}", False),
+        ("  edge: {type: varnish, url: http://h, required: false}\n", "", "{wal: widen_and_skip}", False),
+    ],
+)
+def test_a_debt_that_nobody_could_remember_is_told(
+    tmp_path: Path, targets: str, state: str, continuity: str, is_told: bool
+) -> None:
+    path = tmp_path / "settings.yaml"
+    text = f"source: {{type: pgoutput}}\ncontinuity: {continuity}\nstate: {{path: '{state}'}}\ntargets:\n{targets}"
+    path.write_text(text, encoding="utf-8")
+    told = list(debts_unwritten(config.load(path, environment={})))
+    assert [(each.code, each.line, each.severity) for each in told] == [("debt-unwritten", 2, "warning")] * is_told

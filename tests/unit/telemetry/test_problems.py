@@ -175,6 +175,19 @@ def _no_record(state: State) -> None:
     state.targets["redis"].record_error, state.targets["redis"].record_failing_since = "NOPERM", NOW - 60
 
 
+def _record_taken(state: State) -> None:
+    _no_record(state)
+    state.targets["redis"].record_result = "taken"
+
+
+def _hung(state: State) -> None:
+    """It answers nobody: its record was asked for first."""
+    _no_record(state)
+    redis = state.targets["redis"]
+    redis.failing_since, redis.last_error, redis.last_result = NOW - 5, "no answer within 5 s", "timeout"
+    redis.record_result = "timeout"
+
+
 def _owed(state: State) -> None:
     state.targets["edge"].debt_since = NOW - 60
 
@@ -190,6 +203,8 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_gap, "gap", "warning", "shop"),
     (_repairing, "gap", "warning", "shop"),
     (_no_record, "record-failing", "critical", "redis"),
+    (_record_taken, "record-taken", "critical", "redis"),
+    (_hung, "target-failing", "critical", "redis"),
     (_owed, "debt", "critical", "edge"),
     (_slot_lost, "slot-lost", "critical", "shop"),
     (_slot_unreserved, "slot-at-risk", "critical", "shop"),
