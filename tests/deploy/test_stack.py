@@ -17,11 +17,12 @@ import pytest
 
 from invalidator.demo.servers import PostgresServer, ServerMissing
 from invalidator.demo.servers.process import ServerFailed, on_free_port, spawn, wait_until
+from invalidator.demo.servers.varnish import VarnishServer
 from tests.support.processes import Program
 from tests.support.redis import SharedServer
 from tests.support.services import missing
 from tests.support.tools import ROOT, find_tool
-from tests.support.varnish import Varnish
+from tests.support.varnish import VCL
 
 COMPOSE = ROOT / "deploy" / "compose"
 SECRET = "purge-secret"  # noqa: S105  (that of the compose file)
@@ -100,7 +101,7 @@ def stack(redis_server: SharedServer, tmp_path_factory: pytest.TempPathFactory) 
         origin = started.enter_context(
             closing(ShopOrigin(tmp_path_factory.mktemp("origin"), shop_dsn, redis_server.url))
         )
-        varnish = started.enter_context(closing(Varnish(origin.port, secret=SECRET)))
+        varnish = started.enter_context(VarnishServer(origin.port, VCL, secret=SECRET))
         environment = {
             "INVALIDATOR_RULES": str(COMPOSE / "rules.yaml"),
             "INVALIDATOR_SOURCE__DSN": postgres.dsn("shop").replace(

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from invalidator.demo.servers.varnish import VarnishServer
 from invalidator.errors import TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation
 from invalidator.net.http import Answer, HttpClient, Request
 from invalidator.targets.cdn import varnish as varnish_module
 from tests.support.cdn import tags_batch
-from tests.support.varnish import Origin, Varnish
+from tests.support.varnish import Origin, start_varnish
 
 
 def make_target(url: str, **options: object) -> varnish_module.Varnish:
@@ -50,14 +51,14 @@ class Site:
 
 
 @pytest.fixture
-async def site(origin: Origin, varnish: Varnish) -> AsyncIterator[Site]:
+async def site(origin: Origin, varnish: VarnishServer) -> AsyncIterator[Site]:
     site = Site(origin, varnish.url)
     yield site
     await site.client.close()
 
 
 @pytest.fixture
-async def edge(varnish: Varnish) -> AsyncIterator[varnish_module.Varnish]:
+async def edge(varnish: VarnishServer) -> AsyncIterator[varnish_module.Varnish]:
     target = make_target(varnish.url, purge_all_on_gap=True)
     yield target
     await target.close()
@@ -122,7 +123,7 @@ async def test_a_page_rendered_during_the_purge_stays_stale_until_the_repeat(
     assert await site.get("a") == ("a2", "MISS")
 
 
-async def test_a_hostile_tag_is_refused_and_purges_nothing_else(site: Site, varnish: Varnish) -> None:
+async def test_a_hostile_tag_is_refused_and_purges_nothing_else(site: Site, varnish: VarnishServer) -> None:
     edge = make_target(varnish.url)
     site.put("a", "a1", "product-1")
     site.put("b", "b1", "product-2")
@@ -182,7 +183,7 @@ async def test_the_client_never_sees_the_tags(site: Site) -> None:
         assert "xkey" not in (await site.answer("a")).headers
 
 
-async def test_only_the_right_secret_may_purge(origin: Origin, guarded_varnish: Varnish) -> None:
+async def test_only_the_right_secret_may_purge(origin: Origin, guarded_varnish: VarnishServer) -> None:
     site = Site(origin, guarded_varnish.url)
     site.put("a", "a1", "product-1")
     await site.get("a")
@@ -199,7 +200,7 @@ async def test_only_the_right_secret_may_purge(origin: Origin, guarded_varnish: 
     await site.client.close()
 
 
-async def test_a_purge_that_came_through_a_proxy_is_refused(site: Site, varnish: Varnish) -> None:
+async def test_a_purge_that_came_through_a_proxy_is_refused(site: Site, varnish: VarnishServer) -> None:
     site.put("a", "a1", "product-1")
     await site.get("a")
     headers = {"X-Forwarded-For": "203.0.113.7", "xkey-purge": site.tag("product-1")}
@@ -208,7 +209,7 @@ async def test_a_purge_that_came_through_a_proxy_is_refused(site: Site, varnish:
     assert await site.get("a") == ("a1", "HIT")
 
 
-async def test_a_purge_without_tags_is_refused(site: Site, varnish: Varnish) -> None:
+async def test_a_purge_without_tags_is_refused(site: Site, varnish: VarnishServer) -> None:
     site.put("a", "a1", "product-1")
     await site.get("a")
     answer = await site.client.send(Request("PURGE", varnish.url + site.path("a")))
@@ -224,13 +225,13 @@ async def test_a_server_that_is_no_varnish_of_ours_is_not_believed(origin: Origi
     await edge.close()
 
 
-async def test_a_heartbeat_tells_a_living_varnish_from_a_dead_one(origin: Origin, varnish: Varnish) -> None:
+async def test_a_heartbeat_tells_a_living_varnish_from_a_dead_one(origin: Origin, varnish: VarnishServer) -> None:
     heartbeat = Batch(Invalidation(), heartbeat=1.0)
     edge = make_target(varnish.url)
     assert await edge.apply(heartbeat) == Applied()
     await edge.close()
 
-    server = Varnish(origin.port)
+    server = start_varnish(origin)
     edge = make_target(server.url)
     await edge.apply(heartbeat)
     server.close()
@@ -240,7 +241,7 @@ async def test_a_heartbeat_tells_a_living_varnish_from_a_dead_one(origin: Origin
 
 
 async def test_an_empty_secret_is_no_secret(origin: Origin) -> None:
-    server = Varnish(origin.port, secret="")
+    server = start_varnish(origin, secret="")
     edge = make_target(server.url)
     assert await edge.apply(tags_batch("product-1")) == Applied(cdn_tags=1)
     await edge.close()

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from invalidator.demo.servers.process import PortTaken, ServerFailed, end, log_tail, on_free_port, spawn, wait_until
+from invalidator.demo.servers import ServerMissing
+from invalidator.demo.servers.varnish import VarnishServer
 from tests.support.services import missing
 
-_VCL: Final = Path(__file__).parents[2] / "deploy" / "varnish"
+VCL: Final = Path(__file__).parents[2] / "deploy" / "varnish"
 
 
 @dataclass
@@ -78,55 +74,12 @@ class Origin:
         self._thread.join()
 
 
-class Varnish:
-    """One varnishd on a free port, with its own working directory; ends with the tests, however they end."""
-
-    def __init__(self, origin_port: int, *, secret: str | None = None) -> None:
-        if shutil.which("varnishd") is None:
-            missing("varnishd is not installed (packages varnish and varnish-modules)")
-        self._directory = Path(tempfile.mkdtemp(prefix="invalidator-varnish-"))
-        self._directory.chmod(0o755)  # its worker runs as a user of its own
-        vcl = (_VCL / "default.vcl").read_text()
-        assert '.host = "origin"' in vcl
-        assert '.port = "8080"' in vcl
-        vcl = vcl.replace('"origin"', '"127.0.0.1"').replace('"8080"', f'"{origin_port}"')
-        (self._directory / "default.vcl").write_text(vcl)
-        shutil.copy(_VCL / "invalidator.vcl", self._directory)
-        self._env = {key: value for key, value in os.environ.items() if not key.startswith("INVALIDATOR_")}
-        if secret is not None:
-            self._env["INVALIDATOR_PURGE_SECRET"] = secret
-        self.url = f"http://127.0.0.1:{on_free_port(self._start)}"
-
-    def _start(self, port: int) -> None:
-        log = self._directory / "log"
-        command = [
-            "varnishd", "-F", "-a", f"127.0.0.1:{port}", "-T", "none", "-f", str(self._directory / "default.vcl"),
-            "-s", "malloc,32m", "-n", str(self._directory / "work"),
-        ]  # fmt: skip
-        with log.open("wb") as output:
-            self.process = spawn(command, env=self._env, last_signal=signal.SIGTERM, stdout=output)
-        try:
-            wait_until(lambda: self._listens(port), what="varnishd")
-        except ServerFailed as error:
-            tail = log_tail(log)
-            self.stop()
-            if "Address already in use" in tail or "in use" in tail:
-                raise PortTaken(tail) from None
-            raise ServerFailed(f"{error}\n{tail}") from None
-
-    def _listens(self, port: int) -> bool:
-        if self.process.poll() is not None:
-            msg = "varnishd ended"
-            raise ServerFailed(msg)
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    def stop(self) -> None:
-        end(self.process, signal.SIGTERM)
-
-    def close(self) -> None:
-        self.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
+def start_varnish(origin: Origin, **options: Any) -> VarnishServer:
+    """One of your own; close it."""
+    try:
+        return VarnishServer(origin.port, VCL, **options)
+    except ServerMissing as error:
+        missing(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -138,16 +91,16 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture(scope="session")
-def varnish(origin: Origin) -> Iterator[Varnish]:
+def varnish(origin: Origin) -> Iterator[VarnishServer]:
     """A Varnish for all tests: do not stop it, and purge everything only if you mean it."""
-    server = Varnish(origin.port)
+    server = start_varnish(origin)
     yield server
     server.close()
 
 
 @pytest.fixture(scope="session")
-def guarded_varnish(origin: Origin) -> Iterator[Varnish]:
+def guarded_varnish(origin: Origin) -> Iterator[VarnishServer]:
     """A Varnish that wants the secret ``open-sesame``."""
-    server = Varnish(origin.port, secret="open-sesame")  # noqa: S106
+    server = start_varnish(origin, secret="open-sesame")  # noqa: S106
     yield server
     server.close()

@@ -19,7 +19,7 @@ from invalidator.demo.servers.process import (
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from invalidator.demo.servers.process import Account
 
@@ -115,6 +115,7 @@ class Server:
         answers: Callable[[], bool],
         *,
         account: Account | None,
+        environment: Mapping[str, str] | None = None,
         last_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         """Start the command in our directory and return when it answers.
@@ -125,7 +126,12 @@ class Server:
         with self._log.open("ab") as log:
             written = log.tell()
             process = self._process = spawn(
-                command, account=account, stdout=log, cwd=self._base.path, last_signal=last_signal
+                command,
+                account=account,
+                env=environment,
+                stdout=log,
+                cwd=self._base.path,
+                last_signal=last_signal,
             )
 
         def is_up() -> bool:

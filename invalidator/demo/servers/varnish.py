@@ -27,6 +27,10 @@ _MODULES: Final = (
 )
 
 
+_SECRET: Final = "INVALIDATOR_PURGE_SECRET"  # noqa: S105  (its name)
+"""The variable from which invalidator.vcl reads it."""
+
+
 def find_varnish() -> Path:
     """The ``varnishd`` binary, if vmod xkey and a C compiler (VCL is compiled) are there too.
 
@@ -54,6 +58,7 @@ class VarnishServer(Server):
     Args:
         origin_port: where the origin listens on this machine.
         vcl: the folder with ``default.vcl`` and ``invalidator.vcl``.
+        secret: what a purge must bring along; None: purges need none.
 
     Raises:
         ServerMissing: Varnish is not installed.
@@ -62,9 +67,10 @@ class VarnishServer(Server):
 
     ending = signal.SIGTERM
 
-    def __init__(self, origin_port: int, vcl: Path) -> None:
+    def __init__(self, origin_port: int, vcl: Path, *, secret: str | None = None) -> None:
         self._origin_port = origin_port
         self._vcl = vcl
+        self._secret = secret
         super().__init__("varnish", unprivileged_account())
 
     @property
@@ -100,12 +106,19 @@ class VarnishServer(Server):
         for file in self._base.path.glob("*.vcl"):
             file.chmod(0o644)
 
+    def _environment(self) -> dict[str, str]:
+        """Ours, but for a secret of another Varnish."""
+        kept = {name: value for name, value in os.environ.items() if name != _SECRET}
+        return kept if self._secret is None else {**kept, _SECRET: self._secret}
+
     def _start(self, port: int) -> None:
         command: list[str | Path] = [self._binary, "-F", "-a", f"127.0.0.1:{port}", "-T", "none"]
         command += ["-f", self._base / "default.vcl", "-n", self._base / "work", "-s", "malloc,32m"]
         url = f"http://127.0.0.1:{port}/.well-known/invalidator"
         # As ourselves: it gives root's rights up by itself. SIGTERM also ends its worker process.
-        self._run(command, lambda: _answers(url), account=None, last_signal=signal.SIGTERM)
+        self._run(
+            command, lambda: _answers(url), account=None, environment=self._environment(), last_signal=signal.SIGTERM
+        )
 
 
 def _answers(url: str) -> bool:
