@@ -246,3 +246,12 @@ async def test_an_empty_secret_is_no_secret(origin: Origin) -> None:
     assert await edge.apply(tags_batch("product-1")) == Applied(cdn_tags=1)
     await edge.close()
     server.close()
+
+
+async def test_the_secret_of_another_varnish_is_not_taken_over(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVALIDATOR_PURGE_SECRET", "of another one")
+    server = start_varnish(origin)
+    edge = make_target(server.url)
+    assert await edge.apply(tags_batch("product-1")) == Applied(cdn_tags=1)
+    await edge.close()
+    server.close()
