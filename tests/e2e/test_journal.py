@@ -7,64 +7,20 @@ import random
 import resource
 import sqlite3
 from copy import deepcopy
-from typing import Any
 
 import pytest
 
-from tests.support.daemon import ITEM_RULE, Stack
-from tests.support.http import Received, Reply, ScriptedServer, accepted
+from tests.support.daemon import Stack
+from tests.support.http import Reply, ScriptedServer
 from tests.support.processes import Program
+from tests.support.purged import Cdn
 from tests.support.watched import Watched
-
-RULE: dict[str, Any] = ITEM_RULE | {
-    "invalidate": {"keys": ["item:{id}"], "cdn": ["item-{id}"]},
-    "coarse": {"cdn": ["items"]},
-}
-
-
-class Cdn:
-    """The stand-in: remembers which tags it has purged."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        self.server = server
-        self.is_down = False
-        self.purged: set[str] = set()
-        server.otherwise = self._answer
-
-    def _answer(self, request: Received) -> Reply:
-        if self.is_down:
-            return Reply(503)
-        self.purged.update(request.tags())
-        return accepted()
-
-    async def has_purged(self, *tags: str) -> None:
-        count = 0
-        while not self.purged.issuperset(tags):
-            count = max(count, len(self.server.requests)) + 1
-            await self.server.received(count)
-
-
-@pytest.fixture
-def cdn(http_server: ScriptedServer) -> Cdn:
-    return Cdn(http_server)
 
 
 @pytest.fixture
 def journaled(stack: Stack, cdn: Cdn) -> Stack:
     """A stack with a CDN, and a journal for it."""
-    stack.rules = [RULE]
-    stack.targets = {
-        "redis": stack.targets["redis"],
-        "edge": {
-            "type": "varnish",
-            "url": cdn.server.url,
-            "health_path": None,
-            "rate_per_second": 1e6,
-            "rate_burst": 1e6,
-            "repeat_after_seconds": [0.2],
-            "retry": {"max_delay_seconds": 0.3},
-        },
-    }
+    cdn.stand_behind(stack, repeat_after_seconds=[0.2])
     stack.settings |= {"state": {"path": str(stack.folder / "state.db")}}
     return stack
 

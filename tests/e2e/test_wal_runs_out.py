@@ -5,50 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from invalidator.demo.servers import PostgresServer, ServerMissing
-from tests.support.daemon import ITEM_RULE, Stack
-from tests.support.http import Received, Reply, ScriptedServer, accepted
+from tests.support.daemon import Stack
 from tests.support.postgres import Database, Server
 from tests.support.processes import Program
+from tests.support.purged import Cdn
 from tests.support.services import missing
 from tests.support.watched import Watched
 
-RULE: dict[str, Any] = ITEM_RULE | {
-    "invalidate": {"keys": ["item:{id}"], "cdn": ["item-{id}"]},
-    "coarse": {"cdn": ["items"]},
-}
 NARROW = {"max_slot_wal_keep_size": "64MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
 
 
-class Edge:
-    """A CDN that is down when it is told so, and remembers its purges."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        self.is_down = False
-        self.purged: set[str] = set()
-        server.otherwise = self._answer
-
-    def _answer(self, request: Received) -> Reply:
-        if self.is_down:
-            return Reply(503)
-        self.purged.update(request.tags())
-        return accepted()
-
-
 @pytest.fixture
-def edge(http_server: ScriptedServer) -> Edge:
-    return Edge(http_server)
-
-
-@pytest.fixture
-async def narrow(
-    tmp_path: Path, redis_url: str, run_program: Callable[..., Program], http_server: ScriptedServer, edge: Edge
-) -> AsyncIterator[Stack]:
+async def narrow(tmp_path: Path, redis_url: str, run_program: Callable[..., Program], cdn: Cdn) -> AsyncIterator[Stack]:
     """A stack over a server that keeps 64 MB of WAL, with a CDN and no journal."""
     try:
         server = PostgresServer(settings=NARROW)
@@ -59,19 +32,7 @@ async def narrow(
         database.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
         stack = Stack(tmp_path, database, redis_url, run_program)
         stack.client.flushdb()
-        stack.rules = [RULE]
-        stack.targets = {
-            "redis": stack.targets["redis"],
-            "edge": {
-                "type": "varnish",
-                "url": http_server.url,
-                "health_path": None,
-                "rate_per_second": 1e6,
-                "rate_burst": 1e6,
-                "repeat_after_seconds": [],
-                "retry": {"max_delay_seconds": 0.3},
-            },
-        }
+        cdn.stand_behind(stack, repeat_after_seconds=[])
         yield stack
         stack.client.close()
         database.close()
@@ -88,21 +49,21 @@ def write_wal(stack: Stack, segments: int) -> str:
     return str(slots[0][0])
 
 
-async def fail_at_the_edge(stack: Stack, edge: Edge) -> Program:
+async def fail_at_the_edge(stack: Stack, cdn: Cdn) -> Program:
     """A daemon that streams, and cannot purge item-1."""
     program = await stack.start()
     await stack.sql("INSERT INTO item VALUES (0)")
     await stack.confirmed_everything()
-    edge.is_down = True
+    cdn.is_down = True
     await stack.sql("INSERT INTO item VALUES (1)")
     await program.event("delivery.failed")
     return program
 
 
 async def test_by_default_the_position_is_held_until_the_slot_is_lost_and_the_gap_is_made_good(
-    narrow: Stack, edge: Edge
+    narrow: Stack, cdn: Cdn
 ) -> None:
-    program = await fail_at_the_edge(narrow, edge)
+    program = await fail_at_the_edge(narrow, cdn)
     position = await narrow.position()
     await asyncio.to_thread(write_wal, narrow, 3)
     await Watched(program).until_value(1, "invalidator_problems", code="slot-at-risk")
@@ -111,18 +72,18 @@ async def test_by_default_the_position_is_held_until_the_slot_is_lost_and_the_ga
 
     await narrow.until(lambda: write_wal(narrow, 3) == "lost", "the slot is lost")
 
-    edge.is_down = False
+    cdn.is_down = False
     found = await program.event("gap.found")
     assert found["reason"] == "wal_removed"
-    await narrow.until(lambda: "items" in edge.purged, "the coarse tag is purged")
+    await narrow.until(lambda: "items" in cdn.purged, "the coarse tag is purged")
     await narrow.confirmed_everything()
 
 
 async def test_with_widen_and_skip_the_slot_survives_and_the_target_is_widened_at_its_return(
-    narrow: Stack, edge: Edge
+    narrow: Stack, cdn: Cdn
 ) -> None:
     narrow.settings["continuity"] |= {"wal": "widen_and_skip", "wal_share": 0.5}
-    program = await fail_at_the_edge(narrow, edge)
+    program = await fail_at_the_edge(narrow, cdn)
     position = await narrow.position()
     assert not narrow.has_confirmed(position)
 
@@ -145,12 +106,12 @@ async def test_with_widen_and_skip_the_slot_survives_and_the_target_is_widened_a
     program = await narrow.start()
 
     assert (await program.event("debt.known"))["target"] == "edge"
-    assert "items" not in edge.purged
-    edge.is_down = False
-    await narrow.until(lambda: "items" in edge.purged, "the coarse tag is purged")
+    assert "items" not in cdn.purged
+    cdn.is_down = False
+    await narrow.until(lambda: "items" in cdn.purged, "the coarse tag is purged")
     await program.event("debt.paid")
     await Watched(program).until_value(0, "invalidator_debt_since_timestamp_seconds", target="edge")
     await narrow.sql("INSERT INTO item VALUES (3)")
-    await narrow.until(lambda: "item-3" in edge.purged, "the next tag is purged by its name")
+    await narrow.until(lambda: "item-3" in cdn.purged, "the next tag is purged by its name")
     await narrow.confirmed_everything()
     await narrow.until(lambda: '"debts":[]' in narrow.record(), "nothing is owed any more")

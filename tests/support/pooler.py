@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit, urlunsplit
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.loopback import Between, put_before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,43 +35,24 @@ class _Server:
         self.is_free = asyncio.Event()
 
 
-class Pooler:
-    """Listens on a loopback port.
+class Pooler(Between):
+    """Before one Postgres.
 
     Attributes:
-        port: where clients connect.
         is_pooling: otherwise each client keeps its own connection, as without a pooler.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self.port = 0
+        super().__init__(host, port)
         self.is_pooling = True
-        self._upstream = host, port
         self._free: deque[_Server] = deque()
         self._freed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().__aexit__()
         self.cut()
         await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
-
-    def through(self, url: str) -> str:
-        """The URL with the pooler's address in place of the server's."""
-        parts = urlsplit(url)
-        credentials, at, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
 
     def cut(self) -> None:
         """End every connection, on both sides."""
@@ -86,7 +68,7 @@ class Pooler:
         except (OSError, asyncio.IncompleteReadError):
             writer.close()
             return
-        server = _Server(*await asyncio.open_connection(*self._upstream))
+        server = _Server(*await asyncio.open_connection(*self.upstream))
         self._writers.add(server.writer)
         server.writer.write(start)
         server.client = writer
@@ -162,12 +144,5 @@ async def _message(reader: asyncio.StreamReader) -> bytes:
 @pytest.fixture
 async def pooler_to() -> AsyncIterator[Callable[[str], Awaitable[Pooler]]]:
     """Puts a pooler before the Postgres of a URL."""
-    async with AsyncExitStack() as stack:
-
-        async def make(url: str) -> Pooler:
-            parts = urlsplit(url)
-            assert parts.hostname is not None
-            assert parts.port is not None
-            return await stack.enter_async_context(Pooler(parts.hostname, parts.port))
-
+    async with put_before(Pooler) as make:
         yield make

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support.loopback import Between, put_before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,12 +29,10 @@ class Fault(Enum):
     DROP_REPLIES = "requests reach the server, its answers are thrown away"
 
 
-class FaultProxy:
+class FaultProxy(Between):
     """Forwards a loopback port to a server; also counts what passed.
 
     Attributes:
-        port: where clients connect.
-        upstream: host and port of the server; another one counts for new connections.
         latency_seconds: added to each chunk in each direction.
         connections: how many were accepted so far.
         request_bytes: sent on to the server so far.
@@ -41,8 +40,7 @@ class FaultProxy:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self.upstream = (host, port)
-        self.port = 0
+        super().__init__(host, port)
         self.latency_seconds = 0.0
         self.connections = 0
         self.request_bytes = 0
@@ -55,26 +53,6 @@ class FaultProxy:
         self._to_clients: set[asyncio.StreamWriter] = set()
         self._to_servers: set[asyncio.StreamWriter] = set()
         self._ended: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def through(self, url: str) -> str:
-        """The URL (redis://, postgresql://, http://) with the proxy's address in place of the server's."""
-        parts = urlsplit(url)
-        credentials, at, _ = parts.netloc.rpartition("@")
-        return urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}"))
 
     @property
     def fault(self) -> Fault:
@@ -184,12 +162,5 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 @pytest.fixture
 async def proxy_to() -> AsyncIterator[Callable[[str], Awaitable[FaultProxy]]]:
     """Puts a proxy before the server of a URL: ``proxy = await proxy_to(url); client(proxy.through(url))``."""
-    async with AsyncExitStack() as stack:
-
-        async def make(url: str) -> FaultProxy:
-            parts = urlsplit(url)
-            assert parts.hostname is not None
-            assert parts.port is not None
-            return await stack.enter_async_context(FaultProxy(parts.hostname, parts.port))
-
+    async with put_before(FaultProxy) as make:
         yield make
