@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,7 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic_core import PydanticCustomError
 
 from invalidator import credentials
-from invalidator.errors import ConfigError, InvalidatorError, SourceDisconnected
+from invalidator.errors import ConfigError, SourceDisconnected
+from invalidator.postgres import hosts
 from invalidator.postgres.failures import ours
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -41,6 +46,9 @@ _TCP: Mapping[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+
+_HOSTS = hosts.Hosts()
+"""Of the whole process: what one connection has waited for in vain, the next one need not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +103,12 @@ async def connect(dsn: Dsn, *, replication: bool = False, application_name: str)
         settings["wal_sender_timeout"] = WAL_SENDER_TIMEOUT
         parameters["replication"] = "database"
     pinned = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    hosts = str(parameters.get("host") or parameters.get("hostaddr") or os.environ.get("PGHOST", ""))
-    if "," in hosts and "PGTARGETSESSIONATTRS" not in os.environ:
+    if hosts.several(parameters) and "PGTARGETSESSIONATTRS" not in os.environ:
         # One of several servers is the primary; which one it is changes. Only that one has the slot and takes writes.
         defaults["target_session_attrs"] = "primary"
     parameters = defaults | parameters
     parameters["options"] = f"{parameters.get('options') or ''} {pinned}".strip()
-    parameters["client_encoding"] = "UTF8"
-    try:
-        return await psycopg.AsyncConnection.connect(make_conninfo(**parameters), autocommit=True)
-    except psycopg.Error as error:
-        raise _connecting(error) from error
+    return await _opened(parameters)
 
 
 async def connect_pooled(dsn: Dsn, *, application_name: str) -> psycopg.AsyncConnection[Any]:
@@ -119,13 +122,65 @@ async def connect_pooled(dsn: Dsn, *, application_name: str) -> psycopg.AsyncCon
         SourceDisconnected: the server cannot be reached now.
     """
     defaults: dict[str, Any] = {**_TCP, "application_name": application_name}
-    parameters = defaults | await _parameters(dsn) | {"client_encoding": "UTF8"}
+    return await _opened(defaults | await _parameters(dsn), prepare_threshold=None)
+
+
+async def _opened(parameters: Mapping[str, Any], *, prepare_threshold: int | None = 5) -> psycopg.AsyncConnection[Any]:
+    failures: list[psycopg.Error] = []
+    for attempt in _HOSTS.attempts(parameters):
+        conninfo = make_conninfo(**attempt, client_encoding="UTF8")
+        began = time.monotonic()
+        connection = None
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                conninfo, autocommit=True, prepare_threshold=prepare_threshold
+            )
+        except psycopg.Error as error:
+            failures.append(error)
+        else:
+            return connection
+        finally:
+            if connection is None:
+                _HOSTS.failed(attempt, time.monotonic() - began)
+    last = failures[-1]
+    told = last if len(failures) == 1 else type(last)("; ".join(str(error) for error in failures))
+    raise ours(told, doing="connecting to Postgres") from last
+
+
+def hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+    """End it at once, from a callback: whoever waits for an answer on it gets an error.
+
+    The socket stays open until they have got it, so that nobody watches a number that is another socket's by then.
+    """
+    if not connection.closed:
+        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate, contextlib.suppress(OSError):
+            duplicate.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def answered_within(connection: psycopg.AsyncConnection[Any], seconds: float) -> Iterator[None]:
+    """Hang up when what is asked meanwhile takes longer: the connection is of no use then.
+
+    Raises:
+        psycopg.OperationalError: it took longer.
+    """
+    is_late = False
+
+    def give_up() -> None:
+        nonlocal is_late
+        is_late = True
+        hang_up(connection)
+
+    timer = asyncio.get_running_loop().call_later(seconds, give_up)
     try:
-        return await psycopg.AsyncConnection.connect(
-            make_conninfo(**parameters), autocommit=True, prepare_threshold=None
-        )
+        yield
     except psycopg.Error as error:
-        raise _connecting(error) from error
+        if is_late:
+            msg = f"no answer within {seconds:g} s"
+            raise psycopg.OperationalError(msg) from error
+        raise
+    finally:
+        timer.cancel()
 
 
 def parse_dsn(dsn: str) -> dict[str, Any]:
@@ -164,7 +219,3 @@ def checked_dsn(dsn: credentials.Secret) -> credentials.Secret:
         code, message = "bad-value", "{text}"
         raise PydanticCustomError(code, message, {"text": str(error)}) from None
     return dsn
-
-
-def _connecting(error: psycopg.Error) -> InvalidatorError:
-    return ours(error, doing="connecting to Postgres")

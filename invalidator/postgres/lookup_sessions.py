@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from psycopg.adapt import Dumper
 
 from invalidator.errors import ConfigError, LookupFailed, SourceError
 from invalidator.model import WidenReason
-from invalidator.postgres.connection import Dsn, connect_pooled
+from invalidator.postgres.connection import Dsn, connect_pooled, hang_up
 from invalidator.postgres.visibility import SEEN_SQL, Seen
 
 if TYPE_CHECKING:
@@ -175,13 +173,13 @@ class Session:
         try:
             await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()) + _GRACE_SECONDS)
             if not task.done():
-                self._hang_up()
+                hang_up(self._connection)
                 await asyncio.wait({task})
                 task.exception()  # looked at: what it died of is our hanging up
                 message = "no answer in time, not even that there is none"
                 raise LookupFailed(message, reason=WidenReason.LOOKUP_TIMEOUT)
         except asyncio.CancelledError:
-            self._hang_up()
+            hang_up(self._connection)
             await asyncio.gather(task, return_exceptions=True)
             raise
         return task.result()
@@ -189,13 +187,6 @@ class Session:
     async def close(self) -> None:
         """End the connection."""
         await self._connection.close()
-
-    def _hang_up(self) -> None:
-        with (
-            contextlib.suppress(OSError, psycopg.Error),
-            socket.socket(fileno=os.dup(self._connection.fileno())) as end,
-        ):
-            end.shutdown(socket.SHUT_RDWR)
 
 
 class Pool:

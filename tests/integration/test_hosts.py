@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -35,6 +37,15 @@ async def dead() -> AsyncIterator[int]:
         yield taken.getsockname()[1]
 
 
+@pytest.fixture
+async def silent() -> AsyncIterator[int]:
+    """A port that takes connections and never answers, as behind a network that swallows everything."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
 def listed(server: PostgresServer, *ports: int, **more: str) -> str:
     """The server's DSN with these ports, one after the other."""
     known = conninfo_to_dict(server.dsn())
@@ -62,6 +73,51 @@ async def test_a_host_that_is_dead_is_passed_over(pair: tuple[PostgresServer, St
     assert await ports(listed(primary, dead, primary.port)) == {primary.port}
     async with await connect_pooled(listed(primary, dead, primary.port), application_name="lookups") as lookups:
         assert lookups.info.port == primary.port
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ports at which somebody knocks."""
+    ports: list[int] = []
+    knock = psycopg.AsyncConnection._connect_gen
+
+    def noted(conninfo: str, **more: Any) -> Any:
+        ports.append(int(str(conninfo_to_dict(conninfo)["port"])))
+        return knock(conninfo, **more)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "_connect_gen", noted)
+    return ports
+
+
+async def test_a_host_that_never_answers_is_waited_for_once_and_not_for_each_connection(
+    pair: tuple[PostgresServer, Standby], silent: int, tried: list[int]
+) -> None:
+    primary, _ = pair
+    dsn = listed(primary, silent, primary.port, connect_timeout="2")
+    assert await ports(dsn) == {primary.port}
+    async with await connect_pooled(dsn, application_name="lookups") as lookups:
+        assert lookups.info.port == primary.port
+    assert tried == [silent, primary.port, primary.port, primary.port]
+
+
+async def test_who_does_not_wait_for_the_first_host_reaches_the_next_one_all_the_same(
+    pair: tuple[PostgresServer, Standby], silent: int, tried: list[int]
+) -> None:
+    """Lookups wait two seconds, and a host may be silent for ten."""
+    primary, _ = pair
+    dsn = listed(primary, silent, primary.port)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2):
+            await connect_pooled(dsn, application_name="lookups")
+    async with await connect_pooled(dsn, application_name="lookups") as lookups:
+        assert lookups.info.port == primary.port
+    assert tried == [silent, primary.port]
+
+
+async def test_what_each_host_said_is_told(pair: tuple[PostgresServer, Standby], dead: int) -> None:
+    _, standby = pair
+    with pytest.raises(SourceDisconnected, match=f"port {dead} failed.*; .*port {standby.port} failed"):
+        await connect(listed(standby, dead, standby.port), application_name="x")
 
 
 @pytest.mark.parametrize("more", [{}, {"target_session_attrs": "primary"}])
