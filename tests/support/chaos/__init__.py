@@ -20,7 +20,9 @@ from tests.support.chaos.network import NETWORK_FAULTS
 from tests.support.chaos.servers import SERVER_FAULTS, possible
 from tests.support.chaos.world import RULES, Outcome, World
 
-__all__ = ["FAULTS", "RULES", "Outcome", "World", "lanes"]
+__all__ = ["FAULTS", "RULES", "SOURCES", "Outcome", "World", "lanes"]
+
+SOURCES = ("pgoutput", "outbox", "notify")
 
 FAULTS = tuple(fault.__name__ for fault in (*SERVER_FAULTS, *NETWORK_FAULTS))
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import tests.support.chaos as package
-from tests.support.chaos import FAULTS, Outcome, World, lanes
+from tests.support.chaos import FAULTS, SOURCES, Outcome, World, lanes
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("--seed", type=int, default=None, help="of the first minute  [default: the time]")
     parser.add_argument("--faults", default=",".join(FAULTS), help="only these, as a,b  [default: all]")
-    parser.add_argument("--source", default="pgoutput", choices=("pgoutput", "outbox"), help="of the daemon")
+    parser.add_argument("--source", default="pgoutput", choices=SOURCES, help="of the daemon")
     parser.add_argument("--logs", type=Path, default=None, help="where to keep what failing seeds logged")
     arguments = parser.parse_args()
     first = arguments.seed if arguments.seed is not None else int(time.time())

@@ -190,6 +190,16 @@ async def silence_triggers(world: World, choice: random.Random) -> None:
     await asyncio.to_thread(_sql, world, "ALTER TABLE item ENABLE TRIGGER USER")
 
 
+async def end_listener(world: World, _: random.Random) -> None:
+    """Nobody listens until the daemon does again: what is notified meanwhile is lost."""
+    await asyncio.to_thread(_sql, world, f"{_END_SESSION} '%/listen'")
+
+
+async def end_side_connection(world: World, _: random.Random) -> None:
+    await asyncio.to_thread(_sql, world, f"{_END_SESSION} '%/side'")
+
+
+_END_SESSION: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE"
 _END_WALSENDER: Final = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active"
 
 
@@ -339,12 +349,13 @@ SERVER_FAULTS: Final[tuple[Fault, ...]] = (
     break_rules, crash_postgres, restart_postgres, freeze_postgres, fail_over_postgres, drop_slot, lose_slot,
     end_walsender, unpublish, publish_less, make_publication_anew, crash_redis, freeze_redis, restart_redis_empty,
     restore_redis, fail_over_redis, flush_redis, forbid_unlink, fill_redis, kill_daemon_while_unlink_is_forbidden,
-    empty_outbox, silence_triggers,
+    empty_outbox, silence_triggers, end_listener, end_side_connection,
 )  # fmt: skip
 
 _ONLY_WITH: Final[dict[str, tuple[Fault, ...]]] = {
     "pgoutput": (drop_slot, lose_slot, end_walsender, unpublish, publish_less, make_publication_anew),
     "outbox": (empty_outbox, silence_triggers),
+    "notify": (end_listener,),
 }
 
 

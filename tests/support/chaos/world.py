@@ -19,10 +19,12 @@ import redis
 
 from invalidator.cli._exits import Exit
 from invalidator.demo.servers import KeyValueServer, PostgresServer
+from invalidator.model import Lsn
 from tests.support.chaos.application import ROWS, Application
 from tests.support.chaos.lanes import Lane
 from tests.support.chaos.layers import Edge, Mood, Processes
 from tests.support.daemon import write_whole
+from tests.support.notify import CHANNEL, triggers
 from tests.support.outbox import setup
 from tests.support.processes import Program
 from tests.support.proxy import Fault as NetworkFault
@@ -88,7 +90,7 @@ class World:
         patience_seconds: how long a stale entry may still go after everything was confirmed.
         redo_window_seconds: of the daemon.
         truncates: the part of all that the application does.
-        source: of the daemon: ``pgoutput`` or ``outbox``.
+        source: of the daemon: ``pgoutput``, ``outbox`` or ``notify``.
     """
 
     def __init__(
@@ -175,6 +177,8 @@ class World:
                 connection.execute(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput'{more})")
         if self.source == "outbox":
             await setup(self.postgres.dsn(), self._rules)
+        if self.source == "notify":
+            await triggers(self.postgres.dsn(), self._rules)
         self.write_rules()
         (self.folder / "invalidator.yaml").write_text(json.dumps(self._settings()), encoding="utf-8")
 
@@ -183,11 +187,15 @@ class World:
         retry = {"retry": {"max_delay_seconds": 0.3}}
         stores = {"url": network["redis"].through(self.redis.url), "timeout_seconds": 1, "connect_timeout_seconds": 1}
         edge = f"http://127.0.0.1:{network['edge'].port}"
+        names: dict[str, dict[str, Any]] = {
+            "pgoutput": {"slot": SLOT, "publication": SLOT, "create": True},
+            "notify": {"channels": [CHANNEL]},
+        }
         return {
             "rules": "rules.yaml",
             "source": {
                 "type": self.source, "dsn": network["postgres"].through(self.postgres.dsn()), "heartbeat_seconds": 1,
-                **({"slot": SLOT, "publication": SLOT, "create": True} if self.source == "pgoutput" else {}),
+                **names.get(self.source, {}),
             },
             "targets": {
                 "redis": {"type": "redis_keys", **stores, **retry},
@@ -293,12 +301,22 @@ class World:
         return str(position)
 
     def _has_confirmed(self, position: str) -> bool:
+        if self.source == "notify":
+            return self._has_heard(position)
         query = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
         if self.source == "outbox":
             query = "SELECT NOT EXISTS (SELECT FROM invalidator.outbox WHERE relation <> 0), %s, %s"
         with psycopg.connect(self.postgres.dsn(), autocommit=True) as connection:
             rows = connection.execute(query, [position, SLOT]).fetchall()
         return bool(rows) and bool(rows[0][0])
+
+    def _has_heard(self, position: str) -> bool:
+        """Nothing of the daemon's is in the database: what it has heard and applied, and made good, only it can say.
+
+        What was notified while nobody listened is lost; it promises a gap instead, with everything dropped.
+        """
+        status = json.loads(self._get("/status") or "{}")
+        return status.get("role") == "streaming" and Lsn.parse(status["source"]["confirmed"]) >= Lsn.parse(position)
 
     async def _until_fresh(self) -> None:
         """What the catalog tells and what a journal holds comes a little later than the confirmation."""
@@ -313,12 +331,16 @@ class World:
             self.outcome.broken.append("/readyz does not say that the daemon is ready")
 
     def _is_ready(self) -> bool:
+        return self._get("/readyz") is not None
+
+    def _get(self, path: str) -> str | None:
+        """What the daemon's listener answers; None: nothing good."""
         started = self.daemon.events("daemon.started")
         try:
-            with urllib.request.urlopen(f"http://{started[-1]['http']}/readyz", timeout=2) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"http://{started[-1]['http']}{path}", timeout=2) as answer:
+                return str(answer.read().decode())
         except (OSError, LookupError):
-            return False
+            return None
 
     def _stale(self) -> dict[str, str]:
         """Entries of every layer that are not what the database holds."""
