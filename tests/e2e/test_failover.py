@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from invalidator.demo.servers import PostgresServer
 from tests.support.daemon import Stack
+from tests.support.outbox import setup
 from tests.support.postgres import Database, Server
 from tests.support.processes import DEADLINE_SECONDS, Program
 from tests.support.services import missing
@@ -123,3 +125,48 @@ async def test_a_promoted_standby_without_the_slot_is_a_gap_with_a_new_slot(pair
     await asyncio.to_thread(pair.on, pair.standby, "INSERT INTO item VALUES (2)")
     await stack.gone("item:2")
     assert stack.client.exists("item:9")
+
+
+@pytest.mark.parametrize("pair", [False], indirect=True, ids=["outbox"])
+async def test_an_outbox_on_a_promoted_standby_is_read_on_and_phantoms_are_dropped(pair: Pair) -> None:
+    """What the outbox held comes along and is read; what the standby never had is gone, also from the caches."""
+    stack = pair.stack
+    stack.source = {"type": "outbox", "heartbeat_seconds": 0.5}
+    await setup(pair.primary.dsn(), stack.rules)
+    program = await stack.start()
+    stack.fill("item:1")
+    await asyncio.to_thread(pair.on, pair.primary, "INSERT INTO item VALUES (1)")
+    await stack.gone("item:1")
+    await stack.until(lambda: stack.client.exists("invalidator:outbox"), "there is a record")
+    waiting = "SELECT count(*) FROM invalidator.outbox WHERE operation = 'I'"
+    has_first = "SELECT 1 FROM item WHERE id = 1"
+    await stack.until(
+        lambda: pair.on(pair.standby, has_first) and pair.on(pair.standby, waiting) == [(0,)],
+        "the standby knows that the first row is confirmed",
+    )
+
+    program.process.send_signal(signal.SIGSTOP)  # so that the next row is not confirmed, for certain
+    await asyncio.to_thread(pair.on, pair.primary, "INSERT INTO item VALUES (2)")
+    await stack.until(lambda: pair.on(pair.standby, "SELECT 1 FROM item WHERE id = 2"), "the standby has the row")
+    for statement in ("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"):
+        await asyncio.to_thread(pair.on, pair.standby, statement)
+    receiving = "SELECT 1 FROM pg_stat_wal_receiver"
+    await stack.until(lambda: not pair.on(pair.standby, receiving), "the standby is cut off")
+    await asyncio.to_thread(pair.on, pair.primary, "INSERT INTO item VALUES (3)")
+    stack.fill("item:2", "item:3", "other:1")  # item:3 is what a reader has seen of a commit that is lost
+    pair.primary.kill()
+    await asyncio.to_thread(pair.standby.promote)
+    assert await asyncio.to_thread(pair.on, pair.standby, waiting) == [(1,)], "item 2 is there, item 3 is lost"
+    program.process.send_signal(signal.SIGCONT)
+
+    gap = await program.event("gap.found")
+    assert gap["reason"] == "other_history"
+    await stack.gone("item:2", "item:3")
+    await program.event("gap.repaired")
+    assert stack.client.exists("other:1")
+    stack.fill("item:4", "item:9")
+    await asyncio.to_thread(pair.on, pair.standby, "INSERT INTO item VALUES (4)")
+    await stack.gone("item:4")
+    assert stack.client.exists("item:9"), "only what changed is dropped from now on"
+    await stack.until(lambda: pair.on(pair.standby, waiting) == [(0,)], "what was confirmed is deleted there")
+    assert len(program.events("gap.found")) == 1
