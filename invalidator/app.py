@@ -257,7 +257,7 @@ class Daemon:
         source, path, rules = self._source, self._settings.admin.socket, self._rules
         admin = Admin(
             self._reloader,
-            source.recent if isinstance(source, pgoutput.PgoutputSource) else list,
+            source.recent if isinstance(source, Recalling) else list,
             lambda: rules.ruleset,
             rules.grammars,
             self.state,

@@ -158,10 +158,12 @@ def build_source(
 ) -> Source:
     """The source of the settings, with what looks after it while it streams."""
     options = settings.source
+    recent_rows = settings.admin.recent_rows if settings.admin.socket else 0
     if isinstance(options, outbox.Settings):
-        return outbox.build(options, events, inspections=_inspections(preflight, catalog_watch))
+        looking = _inspections(preflight, catalog_watch)
+        return outbox.build(options, events, inspections=looking, recent_rows=recent_rows)
     if isinstance(options, notify.Settings):
-        return notify.build(options, events, inspection=preflight, keeper=continuity)
+        return notify.build(options, events, inspection=preflight, keeper=continuity, recent_rows=recent_rows)
     if not isinstance(options, pgoutput.Settings):
         source: Source = registry.load("sources", options.type).build(options, events)
         return source
@@ -174,7 +176,7 @@ def build_source(
         keeper=continuity,
         on_message=rules.explicit(options.messages, events.state.source.messages),
         on_ddl=catalog_watch.take if catalog_watch is not None else None,
-        recent_rows=settings.admin.recent_rows if settings.admin.socket else 0,
+        recent_rows=recent_rows,
     )
 
 

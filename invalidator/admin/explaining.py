@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from invalidator.model import Invalidation, Lsn
+from invalidator.model import Invalidation, Lsn, Operation
 from invalidator.postgres import decoder
 from invalidator.rules.explain import (
     Engines,
@@ -71,8 +71,8 @@ class Explaining:
         return {
             "lsn": None if each.end is None else str(each.end),
             "final_lsn": str(Lsn(opened.final_lsn)),
-            "xid": opened.xid,
-            "commit_time": decoder.unix_seconds(opened.commit_time) if opened.xid else None,
+            "xid": opened.xid or None,
+            "commit_time": decoder.unix_seconds(opened.commit_time) if opened.commit_time else None,
             "is_whole": each.is_whole,
             "row_count": len(each.changes),
             "rows": list(self._changes(each)),
@@ -91,13 +91,19 @@ class Explaining:
 
     def _row(self, opened: Transaction, row: RecentRow) -> dict[str, Any]:
         concerned = explain_message(
-            self._ruleset, row.relation, row.message, opened, self._grammars, engines=self._engines
+            self._ruleset,
+            row.relation,
+            row.message,
+            opened,
+            self._grammars,
+            engines=self._engines,
+            widened=row.widened,
         )
         self._explanations += len(concerned)
         named = frozenset[str]().union(*(needed_columns(one.rule) for one in concerned))
         return {
             "table": row.relation.name,
-            "operation": message_operation(row.message).value if row.message else "truncate",
+            "operation": _operation(row),
             "columns": _columns(row, named) if row.message else {},
             "rules": [explanation_document(one) for one in concerned],
         }
@@ -112,6 +118,12 @@ class Explaining:
             "results": {str(verdict): count for verdict, count in told.counts.items()},
             "refusal": told.refusal,
         }
+
+
+def _operation(row: RecentRow) -> str:
+    if row.message:
+        return message_operation(row.message).value
+    return Operation.TRUNCATE.value if row.widened is None else "unknown"
 
 
 def _columns(row: RecentRow, named: frozenset[str]) -> dict[str, dict[str, str | None]]:

@@ -47,6 +47,10 @@ KINDS: Final = {
 class Recalling(Protocol):
     """A source that keeps its newest transactions, numbered over all its connections."""
 
+    def recent(self) -> Sequence[RecentTransaction]:
+        """What is kept, the oldest first."""
+        ...
+
     def recent_number(self, count: int) -> int:
         """The number after which so many whole ones are kept."""
         ...

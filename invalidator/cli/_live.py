@@ -61,7 +61,8 @@ def lines(document: Json) -> Iterator[str]:
 
 def _transaction(transaction: Json) -> Iterator[str]:
     at = transaction["lsn"] or f"{transaction['final_lsn']} (still coming)"
-    yield f"transaction {at}  xid {transaction['xid']}  {_time(transaction['commit_time'])}"
+    xid = "" if transaction["xid"] is None else f"  xid {transaction['xid']}"
+    yield f"transaction {at}{xid}  {_time(transaction['commit_time'])}"
     rows, count = transaction["rows"], transaction["row_count"]
     for row in rows:
         yield from (f"  {line}" for line in (_message(row) if row["operation"] == "message" else _row(row)))

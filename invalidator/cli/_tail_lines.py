@@ -37,7 +37,8 @@ def lines(record: Json) -> Iterator[str]:
 
 def _transaction(record: Json) -> Iterator[str]:
     at = _time(record["commit_time"])
-    where = click.style(f"{record['lsn']} xid {record['xid']}", dim=True)
+    xid = "" if record["xid"] is None else f" xid {record['xid']}"
+    where = click.style(f"{record['lsn']}{xid}", dim=True)
     for row in record["rows"]:
         if row["operation"] == "message":
             refused = click.style("  refused: " + printable(row["refusal"]), fg="yellow") if row["refusal"] else ""

@@ -152,7 +152,7 @@ class _Look:
     async def __call__(self, connection: AsyncConnection[Any]) -> tuple[Server, Plan]:
         from invalidator.cli._leftovers import Found
         from invalidator.postgres import provision
-        from invalidator.postgres.catalog.outbox import reader_pid
+        from invalidator.postgres.leader import holder
         from invalidator.postgres.notify.session import lock_key
 
         if not self._has_looked:
@@ -166,9 +166,8 @@ class _Look:
         elif self._source.kind == "notify":
             look = _plan.look_at_notifications(self._source, tuple(self._wanted), self._request, is_removed=True)
             server, plan = await look(connection)
-            is_running = (
-                await reader_pid(connection, lock_key(getattr(self._settings.source, "slot", "notify"))) is not None
-            )
+            key = lock_key(getattr(self._settings.source, "slot", "notify"))
+            is_running = await holder(connection, key) is not None
         else:
             found = await provision.removal_facts(connection, self._wanted, self._request)
             is_recorded = self.others.has_record

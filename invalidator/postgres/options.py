@@ -47,6 +47,9 @@ class DatabaseOptions(SourceOptions):
     password: Annotated[Secret, AfterValidator(checked_secret)] = Secret("")
     """The password, in the place of one in the DSN. Both may be ``file:/path`` or ``command:program argument``: read
     anew for each connection, so that they may be rotated."""
+    silence_seconds: float = Field(default=20, ge=1)
+    """A server that says nothing for so long, not even what it is asked for meanwhile, is gone, whatever TCP says: we
+    connect again."""
 
     @property
     def address(self) -> Address:
@@ -65,9 +68,6 @@ class StreamOptions(DatabaseOptions):
     """How often a message goes through Postgres and every target to measure freshness end to end."""
     status_seconds: float = Field(default=1, gt=0, le=4)
     """How often the server is told where we are, also while targets stall."""
-    silence_seconds: float = Field(default=20, ge=1)
-    """A server that sends nothing for so long, not even the answer that it is asked for at half of it, is gone,
-    whatever TCP says: we connect again. Longer than ``status_seconds``."""
     max_batch_items: int = Field(default=5000, ge=1)
     """Distinct names in one batch; at this bound reading pauses until the batch is handed over."""
     max_batch_bytes: int = Field(default=16 * 1024 * 1024, ge=65536)

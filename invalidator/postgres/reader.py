@@ -10,7 +10,7 @@ from invalidator.batching import coalesce
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.postgres import decoder
 from invalidator.postgres.catalog.told import PREFIX as DDL_PREFIX
-from invalidator.postgres.recent import HEAD_BYTES, MAX_MESSAGE_BYTES, Recent, RecentTransaction, truncated
+from invalidator.postgres.recent import HEAD_BYTES, MAX_MESSAGE_BYTES, Recent, truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,6 +85,8 @@ class Reader:
         self._recent = recent
         self._bound = _Bound()
         self._relations: dict[bytes, Relation] = {}
+        if recent is not None:
+            recent.relations = self._relations
         self.unbound: Relation | None = None
         """A relation whose name must be looked up before anything else is read; see ``bind``."""
         self.rows = 0
@@ -128,18 +130,6 @@ class Reader:
         self._relations[oid] = relation
         self._bound[oid] = self._rules.bind(relation)
         self.unbound = None
-
-    def recent(self) -> list[RecentTransaction]:
-        """The newest transactions that concern rules or were explicit, the oldest of them first."""
-        return [] if self._recent is None else self._recent.transactions(self._relations)
-
-    def recent_number(self, count: int) -> int:
-        """The number after which so many whole ones are kept; see ``Recent.number_before``."""
-        return 0 if self._recent is None else self._recent.number_before(count)
-
-    def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
-        """Whole ones with a higher number; see ``Recent.whole_after``."""
-        return [] if self._recent is None else self._recent.whole_after(number, self._relations, rows=rows)
 
     def swap(self, rules: Rules) -> None:
         """Put other rules in force: now, or at the end of the open transaction, which belongs to one set only."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from invalidator.model import Lsn, Relation, Transaction
+from invalidator.model import Lsn, Relation, Transaction, WidenReason
 from invalidator.postgres import decoder
 
 MAX_MESSAGE_BYTES: Final = 8192
@@ -23,7 +23,9 @@ class RecentRow:
 
     relation: Relation
     message: bytes
-    """XLogData; empty for a TRUNCATE."""
+    """XLogData; empty for a TRUNCATE, and when nobody knows how the table changed."""
+    widened: WidenReason | None = None
+    """Why nobody knows."""
 
 
 @dataclass(slots=True)
@@ -62,15 +64,23 @@ class Recent:
         self._numbers = Numbers() if numbers is None else numbers
         self._rows = rows
         self._count = 0
-        self._begin = b""
-        self._whole: deque[tuple[bytes, deque[bytes], Lsn, int]] = deque()
-        self._open: deque[bytes] = deque(maxlen=rows + 1)  # one more tells that some are gone
+        self._begin: bytes | Transaction = b""
+        self._whole: deque[tuple[bytes | Transaction, deque[bytes | RecentRow], Lsn, int]] = deque()
+        self._open: deque[bytes | RecentRow] = deque(maxlen=rows + 1)  # one more tells that some are gone
+        self.relations: Mapping[bytes, Relation] = {}
+        """By the four bytes of their OID, as the stream has announced them last."""
         self.keep: Callable[[bytes], None] = self._open.append
         """Called once per message of interest, in the hot loop; another one after each ``commit``."""
 
-    def begin(self, message: bytes) -> None:
-        """A transaction begins."""
-        self._begin = message
+    def begin(self, opened: bytes | Transaction) -> None:
+        """A transaction begins: its Begin message, or what stands for it where no stream announces anything."""
+        self._begin = opened
+
+    def keep_row(self, relation: Relation, message: bytes, widened: WidenReason | None = None) -> None:
+        """Keep one of a relation that no stream has announced."""
+        self._open.append(
+            RecentRow(relation, message, widened) if len(message) < MAX_MESSAGE_BYTES else message[:HEAD_BYTES]
+        )
 
     def commit(self, end: int) -> None:
         """The open transaction ends: the oldest make room for it."""
@@ -84,15 +94,11 @@ class Recent:
         self._open = deque(maxlen=self._rows + 1)
         self.keep = self._open.append
 
-    def transactions(self, relations: Mapping[bytes, Relation]) -> list[RecentTransaction]:
-        """What is kept, the oldest first; the open one last.
-
-        Args:
-            relations: by the four bytes of their OID, as they were announced last.
-        """
-        found = [self._read(begin, messages, end, relations) for begin, messages, end, _ in self._whole]
+    def transactions(self) -> list[RecentTransaction]:
+        """What is kept, the oldest first; the open one last."""
+        found = [self._read(begin, messages, end) for begin, messages, end, _ in self._whole]
         if self._open:
-            found.append(self._read(self._begin, self._open, None, relations))
+            found.append(self._read(self._begin, self._open, None))
         return found
 
     def number_before(self, count: int) -> int:
@@ -100,7 +106,7 @@ class Recent:
         newest = self._numbers.newest
         return max(newest - count, self._whole[0][3] - 1) if self._whole else newest
 
-    def whole_after(self, number: int, relations: Mapping[bytes, Relation], *, rows: int) -> list[RecentTransaction]:
+    def whole_after(self, number: int, *, rows: int) -> list[RecentTransaction]:
         """Whole transactions with a higher number, the oldest first: so many that they hold this many rows."""
         found: list[RecentTransaction] = []
         for begin, messages, end, own in self._whole:
@@ -109,26 +115,33 @@ class Recent:
             if rows <= 0:
                 break
             rows -= len(messages)
-            read = self._read(begin, messages, end, relations)
+            read = self._read(begin, messages, end)
             read.number = own
             found.append(read)
         return found
 
     def _read(
-        self, begin: bytes, messages: deque[bytes], end: Lsn | None, relations: Mapping[bytes, Relation]
+        self, begin: bytes | Transaction, messages: deque[bytes | RecentRow], end: Lsn | None
     ) -> RecentTransaction:
-        made = RecentTransaction(decoder.begin(begin), [], end, is_whole=len(messages) <= self._rows)
+        opened = begin if isinstance(begin, Transaction) else decoder.begin(begin)
+        made = RecentTransaction(opened, [], end, is_whole=len(messages) <= self._rows)
         for message in list(messages)[-self._rows :]:
-            kind = message[decoder.PAYLOAD]
-            if len(message) <= HEAD_BYTES:
+            if isinstance(message, RecentRow):
+                made.changes.append(message)
+            elif len(message) <= HEAD_BYTES:
                 made.is_whole = False
-            elif kind == decoder.TRUNCATE:
-                made.changes += [RecentRow(relation, b"") for relation in truncated(message, relations)]
-            elif kind == decoder.MESSAGE:
-                made.changes.append(decoder.logical_message(message))
-            elif (relation := relations.get(message[26:30])) is not None:
-                made.changes.append(RecentRow(relation, message))
+            else:
+                made.changes += self._announced(message)
         return made
+
+    def _announced(self, message: bytes) -> Iterator[RecentRow | decoder.LogicalMessage]:
+        kind = message[decoder.PAYLOAD]
+        if kind == decoder.TRUNCATE:
+            yield from (RecentRow(relation, b"") for relation in truncated(message, self.relations))
+        elif kind == decoder.MESSAGE:
+            yield decoder.logical_message(message)
+        elif (relation := self.relations.get(message[26:30])) is not None:
+            yield RecentRow(relation, message)
 
 
 def truncated(message: bytes, relations: Mapping[bytes, Relation]) -> list[Relation]:

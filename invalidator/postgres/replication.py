@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import os
 import re
@@ -20,7 +21,7 @@ import psycopg
 from psycopg import pq
 
 from invalidator.errors import ConfigError, SlotLost, SourceDisconnected
-from invalidator.postgres.connection import Dsn, connect
+from invalidator.postgres.connection import Dsn, answered_within, connect
 from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ RECEIVE_BUFFER_BYTES = 212_992
 are gathered in its send queue, and leave as few large segments. A buffer that the kernel grows never closes its window
 (measured: 20 to 40 % fewer rows a second). The size is Linux' usual ``rmem_max``; scripts/bench throughput."""
 
+_START_SECONDS = 10
 _SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}")
 
 
@@ -70,18 +72,11 @@ class ReplicationStream:
             SourceError, ConfigError: see ``failures.ours``.
         """
         connection = await connect(dsn, replication=True, application_name=f"invalidator/{slot}")
-        try:
-            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
-                # Such a database holds any bytes, and the server refuses to send those that are no UTF-8 as UTF-8.
-                await connection.execute("SET client_encoding TO 'SQL_ASCII'")
-            await connection.execute(_start_replication(slot, publication))
-        except psycopg.errors.UndefinedObject as error:  # a publication that is missing is told later
-            await connection.close()
-            msg = f"the replication slot '{slot}' is gone"
-            raise SlotLost(msg) from error
-        except psycopg.Error as error:
-            await connection.close()
-            raise ours(error, doing=f"starting replication from slot '{slot}'") from error
+        async with contextlib.AsyncExitStack() as stack:
+            # Whatever goes wrong, also when nobody waits any more: else its walsender would keep the slot.
+            stack.push_async_callback(connection.close)
+            await _start(connection, slot, publication)
+            stack.pop_all()
         stream = cls(connection)
         stream._pgconn.nonblocking = 1
         if receive_buffer_bytes:
@@ -192,6 +187,20 @@ class ReplicationStream:
     def _stop_writing(self) -> None:
         self._is_writing = False
         self._loop.remove_writer(self.socket)
+
+
+async def _start(connection: psycopg.AsyncConnection[Any], slot: str, publication: str) -> None:
+    try:
+        with answered_within(connection, _START_SECONDS):
+            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+                # Such a database holds any bytes, and the server refuses to send those that are no UTF-8 as UTF-8.
+                await connection.execute("SET client_encoding TO 'SQL_ASCII'")
+            await connection.execute(_start_replication(slot, publication))
+    except psycopg.errors.UndefinedObject as error:  # a publication that is missing is told later
+        msg = f"the replication slot '{slot}' is gone"
+        raise SlotLost(msg) from error
+    except psycopg.Error as error:
+        raise ours(error, doing=f"starting replication from slot '{slot}'") from error
 
 
 def _start_replication(slot: str, publication: str) -> bytes:

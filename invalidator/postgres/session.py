@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING
 from invalidator.errors import ConfigError, ProtocolError, SlotLost, SourceDisconnected, SourceError
 from invalidator.model import Batch, Lsn, StreamStart
 from invalidator.postgres import catalog, decoder, slots
+from invalidator.postgres.connected import Connected
 from invalidator.postgres.reader import HEARTBEAT_PREFIX, Reader
 from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from invalidator.model import Relation
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.options import StreamOptions
     from invalidator.postgres.reader import DdlFunction, MessageFunction
-    from invalidator.postgres.recent import Recent, RecentTransaction
+    from invalidator.postgres.recent import Recent
     from invalidator.telemetry.events import Events
 
 _ROUNDS = 8
@@ -42,7 +43,7 @@ _CONFIRM_INTERVAL_SECONDS = 0.02
 """Between two status updates: a confirmation is cheap, but not as cheap as a batch at full speed is short."""
 
 
-class Session:
+class Session(Connected):
     """One connection to the slot: reads into the open batch while the consumer works on the one before."""
 
     def __init__(
@@ -55,10 +56,8 @@ class Session:
         on_ddl: DdlFunction | None = None,
         recent: Recent | None = None,
     ) -> None:
+        super().__init__(events, silence_seconds=settings.silence_seconds)
         self._settings = settings
-        self._events = events
-        self._state = events.state.source
-        self._loop = asyncio.get_running_loop()
         # Anybody may emit messages: only what this session sent is a heartbeat, or somebody could fake our freshness.
         self._heartbeat_name = f"{settings.slot}/{secrets.token_hex(8)}"
         self._reader = Reader(
@@ -71,11 +70,8 @@ class Session:
             on_ddl=on_ddl,
             recent=recent,
         )
-        self._tasks: list[asyncio.Task[None]] = []
         self._stream: ReplicationStream | None = None
         self._side: SideConnection | None = None
-        self._ready = asyncio.Event()
-        self._failure: Exception | None = None
         self._is_paused = True
         self._is_progress_due = False
         self._next_read: asyncio.TimerHandle | None = None
@@ -83,7 +79,6 @@ class Session:
         self._status_sent_at = 0.0
         self._status_timer: asyncio.TimerHandle | None = None
         self._start: StreamStart | None = None
-        self._last_received = time.monotonic()
 
     def __repr__(self) -> str:
         return f"<Session {self._reader} confirmed={Lsn(self._confirmed)} failure={self._failure!r}>"
@@ -131,21 +126,18 @@ class Session:
             raise SourceDisconnected(str(error), reason="slot_lost") from error
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
-        self._events.stream_connected(position=self._start.position, server_version=_version(side))
-        self._tasks = [
-            self._loop.create_task(self._keep_status(), name="standby status"),
-            self._loop.create_task(self._keep_heartbeat(side), name="heartbeat"),
-        ]
+        self._events.stream_connected(position=self._start.position, server_version=side.server_name)
+        self._hear()
+        self._run(self._keep_listening(), "silence")
+        self._run(self._keep_status(), "standby status")
+        self._run(self._keep_heartbeat(side), "heartbeat")
         for inspection in inspections:
-            looking = self._loop.create_task(self._keep_looking(inspection, side), name="preflight")
-            looking.add_done_callback(self._ended)
-            self._tasks.append(looking)
+            self._run(self._keep_looking(inspection), "preflight")
         self._resume()
 
     async def close(self) -> None:
         """Hang up; what was confirmed last is told to the server first."""
-        for task in self._tasks:
-            task.cancel()
+        self._stop()
         for timer in (self._next_read, self._status_timer):
             if timer is not None:
                 timer.cancel()
@@ -156,7 +148,7 @@ class Session:
             await self._stream.close()
         if self._side is not None:
             await self._side.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stopped()
 
     async def next(self) -> Batch:
         """Wait for something to hand over."""
@@ -176,33 +168,17 @@ class Session:
                 self._resume()
                 return batch
             else:
-                self._ready.clear()
-                await self._ready.wait()
+                self._stirred.clear()
+                await self._stirred.wait()
 
     @property
     def has_opened(self) -> bool:
         """Whether the stream began."""
         return bool(self._tasks)
 
-    def recent(self) -> list[RecentTransaction]:
-        """The newest transactions that concern rules or were explicit, the oldest of them first."""
-        return self._reader.recent()
-
-    def recent_number(self, count: int) -> int:
-        """The number after which so many whole ones are kept; see ``Recent.number_before``."""
-        return self._reader.recent_number(count)
-
-    def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
-        """Whole ones with a higher number; see ``Recent.whole_after``."""
-        return self._reader.recent_after(number, rows)
-
     def swap(self, rules: Rules) -> None:
         """Put other rules in force between two transactions."""
         self._reader.swap(rules)
-
-    def restart(self, why: str) -> None:
-        """End this connection: what is not confirmed comes again on the next one."""
-        self._fail(SourceDisconnected(why, reason="redo"))
 
     def confirm(self, position: Lsn) -> None:
         """Move the confirmed position forward and tell the server soon."""
@@ -218,8 +194,9 @@ class Session:
             self._status_timer = self._loop.call_later(max(0.0, wait), self._guarded, self._send_status)
 
     async def _bind(self, relation: Relation) -> None:
-        assert self._side is not None  # noqa: S101  (open() made it)
-        self._reader.bind(await self._side.ask(lambda connection: catalog.completed(connection, relation)))
+        side = await self._beside()
+        with self._first_failure():
+            self._reader.bind(await side.ask(lambda connection: catalog.completed(connection, relation)))
 
     # ---------------------------------------------------------------- reading
 
@@ -263,7 +240,7 @@ class Session:
                 break
         rows = self._reader.rows - before
         if self._state.received_bytes != received:
-            self._last_received = time.monotonic()
+            self._hear()
         if self._is_paused:
             return
         if rows <= _BUSY_ROWS and waiting < _NAP_BELOW_BYTES:
@@ -292,15 +269,15 @@ class Session:
         if reader.unbound is not None or reader.is_full:
             self._pause()
         if reader.unbound is not None or reader.has_something or reader.is_full or self._is_progress_due:
-            self._ready.set()
+            self._stirred.set()
 
     # ---------------------------------------------------------------- keeping the server informed
 
     def _send_status(self) -> None:
         self._status_timer = None
-        self._status_sent_at = now = time.monotonic()
+        self._status_sent_at = time.monotonic()
         if self._stream is not None:
-            wants_answer = now - self._last_received > self._settings.silence_seconds / 2
+            wants_answer = self._silent_seconds() > self._silence_seconds / 2
             status = decoder.standby_status(
                 self._reader.end, self._confirmed, now=time.time(), reply_requested=wants_answer
             )
@@ -313,41 +290,20 @@ class Session:
             await asyncio.sleep(self._settings.status_seconds)
             self._guarded(self._send_status)
             self._is_progress_due = True
-            self._ready.set()
-            if self._is_paused:
-                self._last_received = time.monotonic()  # we do not read: silence is ours
-            elif time.monotonic() - self._last_received > self._settings.silence_seconds:
-                silence = f"{self._settings.silence_seconds:g} s"
-                msg = f"the server has sent nothing for {silence}, not even the answer we asked for"
-                self._fail(SourceDisconnected(msg, reason="silence"))
+            self._stirred.set()
+
+    def _is_listening(self) -> bool:
+        return not self._is_paused
 
     async def _keep_heartbeat(self, side: SideConnection) -> None:
         """Send a message through the WAL, and look at the slot, again and again."""
         while self._failure is None:
-            try:
-                await self._beat(side)
-            except (SourceError, ConfigError) as error:
-                self._fail(error)
-                return
+            await self._beat(side)
             await asyncio.sleep(self._settings.heartbeat_seconds)
 
-    async def _keep_looking(self, inspection: Inspection, side: SideConnection) -> None:
-        """Hold the database against the rules. A question that fails is no reason to stop streaming."""
-        while self._failure is None:
-            try:
-                await inspection.look_again(side)
-            except (SourceError, ConfigError) as error:
-                if side.connection.closed:
-                    self._fail(error)
-                    return
-                self._events.preflight_failed(error)
-            await asyncio.sleep(inspection.interval_seconds)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """What a task did not expect ends the stream loudly."""
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._fail(error)
+    async def _beside(self) -> SideConnection:
+        assert self._side is not None  # noqa: S101  (open() made it)
+        return self._side
 
     async def _beat(self, side: SideConnection) -> None:
         sent = time.time()
@@ -370,23 +326,8 @@ class Session:
             held = (figures.retained_wal_bytes or 0) - (figures.unconfirmed_wal_bytes or 0)
             self._state.oldest_transaction = await slots.oldest_transaction(side) if held > _HELD_BYTES else None
 
-    # ---------------------------------------------------------------- failing
-
-    def _guarded(self, step: Callable[[], object]) -> None:
-        """Run a step inside a callback: what it raises reaches the consumer instead of the event loop."""
-        try:
-            step()
-        except Exception as error:  # noqa: BLE001  (raised again in next(): in a callback nobody would hear of it)
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-            self._events.stream_broken(error)
-            if self._stream is not None:
-                self._stream.abort()
-            self._ready.set()
-
-
-def _version(side: SideConnection) -> str:
-    return f"{side.server_version // 10000}.{side.server_version % 10000}"
+    def _hang_up(self) -> None:
+        if self._stream is not None:
+            self._stream.abort()
+        if self._side is not None:
+            self._side.hang_up()

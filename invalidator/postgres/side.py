@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 
 import psycopg
 
-from invalidator.postgres.connection import Dsn, connect
+from invalidator.errors import ConfigError, SourceError
+from invalidator.postgres.connection import Dsn, connect, hang_up
 from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-
-    from invalidator.errors import ConfigError, SourceError
 
 QUERY_TIMEOUT_SECONDS = 10
 
@@ -48,6 +47,11 @@ class SideConnection:
         """As in ``180002``."""
         return self.connection.info.server_version
 
+    @property
+    def server_name(self) -> str:
+        """As in ``18.2``."""
+        return f"{self.server_version // 10000}.{self.server_version % 10000}"
+
     def watch(self, on_loss: Callable[[SourceError | ConfigError], None]) -> None:
         """Call back once when the session ends, for whatever reason."""
         self._on_loss = on_loss
@@ -75,15 +79,19 @@ class SideConnection:
         async with self._lock:
             self._ignore()
             try:
-                async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
-                    return await question(self.connection)
-            except psycopg.Error as error:
-                raise ours(error, doing="asking Postgres on the side connection") from error
-            except TimeoutError as error:
-                late = psycopg.OperationalError(f"no answer within {QUERY_TIMEOUT_SECONDS} s")
-                raise ours(late, doing="asking Postgres on the side connection") from error
+                return await self._answer(question)
+            except (SourceError, ConfigError) as error:
+                if self.connection.closed:
+                    self._lost(error)
+                raise
             finally:
                 self._listen()
+
+    def hang_up(self) -> None:
+        """End the session from a callback: whoever waits for an answer gets an error at once."""
+        self._on_loss = None
+        self._ignore()
+        hang_up(self.connection)
 
     async def close(self) -> None:
         """End the session; the callback is not called any more."""
@@ -107,11 +115,22 @@ class SideConnection:
         self._probe = self._loop.create_task(self._ask(), name="side connection probe")
 
     async def _ask(self) -> None:
-        from invalidator.errors import InvalidatorError
-
         try:
             await self.fetch("SELECT 1")
-        except InvalidatorError as error:
-            on_loss, self._on_loss = self._on_loss, None
-            if on_loss is not None:
-                on_loss(error)  # type: ignore[arg-type]  # fetch raises only these two kinds
+        except (SourceError, ConfigError) as error:
+            self._lost(error)
+
+    async def _answer(self, question: Callable[[psycopg.AsyncConnection[Any]], Awaitable[Answer]]) -> Answer:
+        doing = "asking Postgres on the side connection"
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
+                return await question(self.connection)
+        except psycopg.Error as error:
+            raise ours(error, doing=doing) from error
+        except TimeoutError as error:
+            raise ours(psycopg.OperationalError(f"no answer within {QUERY_TIMEOUT_SECONDS} s"), doing=doing) from error
+
+    def _lost(self, error: SourceError | ConfigError) -> None:
+        on_loss, self._on_loss = self._on_loss, None
+        if on_loss is not None:
+            on_loss(error)

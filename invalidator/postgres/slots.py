@@ -49,6 +49,17 @@ async def verify_primary(side: SideConnection) -> None:
         raise SourceDisconnected(msg, reason="standby")
 
 
+def verify_version(side: SideConnection) -> None:
+    """See that the server is not too old.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if side.server_version < OLDEST_SERVER:
+        msg = f"Postgres {side.server_version // 10000} is too old: 14 or newer is needed"
+        raise ConfigError(msg)
+
+
 async def verify(side: SideConnection, *, slot: str, publication: str, is_missed: bool) -> Gap | None:
     """Check server, publication and slot, because START_REPLICATION itself finds out late or never.
 
@@ -67,9 +78,7 @@ async def verify(side: SideConnection, *, slot: str, publication: str, is_missed
     Raises:
         ConfigError: something is missing or cannot work; says what to run.
     """
-    if side.server_version < OLDEST_SERVER:
-        msg = f"Postgres {side.server_version // 10000} is too old: 14 or newer is needed"
-        raise ConfigError(msg)
+    verify_version(side)
     level = (await side.fetch("SHOW wal_level"))[0][0]
     if level != "logical":
         msg = f"wal_level is '{level}': logical replication is switched off on this server"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from invalidator.postgres.recent import Numbers, Recent
+
 if TYPE_CHECKING:
     from invalidator.model import Lsn
     from invalidator.ports import Rules
+    from invalidator.postgres.recent import RecentTransaction
 
 
 class OneSession(Protocol):
@@ -33,12 +36,37 @@ S = TypeVar("S", bound=OneSession)
 
 
 class SessionSource(Generic[S]):
-    """Hands what ``ports.Source`` asks to the session that there is; without one there is nothing to do."""
+    """Hands what ``ports.Source`` asks to the session that there is; without one there is nothing to do.
 
-    _session: S | None = None
+    Args:
+        recent_rows: how many row changes are kept for who wants to look at them.
+    """
+
+    def __init__(self, *, recent_rows: int = 0) -> None:
+        self._session: S | None = None
+        self._recent_rows = recent_rows
+        self._recent: Recent | None = None
+        self._numbers = Numbers()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} session={self._session}>"
+
+    def _remembered(self) -> Recent | None:
+        """What keeps the newest changes of the next connection; None: they are not to be kept."""
+        self._recent = Recent(self._recent_rows, self._numbers) if self._recent_rows else None
+        return self._recent
+
+    def recent(self) -> list[RecentTransaction]:
+        """The newest transactions of this connection that concern rules or were explicit, the oldest first."""
+        return [] if self._recent is None else self._recent.transactions()
+
+    def recent_number(self, count: int) -> int:
+        """The number after which so many whole ones are kept; numbers never go back."""
+        return self._numbers.newest if self._recent is None else self._recent.number_before(count)
+
+    def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
+        """Whole ones with a higher number, about so many rows of them, the oldest first."""
+        return [] if self._recent is None else self._recent.whole_after(number, rows=rows)
 
     def swap(self, rules: Rules) -> None:
         """Put other rules in force between two transactions; see ``ports.Source``."""
@@ -58,5 +86,6 @@ class SessionSource(Generic[S]):
     async def close(self) -> None:
         """End the connections, so that another daemon may take over at once."""
         session, self._session = self._session, None
+        self._recent = None
         if session is not None:
             await session.close()

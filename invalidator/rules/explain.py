@@ -137,6 +137,8 @@ class Scene:
     """Columns of the relation whose values nobody has told: not the same as values that Postgres did not send."""
     answer: Answer | None = None
     """Answers the rules' lookups."""
+    widened: WidenReason | None = None
+    """Nobody knows how the table changed, for this reason."""
     engines: Engines | None = None
     """Those of changes that were explained before; None: this is the only one."""
 
@@ -158,7 +160,9 @@ class Scene:
         invalidation = Invalidation()
         # A transaction of its own: rows of it that are counted for `bulk_over` belong to no other rule.
         opened = Transaction(self.transaction.final_lsn, self.transaction.xid, self.transaction.commit_time)
-        if self.operation is Operation.TRUNCATE:
+        if self.widened is not None:
+            engine.widen(self.relation, invalidation, opened, self.widened)
+        elif self.operation is Operation.TRUNCATE:
             engine.truncate([self.relation], invalidation, opened)
         elif row := engine.bind(self.relation):
             row(self.message, invalidation, opened)
@@ -340,17 +344,19 @@ def explain_message(
     transaction: Transaction | None = None,
     cdn_grammars: Sequence[TagGrammar] = (),
     engines: Engines | None = None,
+    widened: WidenReason | None = None,
 ) -> list[RuleExplanation]:
     """What each rule for the relation does with a row message (XLogData) just as it came.
 
-    An empty message stands for a TRUNCATE of the relation. Who explains many gives the same engines each time.
+    An empty one stands for TRUNCATE, or with ``widened`` for a change that nobody knows. Who explains many gives the
+    same engines each time.
 
     Raises:
         ValueError: the message is no Insert, Update or Delete.
     """
     operation = message_operation(message) if message else Operation.TRUNCATE
     opened = transaction or Transaction(final_lsn=0, xid=0, commit_time=0)
-    came = Scene(relation, operation, message, tuple(cdn_grammars), opened, engines=engines)
+    came = Scene(relation, operation, message, tuple(cdn_grammars), opened, widened=widened, engines=engines)
     return [came.explain(rule) for rule in rules_for(ruleset, relation)]
 
 

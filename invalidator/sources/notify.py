@@ -34,6 +34,7 @@ def build(
     *,
     inspection: Inspection | None = None,
     keeper: RecordKeeper | None = None,
+    recent_rows: int = 0,
 ) -> NotifySource:
     """Make the source.
 
@@ -42,8 +43,9 @@ def build(
         events: what it reports to.
         inspection: looks at the database again and again while it listens.
         keeper: remembers whether a daemon has listened before; None: none has.
+        recent_rows: how many changes are kept for who wants to look at them.
     """
-    return NotifySource(settings, events, inspection=inspection, keeper=keeper)
+    return NotifySource(settings, events, inspection=inspection, keeper=keeper, recent_rows=recent_rows)
 
 
 class NotifySource(SessionSource[NotifySession]):
@@ -59,7 +61,9 @@ class NotifySource(SessionSource[NotifySession]):
         *,
         inspection: Inspection | None = None,
         keeper: RecordKeeper | None = None,
+        recent_rows: int = 0,
     ) -> None:
+        super().__init__(recent_rows=recent_rows)
         self._settings = settings
         self._events = events
         self._inspection = inspection
@@ -71,7 +75,7 @@ class NotifySource(SessionSource[NotifySession]):
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches for one connection; see ``ports.Source``."""
         await self.close()
-        self._session = session = NotifySession(self._settings, rules, self._events)
+        self._session = session = NotifySession(self._settings, rules, self._events, recent=self._remembered())
         is_listening = False
         try:
             await session.open(await self._gap(), self._inspection)

@@ -24,15 +24,18 @@ class Settings(OutboxOptions):
     type: Literal["outbox"]
 
 
-def build(settings: Settings, events: Events, *, inspections: Sequence[Inspection] = ()) -> OutboxSource:
+def build(
+    settings: Settings, events: Events, *, inspections: Sequence[Inspection] = (), recent_rows: int = 0
+) -> OutboxSource:
     """Make the source.
 
     Args:
         settings: its options.
         events: what it reports to.
         inspections: look at the database again and again while it is read.
+        recent_rows: how many row changes are kept for who wants to look at them.
     """
-    return OutboxSource(settings, events, inspections=inspections)
+    return OutboxSource(settings, events, inspections=inspections, recent_rows=recent_rows)
 
 
 class OutboxSource(SessionSource[OutboxSession]):
@@ -41,7 +44,10 @@ class OutboxSource(SessionSource[OutboxSession]):
     Batches come in the order in which their transactions became visible, as far as one look tells them apart.
     """
 
-    def __init__(self, settings: Settings, events: Events, *, inspections: Sequence[Inspection] = ()) -> None:
+    def __init__(
+        self, settings: Settings, events: Events, *, inspections: Sequence[Inspection] = (), recent_rows: int = 0
+    ) -> None:
+        super().__init__(recent_rows=recent_rows)
         self._settings = settings
         self._events = events
         self._inspections = inspections
@@ -52,7 +58,7 @@ class OutboxSource(SessionSource[OutboxSession]):
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches for one connection; see ``ports.Source``."""
         await self.close()
-        self._session = session = OutboxSession(self._settings, rules, self._events)
+        self._session = session = OutboxSession(self._settings, rules, self._events, recent=self._remembered())
         try:
             await session.open(self._inspections)
             self._has_streamed = True

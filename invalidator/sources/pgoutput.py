@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from invalidator.errors import ConfigError, InvalidatorError, SlotInUse, SlotLost, SourceDisconnected
 from invalidator.postgres.options import StreamOptions
-from invalidator.postgres.recent import Numbers, Recent
 from invalidator.postgres.session import Session
 from invalidator.postgres.source import SessionSource
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.reader import DdlFunction, MessageFunction
-    from invalidator.postgres.recent import RecentTransaction
     from invalidator.telemetry.events import Events
 
 _LOOK_SECONDS = 60.0
@@ -57,7 +55,7 @@ def build(  # noqa: PLR0913  (who takes what)
         keeper: decides what becomes of a slot that is gone or lost; None: that is the end.
         on_message: takes the messages with which applications invalidate by themselves.
         on_ddl: takes the messages of the DDL hook.
-        recent_rows: how many row changes are kept for :meth:`PgoutputSource.recent`.
+        recent_rows: how many row changes are kept for who wants to look at them.
     """
     return PgoutputSource(
         settings,
@@ -86,8 +84,7 @@ class PgoutputSource(SessionSource[Session]):
         on_ddl: DdlFunction | None = None,
         recent_rows: int = 0,
     ) -> None:
-        self._recent_rows = recent_rows
-        self._recent_numbers = Numbers()
+        super().__init__(recent_rows=recent_rows)
         self._settings = settings
         self._events = events
         self._prepare = prepare
@@ -103,7 +100,7 @@ class PgoutputSource(SessionSource[Session]):
     async def batches(self, rules: Rules) -> AsyncIterator[Batch]:
         """Yield batches in commit order for one connection; see ``ports.Source``."""
         await self.close()
-        recent = Recent(self._recent_rows, self._recent_numbers) if self._recent_rows else None
+        recent = self._remembered()
         session = Session(
             self._settings, rules, self._events, on_message=self._on_message, on_ddl=self._on_ddl, recent=recent
         )
@@ -144,15 +141,3 @@ class PgoutputSource(SessionSource[Session]):
         except InvalidatorError:
             await self.close()
             raise
-
-    def recent(self) -> list[RecentTransaction]:
-        """The newest transactions of this connection that concern rules or were explicit, the oldest first."""
-        return [] if self._session is None else self._session.recent()
-
-    def recent_number(self, count: int) -> int:
-        """The number after which so many whole ones are kept; numbers never go back."""
-        return self._recent_numbers.newest if self._session is None else self._session.recent_number(count)
-
-    def recent_after(self, number: int, rows: int) -> list[RecentTransaction]:
-        """Whole ones with a higher number, about so many rows of them, the oldest first."""
-        return [] if self._session is None else self._session.recent_after(number, rows)

@@ -7,15 +7,28 @@ from typing import Any
 
 import pytest
 
+from tests.support import notify, outbox
 from tests.support.daemon import Stack
 from tests.support.proxy import Fault, FaultProxy
 from tests.support.watched import Watched
 
 
+async def put_source(stack: Stack, source: str) -> None:
+    """Another source than a slot, with what it needs in the database."""
+    if source == "outbox":
+        await outbox.setup(stack.database.dsn, stack.rules)
+        stack.source = {"type": source, "heartbeat_seconds": 0.5}
+    elif source == "notify":
+        await notify.triggers(stack.database.dsn, stack.rules)
+        stack.source = {"type": source, "heartbeat_seconds": 0.5, "channels": [notify.CHANNEL]}
+
+
+@pytest.mark.parametrize("source", ["pgoutput", "outbox", "notify"])
 async def test_a_black_hole_before_postgres_is_noticed_and_told_and_nothing_is_lost(
-    stack: Stack, proxy_to: Callable[[str], Any]
+    stack: Stack, proxy_to: Callable[[str], Any], source: str
 ) -> None:
     proxy: FaultProxy = await proxy_to(stack.database.dsn)
+    await put_source(stack, source)
     stack.source |= {"dsn": proxy.through(stack.database.dsn), "silence_seconds": 2}
     program = await stack.start()
     watched = Watched(program)
@@ -41,8 +54,11 @@ async def test_a_black_hole_before_postgres_is_noticed_and_told_and_nothing_is_l
     proxy.fault = Fault.NONE
     await stack.gone("item:2")
     await watched.until_value(0, "invalidator_staleness_seconds")
-    await stack.confirmed_everything()
-    assert not program.events("gap.found")
+    if source == "pgoutput":
+        await stack.confirmed_everything()
+    if source == "outbox":
+        await outbox.emptied(stack.database)
+    assert bool(program.events("gap.found")) == (source == "notify"), "what was notified meanwhile is lost"
 
 
 async def test_a_black_hole_before_redis_is_told_and_is_no_reason_to_restart(

@@ -15,6 +15,8 @@ import pytest
 
 from invalidator.telemetry.happenings import MAX_KEPT
 from tests.support.daemon import Stack
+from tests.support.notify import CHANNEL, triggers
+from tests.support.outbox import setup
 from tests.support.processes import Program
 
 RULES: list[dict[str, Any]] = [
@@ -60,6 +62,10 @@ async def records(watcher: Program, stack: Stack, condition: Any, what: str) -> 
     return seen()
 
 
+def is_unfired(record: dict[str, Any]) -> bool:
+    return any(rule["why_not"] is not None for row in record["rows"] for rule in row["rules"])
+
+
 def is_of(record: dict[str, Any], kind: str) -> bool:
     return bool(record["record"] == kind)
 
@@ -95,6 +101,35 @@ async def test_rows_names_targets_and_the_log_are_shown_as_they_come(shop: Stack
     last = [json.loads(line) for line in watcher.lines][-3:]
     assert [each.get("event", each["record"]) for each in last] == ["daemon.stopping", "daemon.stopped", "end"]
     assert people.lines[-1] == "-- the daemon stops"
+
+
+@pytest.mark.parametrize("source", ["outbox", "notify"])
+async def test_rows_of_other_sources_are_shown_and_filtered_like_those_of_a_slot(
+    shop: Stack, tail: Tail, run_program: Callable[..., Program], source: str
+) -> None:
+    if source == "outbox":
+        shop.source = {"type": "outbox"}
+        await setup(shop.database.dsn, shop.rules)
+    else:
+        shop.source = {"type": "notify", "channels": [CHANNEL]}
+        await triggers(shop.database.dsn, shop.rules)
+    await shop.start()
+    shop.fill("other:1")
+    await shop.sql("INSERT INTO item VALUES (1, 'a'), (-1, 'a')")
+    await shop.sql("INSERT INTO other VALUES (1)")
+    await shop.gone("other:1")
+
+    watcher = tail("--json", "--all", "--rule", "item")
+    live = run_program("explain", "--live", "last=2", "--settings", str(shop.folder / "invalidator.yaml"))
+    seen = await records(watcher, shop, is_unfired, "what came before")
+    row, unfired = (row for each in seen for row in each["rows"])
+    assert (row["operation"], row["table"], row["columns"]["id"]) == ("insert", "public.item", {"new": "1"})
+    assert row["rules"][0]["invalidation"] == {"keys": ["item:1"], "tags": ["t:1"], "l1": ["item:1"]}
+    assert unfired["rules"][0]["why_not"].startswith("when: id > 0 is ")
+    assert {(each["xid"] is None, each["is_whole"]) for each in seen} == {(source == "notify", True)}
+    assert live.wait() == 0, live.output
+    assert "keys    item:1 " in live.output
+    assert 'INSERT public.other  id = "1"' in live.output
 
 
 async def test_filters_show_what_was_asked_for_and_nothing_else(shop: Stack, tail: Tail) -> None:

@@ -15,6 +15,7 @@ import pytest
 from invalidator.errors import ConfigError, SlotInUse, SlotLost, SourceDisconnected
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, Rules
+from invalidator.postgres import replication
 from invalidator.postgres.reader import CHUNK
 from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
@@ -302,8 +303,8 @@ async def test_an_idle_stream_counts_as_alive_by_what_is_no_row(shop: Database) 
                 reader.grown.clear()
                 await reader.grown.wait()
             session = reader.source._session
-            first = session._last_received
-            while session._last_received == first:
+            first = session._heard_at
+            while session._heard_at == first:
                 reader.grown.clear()
                 await reader.grown.wait()
         assert reader.names == set()
@@ -455,3 +456,24 @@ async def eventually(database: Database, position: Lsn) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while await confirmed(database) < position:
             pass
+
+
+async def test_a_server_that_hangs_while_replication_starts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "_START_SECONDS", 0.1)
+    ended = asyncio.Event()
+
+    async def log_in_and_hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
+        writer.write(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")  # welcome, ready for a query
+        while await reader.read(1000):
+            pass
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(log_in_and_hang, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        dsn = f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable&gssencmode=disable"
+        with pytest.raises(SourceDisconnected, match=r"starting replication from slot 's': no answer within 0.1 s"):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await ReplicationStream.open(dsn, slot="s", publication="p")
+        await ended.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,16 @@ from invalidator.preflight.needs import needs
 from invalidator.sources.outbox import OutboxSource, Settings
 from tests.support.postgres import Database
 from tests.support.reading import DEADLINE_SECONDS, Reading, read, ruleset_of
+
+
+def array(*lines: Sequence[str | None]) -> bytes:
+    """What ``array_send`` makes of a ``text[]`` of one or more lines."""
+    dimensions = [len(lines), len(lines[0])]
+    head = struct.pack(">iiI", 2, 1, 25) + b"".join(struct.pack(">ii", size, 1) for size in dimensions)
+    texts = (None if text is None else text.encode() for line in lines for text in line)
+    return head + b"".join(
+        struct.pack(">i", -1) if text is None else struct.pack(">i", len(text)) + text for text in texts
+    )
 
 
 async def setup(

@@ -9,6 +9,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 
 from invalidator.postgres.failures import ours
+from invalidator.postgres.leader import holder
 
 SCHEMA = "invalidator"
 TABLE = "outbox"
@@ -19,11 +20,6 @@ READER_SETTING = "invalidator.reader"
 LOCK_KEY: Final = int.from_bytes(b"invaldtr")
 """Of the advisory lock that the daemon holds which reads the outbox."""
 
-_READER: Final[LiteralString] = """
-    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
-"""
 _OTHERS: Final[LiteralString] = """
     SELECT relname::text, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class
      WHERE relnamespace = %(schema)s::oid AND relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -132,7 +128,7 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
         confirmed_columns=confirmed_columns,
         comment=next((comment for name, comment in others if name == TABLE), ""),
         strangers=tuple(name for name, _ in others if name not in {TABLE, CONFIRMED}),
-        reader_pid=await reader_pid(connection),
+        reader_pid=await holder(connection, LOCK_KEY),
         functions={name: Function(source, tuple(config), *rest) for name, source, config, *rest in functions},
         triggers=tuple(trigger for trigger in found if trigger not in own),
         guard=own[0] if own else None,
@@ -154,12 +150,6 @@ async def _columns(
         [schema_oid, table],
     )
     return tuple((name, type_name) for name, type_name in rows)
-
-
-async def reader_pid(connection: psycopg.AsyncConnection[Any], key: int = LOCK_KEY) -> int | None:
-    """Who holds the lock of the daemon that reads the outbox, or another advisory lock of this database."""
-    rows = await _fetch(connection, _READER, {"key": key})
-    return rows[0][0] if rows else None
 
 
 async def _privileges(

@@ -69,22 +69,24 @@ async def prove(listener: Listener, side: SideConnection, channel: str, *, secon
     """
     await listener.listen([channel])
     beat = await send(side, channel)
-    async with must_be_heard(seconds):
+    async with must_be_heard(listener, seconds):
         await listener.heard(channel)
     return beat
 
 
 @contextlib.asynccontextmanager
-async def must_be_heard(seconds: float) -> AsyncIterator[None]:
+async def must_be_heard(listener: Listener, seconds: float) -> AsyncIterator[None]:
     """Wait no longer.
 
     Raises:
-        Unheard: nothing came back.
+        Unheard: nothing came back, and the server answers all the same.
+        SourceError, ConfigError: it does not answer either: it hangs, or the network is gone.
     """
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
+        await listener.fetch("SELECT 1")
         msg = (
             f"the server took LISTEN, and a notification of our own has not come back within {seconds:g} s: a "
             "connection pooler in transaction or statement mode stands between, and no notification passes it"

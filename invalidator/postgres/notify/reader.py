@@ -7,16 +7,18 @@ COMMIT that notifies fails. So memory is bounded by widening.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from invalidator.batching import coalesce
 from invalidator.model import Batch, Invalidation, Lsn, Operation, Relation, Transaction, WidenReason
 from invalidator.postgres.decoder import POSTGRES_EPOCH
 from invalidator.postgres.notify.payload import Notice, Shape, Unreadable, message, parse, shape_of, shaped, texts
 
 if TYPE_CHECKING:
     from invalidator.ports import RowFunction, Rules
+    from invalidator.postgres.recent import Recent
     from invalidator.telemetry.state import SourceState
 
 _MOST_TABLES: Final = 1000
@@ -63,15 +65,18 @@ class Reader:
         rules: make the function for each relation.
         max_items: distinct names from which on payloads only widen.
         state: counts bytes, rows and payloads.
+        recent: keeps changes for who wants to look at them.
     """
 
-    def __init__(self, rules: Rules, *, max_items: int, state: SourceState) -> None:
+    def __init__(self, rules: Rules, *, max_items: int, state: SourceState, recent: Recent | None = None) -> None:
         self._rules = rules
         self._max_items = max_items
         self._state = state
         self._tables: dict[Name, _Table] = {}
         self._fresh: set[Name] = set()
+        self._recent = recent
         self._transaction = Transaction(0, 0, 0)
+        self._position = Lsn(0)
         self._invalidation = Invalidation()
         self._oldest: float | None = None
         self._end: Lsn | None = None
@@ -88,7 +93,8 @@ class Reader:
         try:
             return parse(payload)
         except Unreadable as verdict:
-            self._refuse(Verdict.UNREADABLE, str(verdict))
+            self._state.notifications.counts[Verdict.UNREADABLE] += 1
+            self._state.notifications.refusal = str(verdict)
             return None
 
     def unknown(self, notices: Iterable[Notice]) -> list[Name]:
@@ -120,7 +126,15 @@ class Reader:
         """What is read from now on came before this moment."""
         commit_time = round((moment.at - POSTGRES_EPOCH) * 1_000_000)
         self._transaction = Transaction(moment.position.value - 1, moment.xid & 0xFFFFFFFF, commit_time)
+        self._position = moment.position
         self._state.transactions += 1
+        if self._recent is not None:
+            self._recent.begin(replace(self._transaction, xid=0, bulk_rows={}))  # whose it was is not told
+
+    def commit(self) -> None:
+        """Everything that came before the moment has been read."""
+        if self._recent is not None:
+            self._recent.commit(self._position.value)
 
     def read(self, notice: Notice, at: float) -> None:
         """Take one payload in.
@@ -150,21 +164,36 @@ class Reader:
     def _change(self, notice: Notice) -> None:
         table = self._tables.get((notice.schema, notice.table))
         relation = None if table is None else table.relation
+        verdict, reason = Verdict.APPLIED, WidenReason.CAPTURE_FAILED
         if table is None or relation is None:
-            self._refuse(Verdict.UNKNOWN_TABLE, "it names a table that the database does not have")
-            unknown = Relation(0, notice.schema, notice.table, "n", ())
-            self._rules.widen(unknown, self._invalidation, self._transaction, WidenReason.CAPTURE_FAILED)
+            verdict, relation = Verdict.UNKNOWN_TABLE, Relation(0, notice.schema, notice.table, "n", ())
+            self._state.notifications.refusal = "it names a table that the database does not have"
         elif len(self._invalidation) >= self._max_items:
-            self._state.notifications.counts[Verdict.APPLIED] += 1
-            self._rules.widen(relation, self._invalidation, self._transaction, WidenReason.BULK)
-        elif notice.operation is Operation.TRUNCATE:
-            self._state.notifications.counts[Verdict.APPLIED] += 1
-            self._rules.truncate([relation], self._invalidation, self._transaction)
-        elif notice.operation is None or not self._row(notice, notice.operation, table, relation):
-            self._state.notifications.counts[Verdict.WITHOUT_ROWS] += 1
-            self._rules.widen(relation, self._invalidation, self._transaction, WidenReason.CAPTURE_FAILED)
+            reason = WidenReason.BULK
+        elif notice.operation is not None and self._applied(notice, notice.operation, table, relation):
+            self._state.notifications.counts[verdict] += 1
+            return
         else:
-            self._state.notifications.counts[Verdict.APPLIED] += 1
+            verdict = Verdict.WITHOUT_ROWS
+        self._state.notifications.counts[verdict] += 1
+        named = Invalidation()
+        self._rules.widen(relation, named, self._transaction, reason)
+        self._take_coarse(relation, named, reason)
+
+    def _applied(self, notice: Notice, operation: Operation, table: _Table, relation: Relation) -> bool:
+        """Take the change in; False if the payload does not hold what the operation needs."""
+        if operation is not Operation.TRUNCATE:
+            return self._row(notice, operation, table, relation)
+        named = Invalidation()
+        self._rules.truncate([relation], named, self._transaction)
+        self._take_coarse(relation, named, None)
+        return True
+
+    def _take_coarse(self, relation: Relation, named: Invalidation, reason: WidenReason | None) -> None:
+        if named:
+            coalesce.add(self._invalidation, named)
+            if self._recent is not None:
+                self._recent.keep_row(relation, b"", reason)
 
     def _row(self, notice: Notice, operation: Operation, table: _Table, relation: Relation) -> bool:
         """Read a changed row; False if the payload does not hold it."""
@@ -182,9 +211,8 @@ class Reader:
         if function is None:
             self._state.rows_without_rule += 1
         else:
-            function(message(sent, operation, old, new), self._invalidation, self._transaction)
+            row = message(sent, operation, old, new)
+            function(row, self._invalidation, self._transaction)
+            if self._recent is not None:
+                self._recent.keep_row(sent, row)
         return True
-
-    def _refuse(self, verdict: Verdict, text: str) -> None:
-        self._state.notifications.counts[verdict] += 1
-        self._state.notifications.refusal = text

@@ -11,11 +11,12 @@ import hashlib
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import TYPE_CHECKING, Final
 
 from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected, SourceError
 from invalidator.model import Batch, Lsn
-from invalidator.postgres import catalog, slots
+from invalidator.postgres import catalog, leader, slots
+from invalidator.postgres.connected import Connected
 from invalidator.postgres.connection import connect
 from invalidator.postgres.notify import proof
 from invalidator.postgres.notify.listener import Listener
@@ -23,7 +24,7 @@ from invalidator.postgres.notify.reader import Reader
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from invalidator.model import Gap, StreamStart
     from invalidator.ports import Rules
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from invalidator.postgres.notify.listener import Heard
     from invalidator.postgres.notify.options import NotifyOptions
     from invalidator.postgres.notify.proof import Beat
+    from invalidator.postgres.recent import Recent
     from invalidator.telemetry.events import Events
 
 _MOST: Final = 1000
@@ -38,34 +40,21 @@ _MOST: Final = 1000
 _FORGET_SECONDS: Final = 10.0
 """Names and types of tables are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
 
-_SESSION: Final[LiteralString] = """
-    SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '3', false),
-           set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)
-"""
-"""A daemon whose machine is gone must lose the lock."""
-_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_lock(%s)"
-_HOLDER: Final[LiteralString] = """
-    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND (l.classid::bigint << 32) | l.objid::bigint = %s
-"""
 
-
-class NotifySession:
+class NotifySession(Connected):
     """One connection; see ``ports.Source`` for what it guarantees.
 
     Args:
         options: what it is told.
         rules: make the function for each relation.
         events: what it reports to.
+        recent: keeps changes for who wants to look at them.
     """
 
-    def __init__(self, options: NotifyOptions, rules: Rules, events: Events) -> None:
+    def __init__(self, options: NotifyOptions, rules: Rules, events: Events, *, recent: Recent | None = None) -> None:
+        super().__init__(events, silence_seconds=options.silence_seconds)
         self._options = options
-        self._events = events
-        self._state = events.state.source
-        self._loop = asyncio.get_running_loop()
-        self._reader = Reader(rules, max_items=options.max_batch_items, state=self._state)
+        self._reader = Reader(rules, max_items=options.max_batch_items, state=self._state, recent=recent)
         self._channel = proof.own_channel()
         self._beats: dict[bytes, Beat] = {}
         self._early: bytes | None = None
@@ -75,9 +64,6 @@ class NotifySession:
         self._side: SideConnection | None = None
         self._side_lock = asyncio.Lock()
         self._start: StreamStart | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._failure: Exception | None = None
-        self._ready = asyncio.Event()
         self._forgot_at = time.monotonic()
         self.heard_at = time.time()
         """Unix seconds on our clock up to which everything was heard, as far as is known."""
@@ -105,32 +91,29 @@ class NotifySession:
         dsn = self._options.address
         self._listener = listener = Listener(await connect(dsn, application_name=f"invalidator/{name}/listen"))
         listener.watch(self._fail)
-        await listener.fetch(_SESSION)
         await listener.listen(self._options.channels)
         # Before the lock: a pooler would keep it for ever on a connection that is not ours.
         self._begun(beat := await proof.prove(listener, side, self._channel, seconds=self._options.unheard_seconds))
-        if not (await listener.fetch(_LOCK, [lock_key(name)]))[0][0]:
-            await self._see_that_nobody_leads(side)
-            msg = "another daemon has just taken the lock"
-            raise SlotInUse(msg)
+        await listener.ask(lambda own: leader.lead(own, lock_key(name), what=self._purpose))
         system = await side.ask(partial(catalog.system, with_database=True))  # the lock, too, is of one database
         self._start = replace(await slots.start(side, "", gap), system=system, position=beat.position)
         self._state.moved_at = time.time()
-        version = side.server_version
-        self._events.stream_connected(position=beat.position, server_version=f"{version // 10000}.{version % 10000}")
+        self._events.stream_connected(position=beat.position, server_version=side.server_name)
+        self._hear()
+        self._run(self._keep_listening(), "silence")
         self._run(self._keep_reading(listener), "notifications")
-        self._run(self._keep_beating(), "heartbeat")
+        self._run(self._keep_asking(listener), "signs of life")
+        self._run(self._keep_beating(listener), "heartbeat")
         if inspection is not None:
             self._run(self._keep_looking(inspection), "preflight")
 
     async def close(self) -> None:
         """End the connections, which frees the lock."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stop()
         await self._leave_side()
         if self._listener is not None:
             await self._listener.close()
+        await self._stopped()
 
     async def next(self) -> Batch:
         """Wait for something to hand over."""
@@ -142,26 +125,26 @@ class NotifySession:
                 return self._reader.take()
             if self._failure is not None:
                 raise self._failure
-            self._ready.clear()
-            await self._ready.wait()
+            self._stirred.clear()
+            await self._stirred.wait()
 
     def swap(self, rules: Rules) -> None:
         """Put other rules in force for what comes from now on."""
         self._reader.swap(rules)
 
-    def restart(self, why: str) -> None:
-        """End this connection. Nothing can be read again: the next one begins with a gap."""
-        self._fail(SourceDisconnected(why, reason="redo"))
-
     def confirm(self, position: Lsn) -> None:
         """Remember it: the server keeps nothing for us."""
         self._state.confirmed_position = self._state.applied_position = position.value
 
+    @property
+    def _purpose(self) -> str:
+        return f"of the name '{self._options.slot}' listens"
+
     async def _see_that_nobody_leads(self, side: SideConnection) -> None:
-        holders = await side.fetch(_HOLDER, [lock_key(self._options.slot)])
-        if holders:
-            msg = f"another daemon of the name '{self._options.slot}' listens: it holds the advisory lock"
-            raise SlotInUse(msg, holder_pid=holders[0][0])
+        holder = await side.ask(lambda connection: leader.holder(connection, lock_key(self._options.slot)))
+        if holder is not None:
+            msg = f"another daemon {self._purpose}: it holds the advisory lock"
+            raise SlotInUse(msg, holder_pid=holder)
 
     async def _beside(self) -> SideConnection:
         """The other connection, opened again if it was lost."""
@@ -183,10 +166,18 @@ class NotifySession:
             heard = await listener.take(_MOST)
             await self._read(listener, heard)
             if self._reader.has_something:
-                self._ready.set()
+                self._stirred.set()
+
+    async def _keep_asking(self, listener: Listener) -> None:
+        """Have the server say something. A listener hears nothing for long when nothing changes, or when it hangs."""
+        while True:
+            await asyncio.sleep(self._options.silence_seconds / 2)
+            await listener.fetch("SELECT 1")
+            self._hear()
 
     async def _read(self, listener: Listener, heard: Sequence[Heard]) -> None:
         self._state.moved_at = time.time()
+        self._hear()
         payloads = [payload for channel, payload in heard if channel != self._channel]
         notices = [notice for notice in map(self._reader.parse, payloads) if notice is not None]
         if notices:
@@ -195,6 +186,7 @@ class NotifySession:
             self._reader.begin(moment)
             for notice in notices:
                 self._reader.read(notice, moment.at)
+            self._reader.commit()
         for payload in (payload for channel, payload in heard if channel == self._channel):
             if payload in self._beats:
                 self._came_back(self._beats.pop(payload))
@@ -212,7 +204,7 @@ class NotifySession:
 
     # ---------------------------------------------------------------- beside reading
 
-    async def _keep_beating(self) -> None:
+    async def _keep_beating(self, listener: Listener) -> None:
         """Notify ourselves again and again. What is not sent proves nothing; what is sent must come back."""
         while True:
             await asyncio.sleep(self._options.heartbeat_seconds)
@@ -223,7 +215,7 @@ class NotifySession:
                 await self._leave_side()
                 self._events.heartbeat_failed(error)
                 continue
-            async with proof.must_be_heard(self._options.unheard_seconds):
+            async with proof.must_be_heard(listener, self._options.unheard_seconds):
                 await self._beaten.wait()
 
     def _begun(self, beat: Beat) -> None:
@@ -234,7 +226,7 @@ class NotifySession:
         state.notification_queue_usage = beat.queue_usage
         if beat.payload == self._early:
             self._came_back(beat)
-            self._ready.set()
+            self._stirred.set()
         else:
             self._beats[beat.payload] = beat
 
@@ -245,30 +237,10 @@ class NotifySession:
         self._state.received_position = beat.position.value
         self._beaten.set()
 
-    async def _keep_looking(self, inspection: Inspection) -> None:
-        """Hold the database against the rules. A question that fails is no reason to stop listening."""
-        while True:
-            try:
-                await inspection.look_again(await self._beside())
-            except (SourceError, ConfigError) as error:
-                self._events.preflight_failed(error)
-            await asyncio.sleep(inspection.interval_seconds)
-
-    def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-            self._events.stream_broken(error)
-            self._ready.set()
+    def _hang_up(self) -> None:
+        for connection in (self._listener, self._side):
+            if connection is not None:
+                connection.hang_up()
 
 
 def lock_key(name: str) -> int:
@@ -278,9 +250,7 @@ def lock_key(name: str) -> int:
 
 
 async def _verify(side: SideConnection) -> None:
-    if side.server_version < slots.OLDEST_SERVER:
-        msg = f"Postgres {side.server_version // 10000} is too old: 14 or newer is needed"
-        raise ConfigError(msg)
+    slots.verify_version(side)
     if (await side.ask(catalog.server)).is_standby:
         msg = "this server is a standby: notifications are heard on the primary only"
         raise SourceDisconnected(msg, reason="configuration")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from invalidator.batching import coalesce
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.postgres.decoder import POSTGRES_EPOCH
 from invalidator.postgres.outbox.images import messages, tuples
 
 if TYPE_CHECKING:
     from invalidator.ports import RowFunction, Rules
+    from invalidator.postgres.recent import Recent
     from invalidator.telemetry.state import SourceState
 
 HEARTBEAT: Final = "H"
@@ -62,9 +64,12 @@ class Reader:
         heartbeat_name: what our heartbeats begin with.
         max_items: distinct names at which the batch is full.
         state: counts bytes, rows and transactions.
+        recent: keeps changes for who wants to look at them.
     """
 
-    def __init__(self, rules: Rules, *, heartbeat_name: str, max_items: int, state: SourceState) -> None:
+    def __init__(
+        self, rules: Rules, *, heartbeat_name: str, max_items: int, state: SourceState, recent: Recent | None = None
+    ) -> None:
         self._rules = rules
         self._next_rules: Rules | None = None
         self._heartbeat_name = heartbeat_name
@@ -74,7 +79,9 @@ class Reader:
         self._state = state
         self._relations: dict[Layout, Relation] = {}
         self._functions: dict[Layout, RowFunction | None] = {}
+        self._recent = recent
         self._transaction = Transaction(0, 0, 0)
+        self._position = Lsn(0)
         self._xid = 0
         self._invalidation = Invalidation()
         self._oldest: float | None = None
@@ -133,6 +140,11 @@ class Reader:
             self._oldest = row.written_at
             self._state.oldest_undelivered_commit = self._oldest
 
+    def commit(self) -> None:
+        """All rows of the transaction that was read last have been read."""
+        if self._recent is not None:
+            self._recent.commit(self._position.value)
+
     def take(self, end: Lsn | None) -> Batch:
         """Hand the open batch over and begin the next one."""
         batch = Batch(self._invalidation, end, self._oldest if self._invalidation else None, self._heartbeat)
@@ -147,11 +159,15 @@ class Reader:
             self._rules, self._next_rules = self._next_rules, None
             for layout, relation in self._relations.items():
                 self.bind(layout, relation)
+        self.commit()
         self._xid = row.xid
         commit_time = round((row.written_at - POSTGRES_EPOCH) * 1_000_000)
         # The commit lies before the position, and a standby that has replayed this much has seen it.
         self._transaction = Transaction(position.value - 1, row.xid & 0xFFFFFFFF, commit_time)
+        self._position = position
         self._state.transactions += 1
+        if self._recent is not None:
+            self._recent.begin(replace(self._transaction, bulk_rows={}))
 
     def _beat(self, text: str) -> None:
         name, _, sent = text.rpartition(" ")
@@ -163,7 +179,9 @@ class Reader:
         self._uncounted += 1
         relation = self._relations[row.layout]
         if row.operation == _TRUNCATE:
-            self._rules.truncate([relation], self._invalidation, self._transaction)
+            named = Invalidation()
+            self._rules.truncate([relation], named, self._transaction)
+            self._take_coarse(relation, named, None)
             return
         old = tuples(row.old) if row.old is not None else []
         new = tuples(row.new) if row.new is not None else []
@@ -172,7 +190,9 @@ class Reader:
         if row.operation not in _ROWS or not is_paired:
             # The trigger could not write the values down, or (a row that another trigger kept from its new partition)
             # old and new ones do not belong together.
-            self._rules.widen(relation, self._invalidation, self._transaction, WidenReason.CAPTURE_FAILED)
+            named, reason = Invalidation(), WidenReason.CAPTURE_FAILED
+            self._rules.widen(relation, named, self._transaction, reason)
+            self._take_coarse(relation, named, reason)
             return
         function = self._functions[row.layout]
         if function is None:
@@ -180,3 +200,11 @@ class Reader:
             return
         for message in messages(row.operation, relation.oid, old, new):
             function(message, self._invalidation, self._transaction)
+            if self._recent is not None:
+                self._recent.keep_row(relation, message)
+
+    def _take_coarse(self, relation: Relation, named: Invalidation, reason: WidenReason | None) -> None:
+        if named:
+            coalesce.add(self._invalidation, named)
+            if self._recent is not None:
+                self._recent.keep_row(relation, b"", reason)

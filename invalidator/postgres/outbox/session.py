@@ -12,17 +12,19 @@ import secrets
 import time
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar
 
 import psycopg
 from psycopg.adapt import Loader
 from psycopg.pq import Format
 
-from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SourceDisconnected, SourceError
+from invalidator.errors import ConfigError, ProtocolError, SourceDisconnected, SourceError
 from invalidator.model import Batch, Gap, GapReason, Lsn
-from invalidator.postgres import catalog
-from invalidator.postgres.catalog.outbox import LOCK_KEY, reader_pid
-from invalidator.postgres.connection import connect
+from invalidator.postgres import catalog, leader
+from invalidator.postgres.catalog.outbox import LOCK_KEY
+from invalidator.postgres.connected import Connected
+from invalidator.postgres.connection import answered_within, connect, hang_up
 from invalidator.postgres.failures import ours
 from invalidator.postgres.outbox.history import CONFIRM_SQL, EMPTY_SQL, START_SQL, begun
 from invalidator.postgres.outbox.images import texts
@@ -32,14 +34,15 @@ from invalidator.postgres.provision.capture import CHANNEL
 from invalidator.postgres.side import SideConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from psycopg.abc import Buffer
 
-    from invalidator.model import StreamStart
+    from invalidator.model import Relation, StreamStart
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection
     from invalidator.postgres.outbox.options import OutboxOptions
+    from invalidator.postgres.recent import Recent
     from invalidator.telemetry.events import Events
 
 _TEXT_ARRAY_OID: Final = 1009
@@ -52,13 +55,13 @@ _FORGET_SECONDS: Final = 10.0
 """Names and types of relations are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
 _CLOSE_SECONDS: Final = 2.0
 
+Answer = TypeVar("Answer")
+
 _SESSION: Final[LiteralString] = """
     SELECT set_config('synchronous_commit', 'off', false),  -- a deletion that is lost is made again
-           set_config('invalidator.reader', 'on', false),  -- for the guard of the outbox
-           set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '3', false),
-           set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)
+           set_config('invalidator.reader', 'on', false)  -- for the guard of the outbox
 """
-_LOCK: Final[LiteralString] = "SELECT pg_try_advisory_lock(%(key)s)"
+_LISTEN: Final[LiteralString] = f"LISTEN {CHANNEL}"
 _HEARTBEAT: Final[LiteralString] = """
     INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation)
     VALUES (0, 'invalidator', %s, %s) RETURNING extract(epoch FROM clock_timestamp())::float8
@@ -74,29 +77,30 @@ class _Raw(Loader):
         return bytes(data)
 
 
-class OutboxSession:
+class OutboxSession(Connected):
     """One connection; see ``ports.Source`` for what it guarantees.
 
     Args:
         options: what it is told.
         rules: make the function for each relation.
         events: what it reports to.
+        recent: keeps changes for who wants to look at them.
     """
 
-    def __init__(self, options: OutboxOptions, rules: Rules, events: Events) -> None:
+    def __init__(self, options: OutboxOptions, rules: Rules, events: Events, *, recent: Recent | None = None) -> None:
+        super().__init__(events, silence_seconds=options.silence_seconds)
         self._options = options
-        self._events = events
-        self._state = events.state.source
-        self._loop = asyncio.get_running_loop()
         self._heartbeat_name = f"{options.name}/{secrets.token_hex(8)}"
         self._reader = Reader(
-            rules, heartbeat_name=self._heartbeat_name, max_items=options.max_batch_items, state=self._state
+            rules,
+            heartbeat_name=self._heartbeat_name,
+            max_items=options.max_batch_items,
+            state=self._state,
+            recent=recent,
         )
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._side: SideConnection | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._failure: Exception | None = None
-        self._stirred = asyncio.Event()
+        self._is_asking = False
         self._window = Window()
         self._layouts: dict[tuple[int, str, str, bytes | None], Layout] = {}
         self._limit = _FIRST_ROWS
@@ -129,42 +133,49 @@ class OutboxSession:
         self._connection = connection = await connect(dsn, application_name=f"invalidator/{self._options.name}")
         connection.adapters.register_loader(_TEXT_ARRAY_OID, _Raw)
         connection.add_notify_handler(lambda _: self._stirred.set())
+        self._run(self._keep_listening(), "silence")
         await self._rows(_SESSION)
-        await _verify(connection)
-        if not (await self._rows(_LOCK, {"key": LOCK_KEY}))[0][0]:
-            msg = "another daemon reads this outbox: it holds the advisory lock"
-            raise SlotInUse(msg, holder_pid=await reader_pid(connection))
+        await self._ask(_verify)
+        await self._ask(lambda own: leader.lead(own, LOCK_KEY, what="reads this outbox"))
         row = (await self._rows(START_SQL))[0]
         self._begun = start = begun(row)
         self._ready.append(Batch(start=start))
         if start.gap is not None:
             self._strangers = {"outbox": start.system, "until": row[-1]}
         if self._options.wake == "notify":
-            await connection.execute(f"LISTEN {CHANNEL}")  # a constant
+            await self._rows(_LISTEN)
         self._side = side = await SideConnection.open(dsn, slot=self._options.name)
         side.watch(self._fail)
-        version = side.server_version
-        self._events.stream_connected(position=start.position, server_version=f"{version // 10000}.{version % 10000}")
-        self._start(self._keep_heartbeat(side), "heartbeat")
+        self._events.stream_connected(position=start.position, server_version=side.server_name)
+        self._run(self._keep_heartbeat(side), "heartbeat")
         for inspection in inspections:
-            self._start(self._keep_looking(inspection, side), "preflight")
+            self._run(self._keep_looking(inspection), "preflight")
 
     async def close(self) -> None:
         """Delete what was confirmed last, and end the connections, which frees the lock."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stop()
         if self._connection is not None:
             if self._failure is None:
-                with contextlib.suppress(SourceError, ConfigError, TimeoutError):
-                    async with asyncio.timeout(_CLOSE_SECONDS):
-                        await self._delete()
+                with (
+                    contextlib.suppress(SourceError, ConfigError),
+                    answered_within(self._connection, _CLOSE_SECONDS),
+                ):
+                    await self._delete()
             await self._connection.close()
         if self._side is not None:
             await self._side.close()
+        await self._stopped()
 
     async def next(self) -> Batch:
-        """Wait for something to hand over."""
+        """Wait for something to hand over. Nothing is read while nobody asks for it."""
+        self._state.is_paused = False
+        self._state.moved_at = time.time()
+        try:
+            return await self._next()
+        finally:
+            self._state.is_paused = True
+
+    async def _next(self) -> Batch:
         while True:
             if self._failure is not None:
                 raise self._failure
@@ -183,10 +194,6 @@ class OutboxSession:
         """Put other rules in force between two transactions."""
         self._reader.swap(rules)
 
-    def restart(self, why: str) -> None:
-        """End this connection, so that the next one reads again what is not confirmed."""
-        self._fail(SourceDisconnected(why, reason="redo"))
-
     def confirm(self, position: Lsn) -> None:
         """Let everything up to the position be deleted soon."""
         if position > self._last_end:
@@ -201,10 +208,13 @@ class OutboxSession:
     async def _read_page(self) -> bool:
         """Read one page into batches; whether there was anything."""
         window = self._window
+        self._forget()
         found = await self._rows(PAGE_SQL, page(window, self._limit))
         # crash point: outbox-read
         snapshot, position = str(found[0][0]), Lsn.parse(found[0][1])
         rows = [self._row(values) for _, _, *values in found if values[0] is not None]
+        if rows:
+            self._state.moved_at = time.time()
         self._state.received_position = self._state.server_position = position.value
         is_full = len(rows) == self._limit
         self._window = window.after(snapshot, (rows[-1].xid, rows[-1].id) if rows else None, is_full=is_full)
@@ -215,6 +225,8 @@ class OutboxSession:
             if self._reader.is_full:
                 self._ready.append(self._reader.take(None))
             self._reader.read(row, position)
+        if not is_full:
+            self._reader.commit()
         self._adapt(rows, is_full=is_full)
         self._has_rows_without_end = self._has_rows_without_end or bool(rows)
         end = None if is_full else self._end(position, self._window.seen)
@@ -252,17 +264,15 @@ class OutboxSession:
         options = self._options
         self._pause = options.poll_min_seconds if rows else min(options.poll_max_seconds, self._pause * 2)
 
-    async def _bind(self, rows: Sequence[Row]) -> None:
+    def _forget(self) -> None:
         if time.monotonic() - self._forgot_at > _FORGET_SECONDS:
             self._forgot_at = time.monotonic()
+            self._layouts.clear()  # tables come and go
             self._reader.forget()
+
+    async def _bind(self, rows: Sequence[Row]) -> None:
         for layout in self._reader.unknown(rows):
-            names = tuple(name or "" for name in texts(layout.columns)) if layout.columns else ()
-            assert self._connection is not None  # noqa: S101  (open() made it)
-            relation = await catalog.described(
-                self._connection, layout.relation, schema=layout.schema, table=layout.table, names=names
-            )
-            self._reader.bind(layout, relation)
+            self._reader.bind(layout, await self._ask(partial(_described, layout)))
 
     def _row(self, values: Sequence[Any]) -> Row:
         xid, number, written_at, relation, schema, table, operation, columns, old, new = values
@@ -302,20 +312,30 @@ class OutboxSession:
     async def _rows(
         self, statement: LiteralString, parameters: Mapping[str, object] | None = None
     ) -> list[tuple[Any, ...]]:
-        assert self._connection is not None  # noqa: S101  (open() made it)
-        try:
-            async with self._connection.cursor(binary=True) as cursor:
+        async def question(connection: psycopg.AsyncConnection[Any]) -> list[tuple[Any, ...]]:
+            async with connection.cursor(binary=True) as cursor:
                 await cursor.execute(statement, parameters, prepare=True)
                 return await cursor.fetchall() if cursor.description else []
-        except psycopg.Error as error:
-            raise ours(error, doing="asking the outbox") from error
+
+        return await self._ask(question)
+
+    async def _ask(self, question: Callable[[psycopg.AsyncConnection[Any]], Awaitable[Answer]]) -> Answer:
+        """Wait for the answer however long it takes, if only the server says something meanwhile."""
+        assert self._connection is not None  # noqa: S101  (open() made it)
+        self._hear()
+        self._is_asking = True
+        with self._first_failure():
+            try:
+                return await question(self._connection)
+            except psycopg.Error as error:
+                raise ours(error, doing="asking the outbox") from error
+            finally:
+                self._is_asking = False
+
+    def _is_listening(self) -> bool:
+        return self._is_asking
 
     # ---------------------------------------------------------------- beside reading
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._loop.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
 
     async def _keep_heartbeat(self, side: SideConnection) -> None:
         """Send a row through the outbox again and again."""
@@ -326,26 +346,20 @@ class OutboxSession:
             self._state.clock_offset_seconds = float(rows[0][0]) - (sent + time.time()) / 2
             await asyncio.sleep(self._options.heartbeat_seconds)
 
-    async def _keep_looking(self, inspection: Inspection, side: SideConnection) -> None:
-        """Hold the database against the rules. A question that fails is no reason to stop reading."""
-        while self._failure is None:
-            try:
-                await inspection.look_again(side)
-            except (SourceError, ConfigError) as error:
-                if side.connection.closed:
-                    raise
-                self._events.preflight_failed(error)
-            await asyncio.sleep(inspection.interval_seconds)
+    async def _beside(self) -> SideConnection:
+        assert self._side is not None  # noqa: S101  (open() made it)
+        return self._side
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._fail(error)
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            hang_up(self._connection)
+        if self._side is not None:
+            self._side.hang_up()
 
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
-            self._failure = error
-            self._stirred.set()
+
+async def _described(layout: Layout, connection: psycopg.AsyncConnection[Any]) -> Relation:
+    names = tuple(name or "" for name in texts(layout.columns)) if layout.columns else ()
+    return await catalog.described(connection, layout.relation, schema=layout.schema, table=layout.table, names=names)
 
 
 async def _verify(connection: psycopg.AsyncConnection[Any]) -> None:

@@ -132,6 +132,9 @@ class Kept:
             RecentTransaction(OPENED, list(each), Lsn(100 + at), number=at + 1) for at, each in enumerate(changes)
         ]
 
+    def recent(self) -> Sequence[RecentTransaction]:
+        return self.kept
+
     def recent_number(self, count: int) -> int:
         return max(0, len(self.kept) - count)
 

@@ -20,19 +20,10 @@ from invalidator.postgres.outbox.window import NOTHING, Window
 from invalidator.postgres.visibility import Snapshot
 from invalidator.rules.rows import read_message, row_message
 from invalidator.telemetry.state import SourceState
+from tests.support.outbox import array
 
 ITEM = Relation(7, "public", "item", "f", (Column("id", 23, is_identity=True), Column("slug", 25, is_identity=True)))
 LAYOUT = Layout(7, "public", "item", b"names")
-
-
-def array(*lines: Sequence[str | None]) -> bytes:
-    """What ``array_send`` makes of a ``text[]`` of one or more lines."""
-    dimensions = [len(lines), len(lines[0])]
-    head = struct.pack(">iiI", 2, 1, 25) + b"".join(struct.pack(">ii", size, 1) for size in dimensions)
-    texts = (None if text is None else text.encode() for line in lines for text in line)
-    return head + b"".join(
-        struct.pack(">i", -1) if text is None else struct.pack(">i", len(text)) + text for text in texts
-    )
 
 
 def line(*values: str) -> bytes:

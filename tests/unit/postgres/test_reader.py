@@ -273,11 +273,12 @@ def relations_of(kept: RecentTransaction) -> list[Relation]:
 
 
 def test_the_newest_rows_are_kept_by_whole_transactions() -> None:
-    reader = make_reader(recent=Recent(4))
+    recent = Recent(4)
+    reader = make_reader(recent=recent)
 
     play(reader, [wire.relation(ITEM), *transaction(1, [1, 2]), *transaction(2, [3]), *transaction(3, [4, 5])])
 
-    older, newer = reader.recent()
+    older, newer = recent.transactions()
     assert [(each.transaction.xid, each.end, len(each.changes)) for each in (older, newer)] == [
         (2, Lsn(250), 1),
         (3, Lsn(350), 2),
@@ -288,17 +289,19 @@ def test_the_newest_rows_are_kept_by_whole_transactions() -> None:
 
 
 def test_of_a_transaction_with_more_rows_than_are_kept_the_newest_are_there_and_that_is_said() -> None:
-    reader = make_reader(recent=Recent(3))
+    recent = Recent(3)
+    reader = make_reader(recent=recent)
 
     play(reader, [wire.relation(ITEM), *transaction(1, [1]), *transaction(2, [2, 3, 4, 5])])
 
-    (kept,) = reader.recent()
+    (kept,) = recent.transactions()
     assert not kept.is_whole
     assert [each.message[38:] for each in kept.changes if isinstance(each, RecentRow)] == [b"3", b"4", b"5"]
 
 
 def test_heartbeats_and_transactions_without_anything_of_interest_push_nothing_out() -> None:
-    reader = make_reader(recent=Recent(2), rules=ItemOnly(), on_message=lambda *_, **__: None)
+    recent = Recent(2)
+    reader = make_reader(recent=recent, rules=ItemOnly(), on_message=lambda *_, **__: None)
     idle = [
         wire.begin(final_lsn=500),
         wire.message(HEARTBEAT_PREFIX, b"s 1.0", transactional=True),
@@ -310,29 +313,31 @@ def test_heartbeats_and_transactions_without_anything_of_interest_push_nothing_o
 
     play(reader, [wire.relation(ITEM), wire.relation(OTHER), *transaction(1, [1]), *idle * 10])
 
-    (kept,) = reader.recent()
+    (kept,) = recent.transactions()
     assert kept.transaction.xid == 1
 
 
 def test_an_open_transaction_is_shown_without_its_end_as_soon_as_a_rule_wants_a_row() -> None:
-    reader = make_reader(recent=Recent(100))
+    recent = Recent(100)
+    reader = make_reader(recent=recent)
 
     play(reader, [wire.relation(ITEM), wire.relation(OTHER), wire.begin(final_lsn=7), wire.insert(18, [b"1"])])
-    assert reader.recent() == []
+    assert recent.transactions() == []
     play(reader, [wire.insert(17, [b"1"])])
 
-    (open_one,) = reader.recent()
+    (open_one,) = recent.transactions()
     assert (open_one.end, open_one.transaction.final_lsn) == (None, 7)
     assert relations_of(open_one) == [ITEM]
 
 
 def test_a_message_too_long_to_keep_makes_its_transaction_incomplete() -> None:
-    reader = make_reader(recent=Recent(100))
+    recent = Recent(100)
+    reader = make_reader(recent=recent)
     begin, _, commit = transaction(1, [1])
 
     play(reader, [wire.relation(ITEM), begin, wire.insert(17, [b"x" * 10_000]), wire.insert(17, [b"1"]), commit])
 
-    (kept,) = reader.recent()
+    (kept,) = recent.transactions()
     assert not kept.is_whole
     assert len(kept.changes) == 1
 
@@ -347,27 +352,23 @@ def test_a_truncate_of_a_partitioned_table_counts_once() -> None:
             counted.append([relation.oid for relation in relations])
             super().truncate(relations, invalidation, transaction)
 
-    reader = make_reader(recent=Recent(100), rules=Counting())
+    recent = Recent(100)
+    reader = make_reader(recent=recent, rules=Counting())
     begin, _, commit = transaction(1, [1])
 
     play(reader, [wire.relation(ITEM), wire.relation(leaf), begin, wire.truncate([17, 19]), commit])
 
-    (kept,) = reader.recent()
+    (kept,) = recent.transactions()
     assert relations_of(kept) == [ITEM]
     assert counted == [[17]]
 
 
 def test_messages_with_which_an_application_invalidates_are_kept() -> None:
-    reader = make_reader(recent=Recent(100), on_message=lambda *_, **__: None)
+    recent = Recent(100)
+    reader = make_reader(recent=recent, on_message=lambda *_, **__: None)
     begin, _, commit = transaction(1, [1])
 
     play(reader, [begin, wire.message("invalidator", b'{"keys": ["a"]}', transactional=True), commit])
 
-    (kept,) = reader.recent()
+    (kept,) = recent.transactions()
     assert kept.changes == [LogicalMessage(is_transactional=True, prefix="invalidator", content=b'{"keys": ["a"]}')]
-
-
-def test_nothing_is_kept_unless_it_is_asked_for() -> None:
-    reader = make_reader()
-    play(reader, [wire.relation(ITEM), *transaction(1, [1])])
-    assert reader.recent() == []

@@ -1,0 +1,62 @@
+"""The advisory lock by which one of several daemons leads where there is no slot that only one can have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, LiteralString
+
+import psycopg
+
+from invalidator.errors import SlotInUse
+from invalidator.postgres.failures import ours
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KEEP_ALIVE: Final[LiteralString] = """
+    SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '3', false),
+           set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)
+"""
+"""On the server's side: a daemon whose machine is gone must lose the lock."""
+_TAKE: Final[LiteralString] = "SELECT pg_try_advisory_lock(%(key)s)"
+_HOLDER: Final[LiteralString] = """
+    SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s
+"""
+
+
+async def lead(connection: psycopg.AsyncConnection[Any], key: int, *, what: str) -> None:
+    """Take the lock; the session keeps it as long as it lives.
+
+    Args:
+        connection: the session.
+        key: of the lock.
+        what: of which only one may be, for the message.
+
+    Raises:
+        SlotInUse: another daemon has it.
+        SourceDisconnected: the server does not answer any more.
+    """
+    await _fetch(connection, _KEEP_ALIVE)
+    if not (await _fetch(connection, _TAKE, {"key": key}))[0][0]:
+        msg = f"another daemon {what}: it holds the advisory lock"
+        raise SlotInUse(msg, holder_pid=await holder(connection, key))
+
+
+async def holder(connection: psycopg.AsyncConnection[Any], key: int) -> int | None:
+    """Which server process has the lock; None: nobody.
+
+    Raises:
+        SourceDisconnected: the server does not answer any more.
+    """
+    rows = await _fetch(connection, _HOLDER, {"key": key})
+    return rows[0][0] if rows else None
+
+
+async def _fetch(
+    connection: psycopg.AsyncConnection[Any], statement: LiteralString, parameters: Mapping[str, object] | None = None
+) -> list[tuple[Any, ...]]:
+    try:
+        return await (await connection.execute(statement, parameters)).fetchall()
+    except psycopg.Error as error:
+        raise ours(error, doing="asking for the lock of the daemon that leads") from error
