@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString
 import psycopg
 
 from invalidator.errors import SlotInUse
-from invalidator.postgres.failures import ours
+from invalidator.postgres.asking import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    pass
 
+_DOING: Final = "asking for the lock of the daemon that leads"
 _KEEP_ALIVE: Final[LiteralString] = """
     SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '3', false),
            set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '15000', false)
@@ -37,8 +38,8 @@ async def lead(connection: psycopg.AsyncConnection[Any], key: int, *, what: str)
         SlotInUse: another daemon has it.
         SourceDisconnected: the server does not answer any more.
     """
-    await _fetch(connection, _KEEP_ALIVE)
-    if not (await _fetch(connection, _TAKE, {"key": key}))[0][0]:
+    await fetch(connection, _KEEP_ALIVE, doing=_DOING)
+    if not (await fetch(connection, _TAKE, {"key": key}, doing=_DOING))[0][0]:
         msg = f"another daemon {what}: it holds the advisory lock"
         raise SlotInUse(msg, holder_pid=await holder(connection, key))
 
@@ -49,14 +50,5 @@ async def holder(connection: psycopg.AsyncConnection[Any], key: int) -> int | No
     Raises:
         SourceDisconnected: the server does not answer any more.
     """
-    rows = await _fetch(connection, _HOLDER, {"key": key})
+    rows = await fetch(connection, _HOLDER, {"key": key}, doing=_DOING)
     return rows[0][0] if rows else None
-
-
-async def _fetch(
-    connection: psycopg.AsyncConnection[Any], statement: LiteralString, parameters: Mapping[str, object] | None = None
-) -> list[tuple[Any, ...]]:
-    try:
-        return await (await connection.execute(statement, parameters)).fetchall()
-    except psycopg.Error as error:
-        raise ours(error, doing="asking for the lock of the daemon that leads") from error

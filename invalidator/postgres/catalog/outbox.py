@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
 import psycopg
 
-from invalidator.postgres.failures import ours
+from invalidator.postgres.asking import fetch
 from invalidator.postgres.leader import holder
 
 SCHEMA = "invalidator"
@@ -92,13 +92,13 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
     Raises:
         ConfigError, SourceDisconnected: the catalog cannot be read.
     """
-    schemas = await _fetch(connection, "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [SCHEMA])
+    schemas = await fetch(connection, "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [SCHEMA])
     if not schemas:
         return Outbox()
     columns = await _columns(connection, schemas[0][0], TABLE)
     confirmed_columns = await _columns(connection, schemas[0][0], CONFIRMED)
-    others = await _fetch(connection, _OTHERS, {"schema": schemas[0][0]})
-    functions = await _fetch(
+    others = await fetch(connection, _OTHERS, {"schema": schemas[0][0]})
+    functions = await fetch(
         connection,
         """
         SELECT proname, prosrc, coalesce(proconfig, '{}'), prosecdef, coalesce(obj_description(oid, 'pg_proc'), '')
@@ -106,7 +106,7 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
         """,
         [schemas[0][0]],
     )
-    triggers = await _fetch(
+    triggers = await fetch(
         connection,
         """
         SELECT t.tgrelid::bigint, n.nspname, c.relname, t.tgname, p.proname, t.tgenabled::text
@@ -139,7 +139,7 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
 async def _columns(
     connection: psycopg.AsyncConnection[Any], schema_oid: int, table: str
 ) -> tuple[tuple[str, str], ...]:
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT a.attname, format_type(a.atttypid, a.atttypmod)
@@ -155,7 +155,7 @@ async def _columns(
 async def _privileges(
     connection: psycopg.AsyncConnection[Any], role: str | None, *, has_tables: bool
 ) -> frozenset[str]:
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         """
         SELECT 'USAGE' FROM pg_roles r
@@ -179,15 +179,3 @@ async def _privileges(
         },
     )
     return frozenset(name for (name,) in rows)
-
-
-async def _fetch(
-    connection: psycopg.AsyncConnection[Any],
-    statement: LiteralString,
-    parameters: Sequence[object] | Mapping[str, object],
-) -> list[tuple[Any, ...]]:
-    try:
-        cursor = await connection.execute(statement, parameters)
-        return await cursor.fetchall()
-    except psycopg.Error as error:
-        raise ours(error, doing="reading the catalog") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, LiteralString
 
 import psycopg
 
 from invalidator.model import Lsn
+from invalidator.postgres.asking import fetch
 from invalidator.postgres.catalog.facts import (
     PROVIDER_ROLES,
     Column,
@@ -20,7 +21,6 @@ from invalidator.postgres.catalog.facts import (
     Table,
 )
 from invalidator.postgres.catalog.types import base_types
-from invalidator.postgres.failures import ours
 
 
 async def server(connection: psycopg.AsyncConnection[Any]) -> Server:
@@ -338,24 +338,6 @@ async def _indexes(connection: psycopg.AsyncConnection[Any], oids: list[int]) ->
     for oid, name, names, is_primary, is_identity in rows:
         found[oid] = (*found.get(oid, ()), Index(name, tuple(names), is_primary, is_identity))
     return found
-
-
-async def fetch(
-    connection: psycopg.AsyncConnection[Any],
-    statement: LiteralString,
-    parameters: Sequence[object] | Mapping[str, object] = (),
-) -> list[tuple[Any, ...]]:
-    """All rows of a statement that reads the catalog.
-
-    Raises:
-        SourceError, ConfigError: it failed.
-    """
-    try:
-        # Without parameters psycopg takes a lone '%' as it stands; with them it must be doubled.
-        cursor = await connection.execute(statement, parameters or None)
-        return await cursor.fetchall()
-    except psycopg.Error as error:
-        raise ours(error, doing="reading the catalog") from error
 
 
 def like(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from invalidator.model import Column, Relation
+from invalidator.postgres.asking import fetch
 from invalidator.postgres.failures import ours
 
 _TEXT_OID = 25
@@ -51,7 +52,7 @@ async def base_types(
     connection: psycopg.AsyncConnection[Any], oids: Sequence[int]
 ) -> Mapping[tuple[int, str], BaseType]:
     """The base type of each column of these relations, by the relation's OID and the column's name."""
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         _BASES  # noqa: S608  (constants)
         + """
@@ -59,7 +60,7 @@ async def base_types(
                ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = type ORDER BY e.enumsortorder)
           FROM bases
         """,
-        oids,
+        {"oids": list(oids)},
     )
     return {(oid, name): BaseType(base, tuple(labels)) for oid, name, base, labels in rows}
 
@@ -71,7 +72,7 @@ async def described(
 
     A column that is not there (any more) is a text. A relation that is not there has the names that are given.
     """
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         _BASES  # noqa: S608  (constants)
         + """
@@ -82,7 +83,7 @@ async def described(
           LEFT JOIN bases b ON true
          WHERE c.oid = ANY (%(oids)s::oid[])
         """,
-        [oid],
+        {"oids": [oid]},
     )
     if rows:
         schema, table = rows[0][0], rows[0][1]
@@ -105,7 +106,7 @@ async def completed(connection: psycopg.AsyncConnection[Any], relation: Relation
 
     A column that was altered since the announcement keeps its unknown base type: the next announcement is under way.
     """
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         _BASES  # noqa: S608  (constants)
         + """
@@ -116,7 +117,7 @@ async def completed(connection: psycopg.AsyncConnection[Any], relation: Relation
           LEFT JOIN bases b ON true
          WHERE c.oid = ANY (%(oids)s::oid[])
         """,
-        [relation.oid],
+        {"oids": [relation.oid]},
     )
     if rows and rows[0][0] is not None:
         relation = replace(relation, schema=rows[0][0], table=rows[0][1])
@@ -139,7 +140,7 @@ async def named(
     except psycopg.Error as error:
         raise ours(error, doing="reading the catalog") from error
     columns: dict[int, list[Column]] = {}
-    for oid, name, declared, base in await _fetch(connection, _COLUMNS, [row[2] for row in rows]):
+    for oid, name, declared, base in await fetch(connection, _COLUMNS, {"oids": [row[2] for row in rows]}):
         columns.setdefault(oid, []).append(Column(name, declared, is_identity=True, base_oid=base))
     return {
         (schema, table): Relation(oid, top_schema, top, "f", tuple(columns.get(oid, ())))
@@ -156,13 +157,3 @@ _NAMED: LiteralString = """
       JOIN pg_class top ON top.oid = CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid ELSE c.oid END
       JOIN pg_namespace n ON n.oid = top.relnamespace
 """
-
-
-async def _fetch(
-    connection: psycopg.AsyncConnection[Any], statement: LiteralString, oids: Sequence[int]
-) -> list[tuple[Any, ...]]:
-    try:
-        cursor = await connection.execute(statement, {"oids": list(oids)})
-        return await cursor.fetchall()
-    except psycopg.Error as error:
-        raise ours(error, doing="reading the catalog") from error

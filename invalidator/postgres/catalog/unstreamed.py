@@ -13,7 +13,8 @@ from typing import Any
 
 import psycopg
 
-from invalidator.postgres.catalog.queries import fetch, like
+from invalidator.postgres.asking import fetch
+from invalidator.postgres.catalog.queries import like
 
 
 @dataclass(frozen=True, slots=True)

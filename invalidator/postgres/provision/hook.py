@@ -11,9 +11,9 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from invalidator.postgres.asking import fetch
 from invalidator.postgres.catalog import Server, server
 from invalidator.postgres.catalog.outbox import SCHEMA
-from invalidator.postgres.catalog.queries import fetch
 from invalidator.postgres.catalog.told import EVENTS, PREFIX
 from invalidator.postgres.provision.providers import Provider, detect
 from invalidator.postgres.provision.words import Finding, Mark, Plan, Purpose, Step
