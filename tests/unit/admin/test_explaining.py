@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from invalidator.explaining import MAX_VALUE, Explaining
+from invalidator.admin.explaining import MAX_VALUE, Explaining
 from invalidator.model import Column, Lsn, Operation, Relation
 from invalidator.postgres.notify.reader import Moment
 from invalidator.postgres.notify.reader import Reader as NotifyReader
