@@ -5,7 +5,6 @@ The faults are the same in each run unless ``CHAOS_SEED`` is given; ``scripts/ch
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from tests.support.chaos import FAULTS, RULES, Outcome, World, lanes
 from tests.support.services import missing
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
-DEADLINE_SECONDS = 120.0
+SEEDS = range(1, 11)
+"""The first finds nearly every defect, and each is another chance on a machine that is slow or busy."""
 OLD_FORGOTTEN = [RULES[0], {**RULES[1], "invalidate": {"keys": ["slug:{new.slug}"]}}]
 
 
@@ -42,7 +42,6 @@ async def test_after_any_faults_no_stale_entry_is_left(tmp_path: Path, source: s
     assert outcome.purges
 
 
-@pytest.mark.timeout(DEADLINE_SECONDS * 2)
 @pytest.mark.parametrize(
     ("defect", "faults"),
     [
@@ -56,12 +55,9 @@ async def test_after_any_faults_no_stale_entry_is_left(tmp_path: Path, source: s
         ("answer_assumed", ["upset_edge"]),
     ],
 )
-async def test_a_planted_defect_is_found_within_two_minutes(tmp_path: Path, defect: str, faults: list[str]) -> None:
+async def test_a_planted_defect_is_found(tmp_path: Path, defect: str, faults: list[str]) -> None:
     is_rule = defect == "old_key_forgotten"
-    end = asyncio.get_running_loop().time() + DEADLINE_SECONDS
-    seed = 0
-    while asyncio.get_running_loop().time() < end:
-        seed += 1
+    for seed in SEEDS:
         folder = tmp_path / str(seed)
         folder.mkdir()
         world = World(
@@ -75,4 +71,4 @@ async def test_a_planted_defect_is_found_within_two_minutes(tmp_path: Path, defe
         )
         if (await play(world, 6, faults)).stale:
             return
-    pytest.fail(f"{defect} was not found with {seed} seeds")
+    pytest.fail(f"{defect} was not found with {len(SEEDS)} seeds")

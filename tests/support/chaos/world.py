@@ -259,8 +259,10 @@ class World:
     # ---------------------------------------------------------------- the play and its end
 
     async def _play(self, seconds: float, lanes: Sequence[Lane]) -> None:
+        # Only what works can be broken: a daemon that has kept no record yet begins anew whatever happens to it.
+        await asyncio.to_thread(self.daemon.wait_for_event, "stream.connected")
+        await asyncio.to_thread(self.daemon.wait_for, self._has_record, what="its first record")
         clients = [asyncio.create_task(self.application.work(number)) for number in range(4)]
-        await asyncio.to_thread(self.daemon.wait_for_event, "stream.connected", deadline_seconds=60)
         try:
             async with asyncio.TaskGroup() as group:
                 for lane in lanes:
@@ -268,6 +270,10 @@ class World:
         finally:
             self.application.is_over = True
             await asyncio.gather(*clients)
+
+    def _has_record(self) -> bool:
+        with redis.Redis.from_url(self.redis.url) as store:
+            return any(not name.endswith(b":catalog") for name in store.scan_iter("invalidator:*"))
 
     async def _come_to_rest(self) -> None:
         """Everything runs again, and the daemon has confirmed all that is committed, or made good what never came."""
