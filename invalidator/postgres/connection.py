@@ -126,7 +126,7 @@ async def connect_pooled(dsn: Dsn, *, application_name: str) -> psycopg.AsyncCon
 
 
 async def _opened(parameters: Mapping[str, Any], *, prepare_threshold: int | None = 5) -> psycopg.AsyncConnection[Any]:
-    failures: list[psycopg.Error] = []
+    failures: list[tuple[str, psycopg.Error]] = []
     for attempt in _HOSTS.attempts(parameters):
         conninfo = make_conninfo(**attempt, client_encoding="UTF8")
         began = time.monotonic()
@@ -136,14 +136,14 @@ async def _opened(parameters: Mapping[str, Any], *, prepare_threshold: int | Non
                 conninfo, autocommit=True, prepare_threshold=prepare_threshold
             )
         except psycopg.Error as error:
-            failures.append(error)
+            failures.append((hosts.described(attempt), error))
         else:
             return connection
         finally:
-            if connection is None:
+            if connection is None:  # also when whoever wanted it does not wait any longer
                 _HOSTS.failed(attempt, time.monotonic() - began)
-    last = failures[-1]
-    told = last if len(failures) == 1 else type(last)("; ".join(str(error) for error in failures))
+    last = failures[-1][1]
+    told = last if len(failures) == 1 else type(last)("; ".join(f"{host}: {error}" for host, error in failures))
     raise ours(told, doing="connecting to Postgres") from last
 
 

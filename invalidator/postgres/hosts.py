@@ -21,9 +21,15 @@ SLOW_SECONDS: Final = 1.0
 """A host that is dead, refuses, or is the wrong kind of server says so sooner."""
 LAST_FOR_SECONDS: Final = 300.0
 
-_LISTS: Final = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT"}
-"""Parameters that name several hosts, and the variables that libpq takes in their place."""
+_LISTS: Final = ("host", "hostaddr", "port")
+"""Parameters that may name several hosts."""
 _KIND: Final = "target_session_attrs"
+_BALANCE: Final = "load_balance_hosts"
+_VARIABLES: Final = {
+    "host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT",
+    _KIND: "PGTARGETSESSIONATTRS", _BALANCE: "PGLOADBALANCEHOSTS",
+}  # fmt: skip
+"""What libpq takes in the place of parameters that are not given."""
 
 
 class Hosts:
@@ -43,10 +49,10 @@ class Hosts:
         Those that name one host, or wrong lists, or ask libpq to choose at random, come back as they are.
         """
         hosts = sorted(_hosts(parameters), key=lambda host: self._last_until.get(host, 0) > self._clock())
-        if len(hosts) < 2 or parameters.get("load_balance_hosts") == "random":
+        if len(hosts) < 2 or _given(parameters, _BALANCE) == "random":
             return [parameters]
         alone = [{**parameters, **dict(zip(_LISTS, host, strict=True))} for host in hosts]
-        if parameters.get(_KIND) == "prefer-standby":  # any server is good enough, once none of them is a standby
+        if _given(parameters, _KIND) == "prefer-standby":  # any server is good enough, once none of them is a standby
             return [{**each, _KIND: "standby"} for each in alone] + [{**each, _KIND: "any"} for each in alone]
         return [*alone]
 
@@ -59,6 +65,11 @@ class Hosts:
         """
         if seconds >= SLOW_SECONDS:
             self._last_until[_place(attempt)] = self._clock() + LAST_FOR_SECONDS
+
+
+def described(attempt: Parameters) -> str:
+    """Which host it is, for messages."""
+    return ":".join(filter(None, (str(attempt.get("host") or attempt.get("hostaddr")), str(attempt.get("port", "")))))
 
 
 def several(parameters: Parameters) -> bool:
@@ -82,5 +93,9 @@ def _place(attempt: Parameters) -> Host:
 
 
 def _listed(parameters: Parameters, name: str) -> list[str]:
-    text = str(parameters.get(name) or os.environ.get(_LISTS[name], ""))
+    text = _given(parameters, name)
     return text.split(",") if text else []
+
+
+def _given(parameters: Parameters, name: str) -> str:
+    return str(parameters.get(name) or os.environ.get(_VARIABLES[name], ""))

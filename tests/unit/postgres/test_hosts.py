@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from invalidator.postgres.hosts import LAST_FOR_SECONDS, SLOW_SECONDS, Hosts, Parameters, several
+from invalidator.postgres.hosts import LAST_FOR_SECONDS, SLOW_SECONDS, Hosts, Parameters, described, several
 from tests.support.clock import ManualClock
 
 TWO = {"host": "a,b", "port": "5433,5434"}
@@ -13,7 +13,7 @@ A, B = {"host": "a", "hostaddr": "", "port": "5433"}, {"host": "b", "hostaddr": 
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PGHOST", "PGHOSTADDR", "PGPORT"):
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -70,6 +70,14 @@ def test_lists_in_variables_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hosts.attempts({"user": "x"}) == [{"user": "x", **B}, {"user": "x", **A}]
 
 
+def test_what_variables_say_of_the_kind_and_the_choice_of_servers_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts, _ = remembering()
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "prefer-standby")
+    assert [each["target_session_attrs"] for each in hosts.attempts(TWO)] == ["standby", "standby", "any", "any"]
+    monkeypatch.setenv("PGLOADBALANCEHOSTS", "random")
+    assert hosts.attempts(TWO) == [TWO]
+
+
 async def test_a_host_that_let_us_wait_for_nothing_is_tried_last_for_a_while() -> None:
     hosts, clock = remembering()
     hosts.failed(A, SLOW_SECONDS)
@@ -89,6 +97,12 @@ def test_when_all_of_them_are_silent_their_order_counts() -> None:
     hosts.failed(A, 10.0)
     hosts.failed(B, 10.0)
     assert hosts.attempts(TWO) == [A, B]
+
+
+def test_messages_name_the_host() -> None:
+    assert [described(each) for each in (A, {**A, "port": ""}, {**A, "host": "", "hostaddr": "::1"})] == [
+        "a:5433", "a", "::1:5433",
+    ]  # fmt: skip
 
 
 def test_the_same_host_at_two_ports_is_two_hosts() -> None:
