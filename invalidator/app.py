@@ -122,6 +122,7 @@ class Daemon:
         self._reload_asked = asyncio.Event()
         self._server = StatusServer(settings.http.listen, state, clock=clock.time)
         self._admin = self._build_admin()
+        self._is_released = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stream until told to stop; then finish what was begun, confirm it, and leave.
@@ -150,6 +151,7 @@ class Daemon:
                 is_clean = await self._finish(pipeline)
                 for task in background:
                     task.cancel()
+            await self._release()
             self.events.daemon_stopped(confirmed=Lsn(self.state.source.confirmed_position), clean=is_clean)
         except ExceptionGroup as failures:
             expected, unexpected = failures.split(InvalidatorError)
@@ -157,10 +159,7 @@ class Daemon:
                 raise
             raise self._told(most_telling(expected)) from None
         finally:
-            await self._source.close()
-            if self._lookups is not None:
-                await self._lookups.close()
-            await self._close_targets()
+            await self._release()
             await self._server.stop()
             await self._admin.stop()
 
@@ -170,7 +169,14 @@ class Daemon:
         self.events.daemon_failed(failure)
         return failure
 
-    async def _close_targets(self) -> None:
+    async def _release(self) -> None:
+        """Close source and targets, once; what is said of it comes before the last line of the log."""
+        if self._is_released:
+            return
+        self._is_released = True
+        await self._source.close()
+        if self._lookups is not None:
+            await self._lookups.close()
         await self._delivery.close()
         if self._journal is not None:
             await self._journal.close()

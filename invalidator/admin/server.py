@@ -35,7 +35,7 @@ _MAX_PATH_BYTES: Final = 100
 
 SIGN_OF_LIFE_SECONDS: Final = 5.0
 """After so long without a record an empty line says that there is nothing to say."""
-_FAREWELL_SECONDS: Final = 0.3
+_FAREWELL_SECONDS: Final = 1.0
 
 Answer = Callable[["Mapping[str, str]"], Awaitable[Any]]
 """Takes the query's parameters, gives what is sent as JSON. ValueError: the parameters are wrong."""

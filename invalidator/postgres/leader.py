@@ -19,6 +19,7 @@ _KEEP_ALIVE: Final[LiteralString] = """
 """
 """On the server's side: a daemon whose machine is gone must lose the lock."""
 _TAKE: Final[LiteralString] = "SELECT pg_try_advisory_lock(%(key)s)"
+_LEAVE: Final[LiteralString] = "SELECT pg_advisory_unlock(%(key)s)"
 _HOLDER: Final[LiteralString] = """
     SELECT l.pid FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
@@ -42,6 +43,15 @@ async def lead(connection: psycopg.AsyncConnection[Any], key: int, *, what: str)
     if not (await fetch(connection, _TAKE, {"key": key}, doing=_DOING))[0][0]:
         msg = f"another daemon {what}: it holds the advisory lock"
         raise SlotInUse(msg, holder_pid=await holder(connection, key))
+
+
+async def leave(connection: psycopg.AsyncConnection[Any], key: int) -> None:
+    """Free the lock before hanging up: the server ends a session when it gets to it, and the next one need not wait.
+
+    Raises:
+        SourceDisconnected: the server does not answer any more; then it frees the lock by itself.
+    """
+    await fetch(connection, _LEAVE, {"key": key}, doing=_DOING)
 
 
 async def holder(connection: psycopg.AsyncConnection[Any], key: int) -> int | None:

@@ -162,7 +162,7 @@ class ReplicationStream:
             self._pgconn.finish()
 
     async def close(self) -> None:
-        """Close politely, so that the slot is free when this returns from the server's point of view."""
+        """Close; the slot is free when the server has noticed it, which is soon."""
         self.abort()
         await self._connection.close()
 

@@ -7,6 +7,7 @@ notification, so it is opened again and the listener goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from dataclasses import replace
@@ -17,7 +18,7 @@ from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected, Sourc
 from invalidator.model import Batch, Lsn
 from invalidator.postgres import catalog, leader, slots
 from invalidator.postgres.connected import Connected
-from invalidator.postgres.connection import connect
+from invalidator.postgres.connection import answered_within, connect
 from invalidator.postgres.notify import proof
 from invalidator.postgres.notify.listener import Listener
 from invalidator.postgres.notify.reader import Reader
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1000
 """Notifications between two turns of the event loop."""
+_CLOSE_SECONDS: Final = 2.0
 _FORGET_SECONDS: Final = 10.0
 """Names and types of tables are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
 
@@ -108,10 +110,14 @@ class NotifySession(Connected):
             self._run(self._keep_looking(inspection), "preflight")
 
     async def close(self) -> None:
-        """End the connections, which frees the lock."""
+        """Free the lock, and end the connections."""
         self._stop()
         await self._leave_side()
         if self._listener is not None:
+            if self._tasks and self._failure is None:
+                own = self._listener.connection
+                with contextlib.suppress(SourceError, ConfigError), answered_within(own, _CLOSE_SECONDS):
+                    await self._listener.ask(lambda own: leader.leave(own, lock_key(self._options.slot)))
             await self._listener.close()
         await self._stopped()
 

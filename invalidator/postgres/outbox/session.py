@@ -152,7 +152,7 @@ class OutboxSession(Connected):
             self._run(self._keep_looking(inspection), "preflight")
 
     async def close(self) -> None:
-        """Delete what was confirmed last, and end the connections, which frees the lock."""
+        """Delete what was confirmed last, free the lock, and end the connections."""
         self._stop()
         if self._connection is not None:
             if self._failure is None:
@@ -161,6 +161,8 @@ class OutboxSession(Connected):
                     answered_within(self._connection, _CLOSE_SECONDS),
                 ):
                     await self._delete()
+                    if self._begun is not None:
+                        await leader.leave(self._connection, LOCK_KEY)
             await self._connection.close()
         if self._side is not None:
             await self._side.close()
