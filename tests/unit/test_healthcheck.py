@@ -9,6 +9,7 @@ import pytest
 
 from invalidator.telemetry.server import StatusServer
 from invalidator.telemetry.state import State
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.telemetry_state import NOW, busy_state
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -19,7 +20,7 @@ async def ask(listen: str, *arguments: str) -> tuple[int, str]:
         sys.executable, "-m", "invalidator.healthcheck", *arguments,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "INVALIDATOR_HTTP__LISTEN": listen},
     )  # fmt: skip
-    output, _ = await asyncio.wait_for(process.communicate(), 20)
+    output, _ = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
     assert process.returncode is not None
     return process.returncode, output.decode()
 
@@ -60,5 +61,7 @@ async def test_a_misspelled_address_is_unhealthy_with_the_reason() -> None:
 
 def test_the_probe_loads_nothing_of_the_daemon() -> None:
     heavy = "import invalidator.healthcheck, sys; print([m for m in ('aiohttp', 'pydantic', 'structlog', 'asyncio', 'redis', 'prometheus_client', 'psycopg') if m in sys.modules])"  # noqa: E501
-    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", heavy], capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True
+    )
     assert done.stdout.strip() == "[]"

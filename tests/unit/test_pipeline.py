@@ -27,6 +27,7 @@ from invalidator.ports import Kept, Recording, RowFunction, Rules
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import Role, State, TargetState
 from tests.support.clock import ManualClock, settle
+from tests.support.processes import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -361,7 +362,7 @@ async def test_a_configuration_error_ends_the_run() -> None:
     running = Running(ScriptedSource([ConfigError("there is no publication")]))
 
     with pytest.raises(ConfigError, match="publication"):
-        await asyncio.wait_for(running.task, 1)
+        await asyncio.wait_for(running.task, DEADLINE_SECONDS)
 
 
 async def test_a_heartbeat_counts_as_delivered_when_its_batch_is_applied() -> None:

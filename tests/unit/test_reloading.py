@@ -19,6 +19,7 @@ from invalidator.telemetry.metrics import Snapshot, StateCollector, render
 from invalidator.telemetry.problems import problems
 from invalidator.telemetry.state import State
 from tests.support.clock import ManualClock
+from tests.support.processes import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -135,7 +136,7 @@ async def test_two_reloads_at_once_go_one_after_the_other(kept: Kept) -> None:
     kept.gate.clear()
     kept.path.write_text(rules("a"), encoding="utf-8")
     first = asyncio.create_task(kept.reload())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while not kept.at_gate:  # noqa: ASYNC110  (it reads files in a thread)
             await asyncio.sleep(0)
     second = asyncio.create_task(kept.reload())
@@ -244,7 +245,7 @@ async def watching(kept: Kept) -> AsyncIterator[Callable[[], Awaitable[None]]]:
 
     async def look() -> None:
         await kept.clock.advance(2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while not kept.clock.sleepers:  # noqa: ASYNC110  (it reads files in a thread)
                 await asyncio.sleep(0)
 
@@ -316,7 +317,7 @@ async def test_who_asks_need_not_wait_for_a_second_look(kept: Kept, watching: Ca
 async def test_nothing_is_watched_when_that_is_switched_off(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "rules.yaml", Settings(watch=False))
 
-    await asyncio.wait_for(kept.reloader.watch(), 5)
+    await asyncio.wait_for(kept.reloader.watch(), DEADLINE_SECONDS)
 
     assert not kept.used
 

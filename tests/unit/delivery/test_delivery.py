@@ -16,6 +16,7 @@ from invalidator.ports import RetryOptions
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State, TargetState
 from tests.support.clock import ManualClock, settle
+from tests.support.processes import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -123,7 +124,7 @@ async def test_a_dead_target_delays_no_other_target_of_its_layer_and_holds_the_p
     alive = Recorder(Layer.L2, "alive", journal)
     async with running(dead, alive) as bench:
         for number in (1, 2, 3):
-            await asyncio.wait_for(bench.submit(number), 1)
+            await asyncio.wait_for(bench.submit(number), DEADLINE_SECONDS)
             await settle()
 
         assert alive.applied == [{b"1000"}, {b"2000"}, {b"3000"}]
@@ -191,7 +192,7 @@ async def test_a_best_effort_target_gives_up_its_oldest_batches_when_too_much_wa
     edge = Recorder(Layer.L3, "edge", journal, errors=[TargetUnavailable("down")] * 1000)
     async with running(redis, edge, best_effort=("edge",), limit=1000) as bench:
         for number in range(5):
-            await asyncio.wait_for(bench.submit(number, items=600), 1)
+            await asyncio.wait_for(bench.submit(number, items=600), DEADLINE_SECONDS)
             await settle()
 
         assert bench.finished == [0, 1, 2, 3, 4]
@@ -209,7 +210,7 @@ async def test_reading_pauses_while_a_healthy_target_is_busy_and_goes_on_when_it
         assert not waiting.done()
 
         redis.open_gate.set()
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, DEADLINE_SECONDS)
 
 
 async def test_reading_pauses_at_the_bound_of_pending_names_and_nothing_is_dropped() -> None:
@@ -255,7 +256,7 @@ async def test_too_many_repeats_are_applied_before_their_time_instead_of_stoppin
         for number in range(3):
             invalidation = Invalidation(keys={b"%d" % (number * 1000 + i) for i in range(400)})
             invalidation.repeated((3600.0,)).keys.update(invalidation.keys)
-            await asyncio.wait_for(bench.deliver(number, invalidation), 1)
+            await asyncio.wait_for(bench.deliver(number, invalidation), DEADLINE_SECONDS)
             await settle()
 
         assert len(redis.applied) == 5, "three batches, and two repeats of them an hour early"
@@ -344,7 +345,7 @@ async def test_draining_waits_for_what_was_accepted_but_not_for_repeats() -> Non
         assert not draining.done()
 
         redis.open_gate.set()
-        await asyncio.wait_for(draining, 1)
+        await asyncio.wait_for(draining, DEADLINE_SECONDS)
 
 
 async def test_staleness_counts_from_the_oldest_commit_that_a_required_target_has_not_applied() -> None:
@@ -409,7 +410,7 @@ async def test_positions_go_on_without_an_excused_target_until_it_works_again() 
 
         bench.delivery.excuse("redis")
         for number in (2, 3, 4):
-            await asyncio.wait_for(bench.submit(number), 1)
+            await asyncio.wait_for(bench.submit(number), DEADLINE_SECONDS)
         await settle()
 
         assert bench.finished == [1, 2, 3, 4]

@@ -24,8 +24,7 @@ from invalidator.telemetry.events import Events
 from invalidator.telemetry.problems import problems
 from invalidator.telemetry.state import JournalState, State, TargetState
 from tests.support.clock import ManualClock, settle
-
-DEADLINE_SECONDS = 20
+from tests.support.processes import DEADLINE_SECONDS
 
 Log = list[dict[str, Any]]
 

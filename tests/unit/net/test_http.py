@@ -8,11 +8,12 @@ import pytest
 from invalidator.errors import TargetUnavailable
 from invalidator.net.http import Answer, HttpClient, Request
 from tests.support.http import Reply, ScriptedServer
+from tests.support.processes import DEADLINE_SECONDS
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[HttpClient]:
-    client = HttpClient(timeout_seconds=5, max_body_bytes=1000)
+    client = HttpClient(timeout_seconds=DEADLINE_SECONDS, max_body_bytes=1000)
     yield client
     await client.close()
 
@@ -76,7 +77,7 @@ async def test_a_server_that_speaks_something_else_is_unavailable(client: HttpCl
     assert "SSH" not in str(caught.value)
 
 
-async def test_a_name_that_does_not_resolve_is_said(client: HttpClient) -> None:
+async def test_a_name_that_does_not_resolve_is_said(client: HttpClient, unresolvable: None) -> None:
     with pytest.raises(TargetUnavailable, match=r"GET nowhere\.invalid: the host name cannot be resolved"):
         await client.send(Request("GET", "http://nowhere.invalid/"))
 

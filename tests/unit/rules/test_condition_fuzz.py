@@ -129,12 +129,12 @@ def check_place(place: Any, text: str) -> None:
 
 
 def soon(call: Callable[[], T]) -> T:
-    """The answer, which takes less than 100 ms."""
+    """The answer, which takes milliseconds: less than a second, however slow the machine is."""
     begun = time.perf_counter()
     answer = call()
-    if time.perf_counter() - begun > 0.1:
+    if time.perf_counter() - begun > 1:
         # The machine or the garbage collector may have been busy otherwise; CPU time alone is dear to ask for.
-        assert min(cpu_seconds(call) for _ in range(3)) < 0.1
+        assert min(cpu_seconds(call) for _ in range(3)) < 1
     return answer
 
 

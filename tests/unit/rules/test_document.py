@@ -514,7 +514,7 @@ def damaged(draw: st.DrawFn) -> str:
     return text
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=damaged())
 def test_a_damaged_file_raises_nothing_but_invalid_and_names_places_inside_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rules.yaml"

@@ -17,6 +17,7 @@ import structlog
 from invalidator.telemetry import logs
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State, TargetState
+from tests.support.processes import DEADLINE_SECONDS
 
 Read = Callable[[], list[dict[str, Any]]]
 
@@ -205,7 +206,7 @@ def test_a_standard_output_that_nobody_reads_does_not_hang_the_process() -> None
     with start(1000, subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stderr.read() == "alive"
-        assert process.wait(20) == 0
+        assert process.wait(DEADLINE_SECONDS) == 0
 
 
 def test_a_standard_output_that_was_closed_does_not_end_the_process() -> None:
@@ -215,12 +216,14 @@ def test_a_standard_output_that_was_closed_does_not_end_the_process() -> None:
         os.close(writing)
         assert process.stderr is not None
         assert process.stderr.read() == "alive"
-        assert process.wait(20) == 0
+        assert process.wait(DEADLINE_SECONDS) == 0
 
 
 def test_a_process_that_was_started_without_a_standard_output_runs() -> None:
     command = f"exec \"{sys.executable}\" -c '{SCRIPT}' 5 >&-"
-    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        ["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=DEADLINE_SECONDS, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "alive")
 
 
@@ -229,8 +232,10 @@ def test_a_terminal_gets_the_console_form_and_colours_only_if_wanted(no_color: s
     reading, writing = pty.openpty()
     with start(1, writing, NO_COLOR=no_color) as process:
         os.close(writing)
-        text = os.read(reading, 65536)
-        process.communicate(timeout=20)
+        text = b""
+        while b"\n" not in text:
+            text += os.read(reading, 65536)
+        process.communicate(timeout=DEADLINE_SECONDS)
     os.close(reading)
     assert b"x.y" in text
     assert b'"event"' not in text

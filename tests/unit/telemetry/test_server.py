@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 
@@ -14,6 +15,7 @@ from invalidator.telemetry import listen, server
 from invalidator.telemetry.metrics import Format, Snapshot, render
 from invalidator.telemetry.server import StatusServer
 from invalidator.telemetry.state import Role, State
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.telemetry_state import NOW, busy_state
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -40,7 +42,7 @@ async def served() -> AsyncIterator[Served]:
     state = busy_state()
     http = StatusServer("127.0.0.1:0", state, clock=lambda: NOW)
     port = await http.start()
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as client:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_SECONDS)) as client:
         yield Served(state, port, client)
     await http.stop()
 
@@ -95,6 +97,7 @@ async def test_an_odd_accept_header_gets_text(served: Served) -> None:
 
 
 async def test_many_scrapers_cost_one_rendering(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CACHE_SECONDS", 60.0)
     rendered: list[Format] = []
 
     def counted(snapshot: Snapshot, form: Format) -> bytes:
@@ -153,7 +156,7 @@ async def test_what_is_too_large_or_no_http_is_refused_and_the_daemon_serves_on(
     reader, writer = await served.connect()
     writer.write(request_bytes)
     try:
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), DEADLINE_SECONDS)
     except ConnectionResetError:
         answer = b""  # closed with our bytes unread
     writer.close()
@@ -166,7 +169,8 @@ async def test_a_client_that_sends_nothing_is_cut_off(monkeypatch: pytest.Monkey
     http = StatusServer("127.0.0.1:0", State(), clock=lambda: NOW)
     reader, writer = await asyncio.open_connection("127.0.0.1", await http.start())
     writer.write(b"GET /liv")
-    assert await asyncio.wait_for(reader.read(), 10) == b""
+    with contextlib.suppress(ConnectionResetError):  # closed with our bytes unread
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""
     writer.close()
     await http.stop()
 
@@ -189,7 +193,7 @@ async def test_an_address_in_use_is_explained() -> None:
     await first.stop()
 
 
-async def test_a_host_that_does_not_exist_is_explained() -> None:
+async def test_a_host_that_does_not_exist_is_explained(unresolvable: None) -> None:
     http = StatusServer("host.invalid:8642", State(), clock=lambda: NOW)
     with pytest.raises(ConfigError, match=r"cannot listen on host\.invalid:8642"):
         await http.start()

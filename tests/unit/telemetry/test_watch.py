@@ -9,6 +9,7 @@ from invalidator.telemetry import watch as watching
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import RuleState
 from invalidator.telemetry.watch import note_messages, note_notifications, note_problems, note_widened, watch
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.telemetry_state import NOW, busy_state
 
 Entries = list[MutableMapping[str, Any]]
@@ -72,7 +73,7 @@ async def test_the_watch_measures_the_loop_and_looks_for_problems(quiet_logs: En
     state = busy_state()
     state.source.slot_safe_wal_bytes = 1
     task = asyncio.create_task(watch(Events(state, lambda: NOW), lambda: NOW))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while sum(state.loop_lag.counts) < 3:  # noqa: ASYNC110  (the state is plain integers)
             await asyncio.sleep(0)
     task.cancel()

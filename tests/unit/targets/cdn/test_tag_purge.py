@@ -21,6 +21,7 @@ from invalidator.targets.cdn._tag_purge import MAX_REFUSED_TAGS, TagPurge
 from tests.support.cdn import tags_batch
 from tests.support.clock import ManualClock
 from tests.support.http import Received, Reply, ScriptedServer, accepted
+from tests.support.processes import DEADLINE_SECONDS
 
 
 class Settings(CdnOptions):
@@ -221,6 +222,6 @@ def test_repeats_are_positive() -> None:
 
 
 async def clock_has_sleepers(clock: ManualClock) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while not clock.sleepers:  # noqa: ASYNC110  (the clock has no event for it)
             await asyncio.sleep(0)
