@@ -38,7 +38,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False, timeout=500)
 
 
 def test_a_cdn_is_one_short_code_file_and_one_test_file() -> None:
@@ -46,7 +46,6 @@ def test_a_cdn_is_one_short_code_file_and_one_test_file() -> None:
     assert len(blocks()["invalidator/targets/cdn/acme.py"].splitlines()) <= 40
 
 
-@pytest.mark.timeout(180)
 def test_the_suites_of_all_targets_find_it_and_it_passes(copy: Path) -> None:
     suites = ("tests/contract", "tests/unit/targets/cdn/test_acme.py")
     # The page says itself that the reference has to name a new type.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from invalidator.cli._exits import Exit
+from tests.support.processes import DEADLINE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def run(folder: Path, *arguments: str, environment: dict[str, str] | None = None
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=DEADLINE_SECONDS,
     )
 
 
@@ -82,7 +83,7 @@ def test_help_imports_nothing_heavy(project: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=50,
+        timeout=DEADLINE_SECONDS,
     )
     assert result.stdout.rstrip().endswith("[]")
 
@@ -96,7 +97,7 @@ def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=50,
+        timeout=DEADLINE_SECONDS,
     )
     assert result.stderr == ""
 
@@ -111,7 +112,10 @@ def test_sigterm_is_obeyed_from_the_first_moment() -> None:
         "cli.main()"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(Path.cwd())}, check=False, timeout=50
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        check=False,
+        timeout=DEADLINE_SECONDS,
     )
     assert result.returncode == 128 + signal.SIGTERM
 
@@ -145,7 +149,7 @@ def daemon() -> Iterator[tuple[str, dict[str, object]]]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}", answer
         server.shutdown()

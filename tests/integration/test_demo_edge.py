@@ -15,6 +15,7 @@ from invalidator.demo.edge import StandInEdge
 from invalidator.demo.servers import ServerMissing
 from invalidator.demo.servers.varnish import VarnishServer, find_varnish
 from invalidator.demo.stage import resource
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.services import missing
 
 
@@ -100,7 +101,7 @@ async def test_a_soft_purge_shows_the_old_page_until_the_new_one_is_there(edge: 
     assert await edge.purge(xkey_softpurge="a-1") == (200, "1")
 
     assert (await edge.get("/a/1")).endswith("/a/1 1")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while not (await edge.get("/a/1")).endswith("/a/1 2"):  # noqa: ASYNC110  (another server's state)
             await asyncio.sleep(0.01)
 

@@ -16,6 +16,7 @@ from invalidator.sources.pgoutput import PgoutputSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
 from tests.support.postgres import Database
+from tests.support.processes import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -33,7 +34,7 @@ class Stream:
         return set().union(*(invalidation.keys for invalidation in self.invalidations))
 
     async def until(self, key: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while key not in self.keys:
                 self.grown.clear()
                 await self.grown.wait()

@@ -16,6 +16,7 @@ from invalidator.errors import SourceDisconnected
 from invalidator.postgres.connection import connect, connect_pooled
 from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.standby import Standby
 
 
@@ -58,6 +59,9 @@ async def ports(dsn: str) -> set[int]:
     """Where the stream and the side connection lead to."""
     side = await SideConnection.open(dsn, slot="s")
     try:
+        async with asyncio.timeout(DEADLINE_SECONDS):  # the walsender of the time before may still be on its way out
+            while await side.fetch("SELECT 1 FROM pg_replication_slots WHERE active"):
+                pass
         stream = await ReplicationStream.open(dsn, slot="s", publication="p")
         with socket.socket(fileno=stream.socket) as borrowed:
             found = {borrowed.getpeername()[1], side.connection.info.port}

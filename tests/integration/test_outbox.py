@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +11,14 @@ import pytest
 from invalidator.demo.servers import PostgresServer
 from invalidator.errors import ConfigError, SlotInUse
 from invalidator.model import GapReason, Lsn, WidenReason
+from invalidator.postgres.catalog.outbox import LOCK_KEY
 from invalidator.postgres.outbox.window import LAST_ID, PAGE_SQL, Window, page, xmin
 from invalidator.sources.outbox import OutboxSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
 from tests.support.outbox import emptied, reading, setup
 from tests.support.postgres import Database, Server
-from tests.support.reading import engine_of, rule
+from tests.support.reading import engine_of, read, rule
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -333,6 +333,8 @@ async def test_a_second_daemon_stands_by_until_the_first_is_gone(shop: Database)
             await anext(second.batches(first.engine))
         pids = shop.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'invalidator/outbox'")
         assert (caught.value.holder_pid,) in pids
+    held = shop.execute("SELECT count(*) FROM pg_locks WHERE (classid::bigint << 32) | objid::bigint = %s", LOCK_KEY)
+    assert held == [(0,)], "the next one need not wait until the server has noticed the end of this one"
     async with reading(shop.dsn, [ITEM]) as third:
         shop.execute("INSERT INTO item VALUES (2, 'b', 1)")
         await third.until("item:2")
@@ -529,9 +531,10 @@ async def test_an_application_needs_no_privilege_on_the_outbox(shop: Database) -
 
 async def test_a_wake_up_ends_the_wait(shop: Database) -> None:
     await setup(shop.dsn, [ITEM], wakes=True)
-    options = {"wake": "notify", "poll_min_seconds": 10, "poll_max_seconds": 10}
-    async with reading(shop.dsn, [ITEM], **options) as reader, asyncio.timeout(9):
-        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
-        await reader.until("item:1")
-        shop.execute("INSERT INTO item VALUES (2, 'b', 1)")
-        await reader.until("item:2")
+    settings = Settings(type="outbox", dsn=shop.dsn, wake="notify")
+    for_ever = settings.model_copy(update={"poll_min_seconds": 3600, "poll_max_seconds": 3600})
+    async with read(lambda events: OutboxSource(for_ever, events), [ITEM]) as reader:
+        await reader.started()
+        for number in range(5):
+            shop.execute("INSERT INTO item VALUES (%s, 'a', 1)", number)
+            await reader.until(f"item:{number}")

@@ -196,6 +196,7 @@ def test_an_outbox_that_is_not_ours_or_is_being_read_stays(checked: Project) -> 
         read = checked.run("setup", "--source", "outbox", "--drop", "--apply")
         assert read.code == 1
         assert f"is being read by server process {reader.info.backend_pid}: a daemon is running" in read.output
+        reader.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
 
     gone = checked.run("setup", "--source", "outbox", "--drop", "--apply")
     assert (gone.code, "schema invalidator stays: notes in it is not ours" in gone.output) == (0, True)

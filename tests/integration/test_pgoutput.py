@@ -23,10 +23,9 @@ from invalidator.sources.pgoutput import PgoutputSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
 from tests.support.postgres import Database
+from tests.support.processes import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
-
-DEADLINE_SECONDS = 10
 
 
 @dataclass
@@ -105,6 +104,14 @@ async def reading(database: Database, rules: Rules | None = None, **options: Any
         with contextlib.suppress(asyncio.CancelledError, SourceDisconnected):
             await reader.task
         await source.close()
+        await released(database)
+
+
+async def released(database: Database) -> None:
+    """Return when the server has noticed that nobody reads from the slot any more."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await sql(database, "SELECT 1 FROM pg_replication_slots WHERE slot_name = current_database() AND active"):
+            pass
 
 
 def settings(database: Database, **options: Any) -> Settings:
@@ -322,11 +329,8 @@ async def test_a_slot_that_went_away_meanwhile_is_a_hole_and_not_made_anew(shop:
     await reader.until(b"public.item I 1")
     await source.close()
     reader.task.cancel()
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while True:  # the walsender may still be on its way out
-            with contextlib.suppress(psycopg.errors.ObjectInUse):
-                await sql(shop, "SELECT pg_drop_replication_slot(current_database())")
-                break
+    await released(shop)
+    await sql(shop, "SELECT pg_drop_replication_slot(current_database())")
 
     with pytest.raises(SlotLost, match="changes are missing"):
         async for _ in source.batches(Recorder()):
@@ -380,11 +384,7 @@ async def test_while_it_stands_by_only_the_slot_is_looked_at_and_a_slot_that_goe
             with pytest.raises(SlotInUse):
                 await anext(aiter(second.batches(Recorder())))
         assert looks == [True]
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while True:  # the walsender may still be on its way out
-            with contextlib.suppress(psycopg.errors.ObjectInUse):
-                await sql(shop, "SELECT pg_drop_replication_slot(current_database())")
-                break
+    await sql(shop, "SELECT pg_drop_replication_slot(current_database())")
 
     with pytest.raises(SlotLost, match="changes are missing"):
         await anext(aiter(second.batches(Recorder())))

@@ -9,15 +9,22 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.proxy import Fault, FaultProxy
 
 ProxyTo = Callable[[str], Awaitable[FaultProxy]]
 
 
 def _client(url: str) -> redis.Redis:
-    return redis.from_url(url, socket_timeout=0.3, protocol=2, retry=Retry(NoBackoff(), 0))
+    return redis.from_url(url, socket_timeout=DEADLINE_SECONDS, protocol=2, retry=Retry(NoBackoff(), 0))
+
+
+async def _becomes(client: redis.Redis, name: str, value: bytes) -> None:
+    """Return when the server holds that."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await client.get(name) != value:
+            pass
 
 
 async def test_bytes_pass_and_are_counted(proxy_to: ProxyTo, redis_url: str) -> None:
@@ -33,9 +40,9 @@ async def test_a_dropped_reply_leaves_the_command_applied(proxy_to: ProxyTo, red
     async with _client(proxy.through(redis_url)) as client, _client(redis_url) as direct:
         await client.ping()
         proxy.fault = Fault.DROP_REPLIES
-        with pytest.raises(RedisTimeoutError):
-            await client.incr("n")
-        assert await direct.get("n") == b"1"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.incr("n"), 0.3)
+        await _becomes(direct, "n", b"1")
 
 
 async def test_a_refused_connection_is_an_error_until_the_fault_ends(proxy_to: ProxyTo, redis_url: str) -> None:
@@ -53,9 +60,26 @@ async def test_a_black_hole_holds_bytes_back_and_lets_them_go(proxy_to: ProxyTo,
     async with _client(proxy.through(redis_url)) as client, _client(redis_url) as direct:
         await client.ping()
         proxy.fault = Fault.BLACK_HOLE
-        with pytest.raises(RedisTimeoutError):
-            await client.set("held", "1")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.set("held", "1"), 0.3)
         assert await direct.get("held") is None
+        proxy.fault = Fault.NONE
+        await _becomes(direct, "held", b"1")
+
+
+async def test_a_black_hole_that_was_ordered_for_later_lets_so_many_bytes_pass(
+    proxy_to: ProxyTo, redis_url: str
+) -> None:
+    proxy = await proxy_to(redis_url)
+    async with _client(proxy.through(redis_url)) as client, _client(redis_url) as direct:
+        await client.ping()
+        proxy.hold_after(request_bytes=1000)
+        await client.set("short", "1")
+        assert [proxy.fault] == [Fault.NONE]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.set("long", "x" * 1000), 0.3)
+        assert [proxy.fault] == [Fault.BLACK_HOLE]
+        await _becomes(direct, "long", b"x" * 1000)
 
 
 async def test_a_reset_cuts_open_connections(proxy_to: ProxyTo, redis_url: str) -> None:

@@ -20,6 +20,7 @@ from invalidator.model import Applied, Batch, Invalidation, Lsn
 from invalidator.ports import Background
 from invalidator.targets.redis_bus import RedisBus, Settings, build
 from tests.support.clock import ManualClock
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.proxy import Fault, FaultProxy
 from tests.support.redis import SharedServer
 
@@ -42,7 +43,7 @@ class Subscriber:
         reader, self._writer = await asyncio.open_connection(self._address.hostname, self._address.port)
         self._writer.write(b"SUBSCRIBE %s\r\n" % self._channel)
         self._task = asyncio.create_task(self._listen(reader))
-        await asyncio.wait_for(self.subscribed.wait(), 5)
+        await asyncio.wait_for(self.subscribed.wait(), DEADLINE_SECONDS)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -50,7 +51,12 @@ class Subscriber:
         await asyncio.wait([self._task])
         self._writer.close()
 
-    async def received(self, count: int, *, within_seconds: float = 5) -> list[bytes]:
+    async def heard(self, name: bytes) -> None:
+        """Return when a message with this text in it has come: what was published before it has come too."""
+        async with asyncio.timeout(DEADLINE_SECONDS), self._came:
+            await self._came.wait_for(lambda: any(name in message for message in self.messages[-1:]))
+
+    async def received(self, count: int, *, within_seconds: float = DEADLINE_SECONDS) -> list[bytes]:
         """All messages, when there are at least so many."""
         async with asyncio.timeout(within_seconds), self._came:
             await self._came.wait_for(lambda: len(self.messages) >= count)
@@ -149,12 +155,16 @@ async def test_a_large_batch_is_split_and_numbered(redis_flavour: SharedServer, 
     names = [b"user:%d" % number for number in range(20_000)]
     async with opened(redis_flavour.url, max_message_bytes=1024) as bus:
         applied = await bus.apply(stale(*names))
+        await bus.apply(stale(b"the last"))
     assert applied.keys == 20_000
     assert applied.receivers == 1
-    count = len(await subscriber.received(300))
+    await subscriber.heard(b"the last")
+    count = len(subscriber.messages)
+    assert count > 300
     assert max(map(len, subscriber.messages)) <= 1024
     assert numbers(subscriber) == list(range(1, count + 1))
-    assert sorted(key.encode() for message in subscriber.parsed() for key in message["keys"]) == sorted(names)
+    keys = [key.encode() for message in subscriber.parsed() for key in message["keys"]]
+    assert sorted(keys) == sorted([*names, b"the last"])
 
 
 async def test_hostile_names_arrive_as_what_they_are(bus: RedisBus, subscriber: Subscriber) -> None:
@@ -187,7 +197,7 @@ async def test_the_pattern_format_is_exact_and_one_message_each(
         applied = await bus.apply(batch)
         assert applied == Applied(keys=1, patterns=1, receivers=1)
         assert await bus.apply(Batch(Invalidation(), heartbeat=1.0)) == Applied(receivers=1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await bus.run()  # has no heartbeats to publish
     first, second = await subscriber.received(2)
     timestamp = subscriber.parsed()[0]["timestamp"]
@@ -217,7 +227,7 @@ async def test_heartbeats_carry_the_number_on(redis_flavour: SharedServer, subsc
 async def turn(clock: ManualClock, seconds: int) -> None:
     """Let time pass second by second, each time after the bus has done its real exchange and sleeps again."""
     for _ in range(seconds):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while not clock.sleepers:  # noqa: ASYNC110  (the socket has no event)
                 await asyncio.sleep(0.001)
         await clock.advance(1)
@@ -252,7 +262,7 @@ async def test_a_heartbeat_that_cannot_be_published_ends_nothing(redis_url: str,
     url = proxy.through(redis_url)
     async with (
         Subscriber(redis_url) as subscriber,
-        opened(url, heartbeat_seconds=0.02, timeout_seconds=0.1, connect_timeout_seconds=0.1) as bus,
+        opened(url, heartbeat_seconds=0.02, timeout_seconds=1, connect_timeout_seconds=1) as bus,
         running(bus) as task,
     ):
         await bus.apply(stale(b"user:1"))
@@ -269,7 +279,7 @@ async def test_a_heartbeat_that_cannot_be_published_ends_nothing(redis_url: str,
 async def test_a_publication_of_unknown_fate_is_made_again_under_new_numbers(redis_url: str, proxy_to: ProxyTo) -> None:
     proxy = await proxy_to(redis_url)
     url = proxy.through(redis_url)
-    async with Subscriber(redis_url) as subscriber, opened(url, timeout_seconds=0.2) as bus:
+    async with Subscriber(redis_url) as subscriber, opened(url, timeout_seconds=1) as bus:
         await bus.apply(stale(b"user:1"))
         proxy.fault = Fault.DROP_REPLIES
         with pytest.raises(TargetUnavailable) as caught:
@@ -288,7 +298,7 @@ async def test_a_publication_that_never_arrived_leaves_a_hole_for_subscribers_to
 ) -> None:
     proxy = await proxy_to(redis_url)
     url = proxy.through(redis_url)
-    async with Subscriber(redis_url) as subscriber, opened(url, timeout_seconds=0.2) as bus:
+    async with Subscriber(redis_url) as subscriber, opened(url) as bus:
         await bus.apply(stale(b"user:1"))
         proxy.reset_connections()
         proxy.fault = Fault.REFUSE

@@ -20,6 +20,7 @@ from invalidator.demo.servers import KeyValueServer, ServerMissing, find_redis, 
 from invalidator.errors import TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation
 from invalidator.targets.redis_keys import RedisKeys, Settings, build
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.redis import SharedServer
 from tests.support.services import missing
 
@@ -75,7 +76,7 @@ def keys(*names: bytes) -> Batch:
     return Batch(Invalidation(keys=set(names)))
 
 
-async def until(condition: Callable[[], bool], *, within_seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool], *, within_seconds: float = DEADLINE_SECONDS) -> None:
     async with asyncio.timeout(within_seconds):
         while not condition():  # noqa: ASYNC110  (the server's state has no event)
             await asyncio.sleep(0.005)
@@ -83,7 +84,7 @@ async def until(condition: Callable[[], bool], *, within_seconds: float = 10) ->
 
 async def applied_in_the_end(apply: Callable[[Batch], Awaitable[Applied]], batch: Batch) -> Applied:
     """Apply again what remains until it works, as the delivery does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:
                 return await apply(batch)
@@ -94,7 +95,7 @@ async def applied_in_the_end(apply: Callable[[Batch], Awaitable[Applied]], batch
 
 async def applied_while(running: asyncio.Task[Any], cache: RedisKeys) -> None:
     """Apply something again and again until it fails or the task has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while not running.done():
             await cache.apply(keys(b"nobody"))
 
@@ -206,7 +207,7 @@ async def test_expanding_ends_and_is_complete_while_a_reader_keeps_adding(
 
     adder = asyncio.create_task(add())
     await until(lambda: added > 0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         applied = await cache.apply(tags(b"all"))
     adding = False
     await adder
@@ -452,7 +453,7 @@ async def test_a_stopped_server_is_a_timeout_and_applied_when_it_goes_on(start: 
     with client_of(server) as store:
         fill(store, "set", b"all", [b"user:1"])
         async with opened(server.url, timeout_seconds=0.2, connect_timeout_seconds=0.2) as cache:
-            await cache.apply(keys(b"nobody"))
+            await applied_in_the_end(cache.apply, keys(b"nobody"))
             os.kill(server.pid, signal.SIGSTOP)
             for _ in range(2):  # on the open connection, and on a new one
                 with pytest.raises(TargetUnavailable) as caught:

@@ -199,7 +199,9 @@ async def test_replies_of_tasks_that_share_a_client_do_not_mix(resp_server: Scri
     await client.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(name=st.binary(min_size=1, max_size=12) | st.text("ab*?[]\\^-!x", min_size=1, max_size=10).map(str.encode))
 def test_redis_reads_an_escaped_name_as_just_that_name(redis_url: str, name: bytes) -> None:
     with redis.Redis.from_url(redis_url) as client:

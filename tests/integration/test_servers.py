@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from invalidator.demo.servers import KeyValueServer, PostgresServer, ServerFailed, ServerMissing, find_postgres
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.services import docker_answers, missing, wants_docker
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _lives(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def _eventually(condition: object, deadline_seconds: float = 10) -> None:
+def _eventually(condition: object, deadline_seconds: float = DEADLINE_SECONDS) -> None:
     assert callable(condition)
     deadline = time.monotonic() + deadline_seconds
     while not condition():

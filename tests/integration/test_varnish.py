@@ -15,6 +15,7 @@ from invalidator.model import Applied, Batch, Invalidation
 from invalidator.net.http import Answer, HttpClient, Request
 from invalidator.targets.cdn import varnish as varnish_module
 from tests.support.cdn import tags_batch
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.varnish import Origin, start_varnish
 
 
@@ -30,7 +31,7 @@ class Site:
         self._origin = origin
         self._url = url
         self._id = uuid.uuid4().hex
-        self.client = HttpClient(timeout_seconds=10)
+        self.client = HttpClient(timeout_seconds=DEADLINE_SECONDS)
 
     def path(self, name: str) -> str:
         return f"/{self._id}/{name}"
@@ -98,7 +99,7 @@ async def test_a_soft_purge_serves_the_old_page_once_while_the_new_one_is_fetche
     site.put("a", "a2", "product-1")
     assert (await edge.apply(tags_batch(soft=(site.tag("product-1"),)))).removed == 1
     assert await site.get("a") == ("a1", "HIT")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while (await site.get("a"))[0] != "a2":
             pass
 

@@ -15,7 +15,8 @@ from invalidator.postgres.provision import OutboxRequest, Plan
 from invalidator.preflight.needs import needs
 from invalidator.sources.outbox import OutboxSource, Settings
 from tests.support.postgres import Database
-from tests.support.reading import DEADLINE_SECONDS, Reading, read, ruleset_of
+from tests.support.processes import DEADLINE_SECONDS
+from tests.support.reading import Reading, read, ruleset_of
 
 
 def array(*lines: Sequence[str | None]) -> bytes:

@@ -50,9 +50,14 @@ class FaultProxy(Between):
         self._flowing.set()
         self._cut_request_at: int | None = None
         self._cut_reply_at: int | None = None
+        self._hold_request_at: int | None = None
         self._to_clients: set[asyncio.StreamWriter] = set()
         self._to_servers: set[asyncio.StreamWriter] = set()
         self._ended: set[asyncio.StreamWriter] = set()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.reset_connections()  # what is held back would keep its transport open beyond the test
+        await super().__aexit__()
 
     @property
     def fault(self) -> Fault:
@@ -81,6 +86,10 @@ class FaultProxy(Between):
         """Reset everything once that many more bytes have passed; the last chunk is cut short. Happens once."""
         self._cut_request_at = None if request_bytes is None else self.request_bytes + request_bytes
         self._cut_reply_at = None if reply_bytes is None else self.reply_bytes + reply_bytes
+
+    def hold_after(self, *, request_bytes: int) -> None:
+        """Become a black hole once that many more bytes have been sent on to the server. Happens once."""
+        self._hold_request_at = self.request_bytes + request_bytes
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -148,6 +157,9 @@ class FaultProxy(Between):
             self.reply_bytes += size
         else:
             self.request_bytes += size
+            if self._hold_request_at is not None and self.request_bytes >= self._hold_request_at:
+                self._hold_request_at = None
+                self.fault = Fault.BLACK_HOLE
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from invalidator.errors import SourceDisconnected
+from invalidator.errors import SlotInUse, SourceDisconnected
 from invalidator.model import Batch, Gap, Lsn, StreamStart
 from invalidator.ports import Source
 from invalidator.rules import document
@@ -18,8 +18,7 @@ from invalidator.rules.engine import Engine
 from invalidator.rules.rule import RuleSet
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
-
-DEADLINE_SECONDS = 15
+from tests.support.processes import DEADLINE_SECONDS
 
 
 def rule(table: str, *keys: str, **more: Any) -> dict[str, Any]:
@@ -113,8 +112,15 @@ class Reading:
                 await self._grown.wait()
 
     def again(self) -> None:
-        """Connect once more, after a connection that ended."""
-        self.task = asyncio.ensure_future(self._read())
+        """Connect once more, after a connection that ended: as the daemon does, when the server has noticed that."""
+        self.task = asyncio.ensure_future(self._read_when_free())
+
+    async def _read_when_free(self) -> None:
+        while True:
+            try:
+                return await self._read()
+            except SlotInUse:
+                await asyncio.sleep(0.05)
 
     def pause(self) -> None:
         """Take no batch any more, as while a target is away."""

@@ -10,6 +10,8 @@ from typing import Self
 import hiredis
 import pytest
 
+from tests.support.processes import DEADLINE_SECONDS
+
 Command = tuple[bytes, ...]
 
 
@@ -73,12 +75,12 @@ class ScriptedRedis:
         assert self._server is not None
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
 
-    async def received(self, count: int, *, within_seconds: float = 5) -> None:
+    async def received(self, count: int, *, within_seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until so many commands have come."""
         async with asyncio.timeout(within_seconds), self._came:
             await self._came.wait_for(lambda: len(self.commands) >= count)
 
-    async def idle(self, *, within_seconds: float = 5) -> None:
+    async def idle(self, *, within_seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until no connection is open."""
         async with asyncio.timeout(within_seconds):
             while self._connections:

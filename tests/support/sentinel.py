@@ -13,11 +13,15 @@ from invalidator.demo.servers import KeyValueServer, ServerMissing, find_valkey
 from invalidator.demo.servers.locate import reachable
 from invalidator.demo.servers.process import unprivileged_account
 from invalidator.demo.servers.server import Server
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.services import missing
 
-DEADLINE_SECONDS = 30
 SERVICE = "mymaster"
 SENTINELS = 3
+PATIENT = {"down-after-milliseconds": 60_000, "failover-timeout": 60_000}
+"""On a busy machine all five stand still now and then: nothing fails over before a test wants it."""
+IMPATIENT = {"down-after-milliseconds": 1500, "failover-timeout": 5000}
+"""A replica may have been cut off for ten times the first; after a tie they vote again in twice the second."""
 
 
 class SentinelServer(Server):
@@ -41,8 +45,7 @@ class SentinelServer(Server):
             file.write_text(
                 f"port {port}\nbind 127.0.0.1\ndir {self._base.path}\nlogfile ''\n"
                 f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary} 2\n"
-                f"sentinel down-after-milliseconds {SERVICE} 500\n"
-                f"sentinel failover-timeout {SERVICE} 2000\n"
+                + "".join(f"sentinel {option} {SERVICE} {value}\n" for option, value in PATIENT.items())
             )
             file.chmod(0o666)
 
@@ -82,7 +85,7 @@ class Group:
 
     def client(self, server: KeyValueServer) -> redis.Redis:
         """A client of one of the two."""
-        return redis.Redis(port=server.port, socket_timeout=5)
+        return redis.Redis(port=server.port, socket_timeout=DEADLINE_SECONDS)
 
     def until_whole(self) -> None:
         """Return when all know each other, and the replica follows."""
@@ -107,9 +110,17 @@ class Group:
     def fail_over(self) -> None:
         """Tell a sentinel to; returns when most name the other server."""
         before = self.primary().port
-        with redis.Redis(port=self.sentinels[0].port, socket_timeout=5) as client:
-            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+        with redis.Redis(port=self.sentinels[0].port, socket_timeout=DEADLINE_SECONDS) as client:
+            # Until it knows the replica well enough it refuses, and has begun nothing.
+            self.until(lambda: client.execute_command("SENTINEL", "FAILOVER", SERVICE), "a sentinel finds a replica")
         self.until(lambda: self.primary().port != before, "the sentinels fail over")
+
+    def be_impatient(self) -> None:
+        """From now on a primary that does not answer for a moment is replaced."""
+        for sentinel in self.sentinels:
+            with redis.Redis(port=sentinel.port, socket_timeout=DEADLINE_SECONDS) as client:
+                for option, value in IMPATIENT.items():
+                    client.execute_command("SENTINEL", "SET", SERVICE, option, value)
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
         """Return when it holds; fail after a while."""
@@ -130,11 +141,11 @@ class Group:
             server.close()
 
     def _named(self, sentinel: SentinelServer) -> int:
-        with redis.Redis(port=sentinel.port, socket_timeout=5) as client:
+        with redis.Redis(port=sentinel.port, socket_timeout=DEADLINE_SECONDS) as client:
             return int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
 
     def _is_whole(self, sentinel: SentinelServer) -> bool:
-        with redis.Redis(port=sentinel.port, socket_timeout=5, decode_responses=True) as client:
+        with redis.Redis(port=sentinel.port, socket_timeout=DEADLINE_SECONDS, decode_responses=True) as client:
             seen = client.sentinel_master(SERVICE)
             return bool(seen["num-other-sentinels"] == SENTINELS - 1 and seen["num-slaves"] >= 1)
 

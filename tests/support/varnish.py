@@ -13,6 +13,7 @@ import pytest
 
 from invalidator.demo.servers import ServerMissing
 from invalidator.demo.servers.varnish import VarnishServer
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.services import missing
 
 VCL: Final = Path(__file__).parents[2] / "deploy" / "varnish"
@@ -45,7 +46,7 @@ class Origin:
                     return
                 body = page.body.encode()
                 page.asked.release()
-                page.release.wait(10)
+                page.release.wait(DEADLINE_SECONDS)
                 self.send_response(200)
                 self.send_header("Cache-Control", "max-age=3600")
                 self.send_header("Content-Length", str(len(body)))
