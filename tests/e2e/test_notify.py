@@ -13,7 +13,10 @@ from tests.support.notify import CHANNEL, triggers
 from tests.support.pooler import Pooler
 from tests.support.watched import Watched
 
-END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'invalidator/notify/listen'"
+END = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE application_name = 'invalidator/notify/listen' AND datname = current_database()
+"""
 
 
 @pytest.fixture
@@ -41,8 +44,8 @@ async def test_what_is_notified_is_dropped_and_the_first_start_drops_nothing_els
     assert (await program.event("stream.begun"))["slot"] == "notify"
     watched = Watched(program)
     await watched.until_value(1, "invalidator_notifications_total", result="applied")
-    assert await watched.value("invalidator_notification_queue_ratio") == 0
-    assert await watched.value("invalidator_staleness_seconds") < 1
+    assert 0 <= await watched.value("invalidator_notification_queue_ratio") < 0.01  # others on the server notify too
+    await watched.until_value(0, "invalidator_staleness_seconds")
 
 
 async def test_what_nobody_heard_is_made_good_after_a_kill_and_after_a_lost_connection(shop: Stack) -> None:
@@ -82,8 +85,8 @@ async def test_the_second_daemon_takes_over_and_makes_good_what_nobody_heard(sho
     second = shop.run()
     standby = await second.event("stream.standby")
     assert standby["holder_pid"]
+    shop.fill("item:7", "post:7")  # before: the second one may take over at any moment from the kill on
     first.kill()
-    shop.fill("item:7", "post:7")
     await second.event("stream.connected")
     await shop.gone("item:7", "post:7")
 
@@ -103,7 +106,7 @@ async def test_a_pooler_that_is_put_between_later_is_a_problem_until_it_is_gone(
 ) -> None:
     pooler = await pooler_to(shop.database.dsn)
     pooler.is_pooling = False
-    shop.source |= {"dsn": pooler.through(shop.database.dsn), "unheard_seconds": 0.5}
+    shop.source |= {"dsn": pooler.through(shop.database.dsn), "unheard_seconds": 2}  # at first it must be heard in time
     program = await shop.start()
     pooler.is_pooling = True
     pooler.cut()

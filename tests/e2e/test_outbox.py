@@ -10,6 +10,7 @@ from invalidator.demo.servers import KeyValueServer
 from tests.support.daemon import ITEM_RULE, Stack
 from tests.support.outbox import emptied, setup
 from tests.support.postgres import Server, own_database
+from tests.support.watched import Watched
 
 
 @pytest.fixture
@@ -40,9 +41,11 @@ async def test_what_was_not_confirmed_before_a_kill_is_applied_again(shop: Stack
 
 async def test_nothing_leaves_the_outbox_while_redis_is_away(shop: Stack) -> None:
     shop.targets = {"redis": {"type": "redis_keys", "url": "redis://127.0.0.1:1", "retry": {"max_delay_seconds": 0.2}}}
-    program = await shop.start()
+    watched = Watched(await shop.start())
     await shop.sql("INSERT INTO item VALUES (1, 'a')")
-    await program.event("delivery.failed", count=2)
+    await watched.until_value(1, "invalidator_events_total", table="public.item", op="insert")
+    for _ in range(2):
+        await watched.until_failing("redis", "connection")
     assert (await shop.sql("SELECT count(*) FROM invalidator.outbox WHERE operation = 'I'")) == [(1,)]
 
 

@@ -16,14 +16,16 @@ from invalidator.demo.servers import KeyValueServer, PostgresServer
 from invalidator.model import Lsn
 from tests.support.daemon import Stack
 from tests.support.postgres import Database, Server, own_database
-from tests.support.processes import Program
-from tests.support.proxy import FaultProxy
+from tests.support.processes import DEADLINE_SECONDS, Program
+from tests.support.proxy import Fault, FaultProxy
 from tests.support.watched import Watched
 
 MEGABYTE = 1024
 IDLE_TIMEOUT_SERVER = 180000
 MANY = 200_000
 ENOUGH = 50_000
+STREAM = 2
+"""The daemon's first connection is for questions; the stream is the next one."""
 
 
 def copy(stack: Stack, rows: int) -> None:
@@ -44,23 +46,32 @@ async def test_a_copy_of_many_rows_in_one_transaction_takes_little_memory(stack:
 
     await asyncio.to_thread(copy, stack, MANY)
 
-    await stack.gone("item:0", f"item:{MANY - 1}", deadline_seconds=60)
+    await stack.gone("item:0", f"item:{MANY - 1}")
     await stack.confirmed_everything()
     assert peak_memory(program) < 128 * MEGABYTE
 
 
-async def test_a_copy_comes_again_as_a_whole_when_the_daemon_is_killed_in_the_middle(stack: Stack) -> None:
+async def test_a_copy_comes_again_as_a_whole_when_the_daemon_is_killed_in_the_middle(
+    stack: Stack, proxy_to: Callable[[str], Awaitable[FaultProxy]]
+) -> None:
+    proxy = await proxy_to(stack.url)
+    for target in stack.targets.values():
+        target["url"] = proxy.through(stack.url)
     stack.source["max_batch_items"] = 1000
     program = await stack.start()
     stack.fill("item:0", f"item:{ENOUGH - 1}")
+    proxy.hold_after(request_bytes=10 * ENOUGH)  # a fifth of what it sends, or less
     await asyncio.to_thread(copy, stack, ENOUGH)
+    await stack.until(lambda: proxy.fault is Fault.BLACK_HOLE, "it is in the middle")
     await stack.gone("item:0")
     program.kill()
+    assert stack.client.exists(f"item:{ENOUGH - 1}")
     stack.fill("item:0")
+    proxy.fault = Fault.NONE
 
     await stack.start()
 
-    await stack.gone("item:0", f"item:{ENOUGH - 1}", deadline_seconds=60)
+    await stack.gone("item:0", f"item:{ENOUGH - 1}")
 
 
 async def test_a_busy_neighbour_does_not_make_an_idle_database_keep_wal(stack: Stack, postgres_server: Server) -> None:
@@ -155,11 +166,13 @@ async def test_a_slot_that_is_lost_between_the_look_and_the_start_is_no_end(
     shop.fill("item:1")
 
     program = shop.run()
-    starting = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'walsender'"
-    await shop.until(lambda: database.execute(starting), "the daemon has looked, and connects for the stream", 30)
-    database.execute("CHECKPOINT")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while proxy.connections < STREAM:  # noqa: ASYNC110  (bytes wait ten times as long as this look)
+            await asyncio.sleep(0.005)
+    proxy.fault = Fault.BLACK_HOLE  # it has looked, and nothing that it says on the stream's connection has passed yet
+    await asyncio.to_thread(database.execute, "CHECKPOINT")
     assert database.execute("SELECT wal_status FROM pg_replication_slots") == [("lost",)]
-    proxy.latency_seconds = 0
+    proxy.fault, proxy.latency_seconds = Fault.NONE, 0
 
     await shop.gone("item:1")
     assert (await program.event("stream.lost"))["reason"] == "slot_lost"

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from invalidator.cli import verbs
 from tests.support.daemon import Stack
+from tests.support.processes import DEADLINE_SECONDS
 
 RULES: list[dict[str, Any]] = [
     {"name": "item", "table": "public.item", "invalidate": {"keys": ["item:{id}"], "l1": ["item:{id}"]}},
@@ -38,6 +39,7 @@ async def test_names_are_dropped_in_every_layer_and_told(shop: Stack) -> None:
     shop.client.sadd("tag:t", "page:1")
     listener = shop.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     listener.subscribe("cache:invalidate")
+    assert listener.get_message(timeout=DEADLINE_SECONDS) is None  # it is subscribed: that message is ignored
 
     result = await purge(shop, "--key", "a:1", "--key", "none", "--tag", "t", "--pattern", "a:*", "--l1", "x:*")
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from invalidator.cli import verbs
 from tests.support.daemon import ITEM_RULE, Stack
-from tests.support.processes import Program
+from tests.support.processes import DEADLINE_SECONDS, Program
 from tests.support.watched import Watched
 
 OTHER_KEY: dict[str, Any] = {**ITEM_RULE, "invalidate": {"keys": ["thing:{id}"]}}
@@ -97,7 +97,9 @@ async def test_sighup_during_the_start_reloads_once_the_daemon_has_started(
     path.unlink()
     os.mkfifo(path)
     program = run_program("run", "--settings", settings)
-    pipe = await asyncio.wait_for(asyncio.to_thread(path.open, "w"), 15)  # returns when the daemon opens it
+    pipe = await asyncio.wait_for(
+        asyncio.to_thread(path.open, "w"), DEADLINE_SECONDS
+    )  # returns when the daemon opens it
     os.kill(program.pid, signal.SIGHUP)
     path.unlink()
     write(stack, OTHER_KEY)
@@ -137,7 +139,7 @@ async def test_removed_rules_leave_the_metrics_and_may_come_back(stack: Stack) -
     removed = await invalidator(stack, "reload")
 
     assert "removed  thing" in removed.stdout
-    deadline = asyncio.get_running_loop().time() + 15
+    deadline = asyncio.get_running_loop().time() + DEADLINE_SECONDS
     while 'rule="thing"' in (metrics := await watched.text("/metrics")):  # it is rendered at most once a second
         assert asyncio.get_running_loop().time() < deadline
     assert 'rule="item"' in metrics
@@ -308,7 +310,7 @@ async def test_what_really_came_is_explained_by_transaction(stack: Stack) -> Non
     await stack.confirmed_everything()
     watched = Watched(program)
     seen = (await watched.status())["source"]["transactions"]
-    async with asyncio.timeout(15):  # heartbeats push nothing out
+    async with asyncio.timeout(DEADLINE_SECONDS):  # heartbeats push nothing out
         while (await watched.status())["source"]["transactions"] < seen + 4:  # noqa: ASYNC110  (another process)
             await asyncio.sleep(0.05)
 

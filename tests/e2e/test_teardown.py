@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from invalidator.cli import verbs
 from tests.support.daemon import Stack
 from tests.support.outbox import setup
+from tests.support.processes import Program
 
 PURGED = {"keys": ["item:{id}"], "cdn": ["item-{id}"]}
 
@@ -47,6 +48,14 @@ async def names(stack: Stack) -> dict[str, Any]:
     }
 
 
+async def stopped(stack: Stack, program: Program) -> None:
+    """Stop the daemon; return when the server has noticed it too."""
+    program.terminate()
+    assert await asyncio.to_thread(program.wait) == 0
+    held = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active"
+    await stack.until(lambda: not stack.database.execute(held, stack.database.name), "the slot is free")
+
+
 EVERYTHING = {"publication": 1, "slot": 1, "records": [1, 1], "file": 1}
 NOTHING = {"publication": 0, "slot": 0, "records": [0, 0], "file": 0}
 
@@ -66,8 +75,7 @@ async def test_what_a_daemon_left_goes_when_it_does_not_run_any_more(left: Stack
     assert "records beside caches and the state file stay while a daemon runs" in running.stdout
     assert (await names(left)) | {"file": 1} == EVERYTHING
 
-    program.terminate()
-    assert program.wait() == 0
+    await stopped(left, program)
     dry = await invoke(left, "teardown")
     assert dry.return_value == 0
     assert await names(left) == EVERYTHING
@@ -116,8 +124,7 @@ async def test_a_record_beside_a_cache_proves_the_slot_of_a_publication_that_was
     await left.sql(f"CREATE PUBLICATION {name} FOR TABLE item")
     program = await left.start()
     await left.recorded_everything()
-    program.terminate()
-    assert program.wait() == 0
+    await stopped(left, program)
 
     stays = await invoke(left, "teardown", "--apply")
 
@@ -131,8 +138,7 @@ async def test_what_a_daemon_left_beside_an_outbox_goes_too(left: Stack) -> None
     await setup(left.database.dsn, left.rules)
     program = await left.start()
     await left.until(lambda: left.client.exists("invalidator:outbox", "invalidator:outbox:catalog") == 2, "records")
-    program.terminate()
-    assert program.wait() == 0
+    await stopped(left, program)
 
     done = await invoke(left, "teardown", "--apply")
 

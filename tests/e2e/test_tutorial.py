@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from tests.support.processes import DEADLINE_SECONDS
+
 if TYPE_CHECKING:
     from tests.support.postgres import Database
     from tests.support.processes import Program
@@ -67,7 +69,7 @@ def test_the_readers_own_rule_drops_the_key_of_the_old_and_the_new_address(
     with redis.Redis.from_url(redis_url) as client:
         client.mset({"post:hello": "old", "post:welcome": "not found", "post:1:title": "Hello", "post:2:title": "kept"})
         database.execute(update)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while client.exists("post:hello", "post:welcome", "post:1:title"):
             assert time.monotonic() < deadline, daemon.output
             time.sleep(0.01)

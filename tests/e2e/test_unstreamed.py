@@ -122,8 +122,8 @@ async def test_a_cache_that_is_set_back_to_before_it_was_widened_is_widened_agai
     assert before is not None
     await shop.until(lambda: shop.client.dump(name) != before, "it keeps what it has seen")
 
+    shop.fill("item:1")  # before: a look may come, and widen, at any moment from then on
     shop.client.restore(name, 0, before, replace=True)
-    shop.fill("item:1")
 
     await shop.gone("item:1")
     await watched.until_value(2, "invalidator_gaps_total", reason="catalog_changed")

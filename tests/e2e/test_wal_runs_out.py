@@ -70,7 +70,11 @@ async def test_by_default_the_position_is_held_until_the_slot_is_lost_and_the_ga
     assert not narrow.has_confirmed(position)
     assert not program.events("debt.incurred")
 
-    await narrow.until(lambda: write_wal(narrow, 3) == "lost", "the slot is lost")
+    def is_lost() -> bool:
+        """The slot may have been made anew already; of what is written by then that one is not lost."""
+        return write_wal(narrow, 1) == "lost" or bool(program.events("gap.found"))
+
+    await narrow.until(is_lost, "the slot is lost")
 
     cdn.is_down = False
     found = await program.event("gap.found")
@@ -98,6 +102,7 @@ async def test_with_widen_and_skip_the_slot_survives_and_the_target_is_widened_a
     narrow.fill("item:2")
     await narrow.sql("INSERT INTO item VALUES (2)")
     await narrow.gone("item:2")
+    await narrow.confirmed_everything()
     for _ in range(3):
         assert await asyncio.to_thread(write_wal, narrow, 2) != "lost"
         await narrow.confirmed_everything()
