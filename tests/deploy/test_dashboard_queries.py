@@ -22,6 +22,7 @@ from invalidator.telemetry import label_values
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.server import StatusServer
 from invalidator.telemetry.state import Role, State
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.telemetry_state import busy_state
 from tests.support.tools import ROOT, find_tool
 
@@ -83,7 +84,7 @@ class Prometheus:
 
     def end(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(DEADLINE_SECONDS)
         self._log.close()
 
     async def query(self, expression: str) -> Any:
@@ -96,7 +97,7 @@ class Prometheus:
         return answer["data"]["result"]
 
     async def until(self, expression: str, series: int) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while time.monotonic() < deadline:
             try:
                 if len(await self.query(expression)) >= series:

@@ -18,7 +18,7 @@ import pytest
 from invalidator.demo.servers import PostgresServer, ServerMissing
 from invalidator.demo.servers.process import ServerFailed, on_free_port, spawn, wait_until
 from invalidator.demo.servers.varnish import VarnishServer
-from tests.support.processes import Program
+from tests.support.processes import DEADLINE_SECONDS, Program
 from tests.support.redis import SharedServer
 from tests.support.services import missing
 from tests.support.tools import ROOT, find_tool
@@ -43,7 +43,7 @@ class Stack:
 
     def read(self, product: int, url: str) -> tuple[int, HTTPMessage]:
         """The price on the page, and the headers that came with it."""
-        with urllib.request.urlopen(f"{url}/products/{product}", timeout=5) as answer:  # noqa: S310  (loopback)
+        with urllib.request.urlopen(f"{url}/products/{product}", timeout=DEADLINE_SECONDS) as answer:  # noqa: S310  (loopback)
             return json.load(answer)["price_cents"], answer.headers
 
 
@@ -59,7 +59,7 @@ def make_shop(server: PostgresServer) -> str:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  (loopback)
+        with urllib.request.urlopen(url, timeout=10):  # noqa: S310  (loopback)
             return True
     except OSError:
         return False
@@ -139,11 +139,12 @@ def test_the_first_two_layers_forget_before_the_edge_does(stack: Stack) -> None:
 
     stack.change_price(3, before + 1)
 
-    # When the edge asks again, the origin has already forgotten: the edge can only get the new price.
+    # When the edge asks again, Redis has forgotten, and the origin's own process has been told to: on a busy machine it
+    # may not have come to that yet, for which there are repeats.
     def purged() -> bool:
         price, headers = stack.read(3, stack.edge_url)
-        if headers["X-Cache"] == "MISS":
-            assert price == before + 1
+        if headers["X-Cache"] == "MISS" and price == before:
+            assert headers["X-Answered-By"] == "memory"
         return price == before + 1
 
     wait_until(purged, what="the new price at the edge")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.services import missing
 
 ROOT = Path(__file__).parents[2]
@@ -23,5 +24,11 @@ def find_tool(name: str, package: str) -> str:
 def run_tool(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run it to its end, both streams as one text; the caller looks at the exit code."""
     return subprocess.run(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50, check=False
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=5 * DEADLINE_SECONDS,
+        check=False,
     )
