@@ -15,6 +15,7 @@ import yaml
 
 from invalidator.preflight.facts import Facts, gather
 from tests.support.postgres import Database
+from tests.support.processes import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=5 * DEADLINE_SECONDS,
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 

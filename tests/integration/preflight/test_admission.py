@@ -18,6 +18,7 @@ from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
 from invalidator.yamlfile import Invalid
 from tests.support.checked import Project
+from tests.support.processes import DEADLINE_SECONDS
 
 POST = """\
   - name: post
@@ -111,7 +112,7 @@ async def test_the_side_connection_answers_while_lookups_are_explained(project: 
     with project.database.connect() as locking:
         locking.execute("LOCK TABLE notes")
         looking = asyncio.ensure_future(watching.look_again(side))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             while project.database.execute(WAITS) != [(1,)]:
                 assert await side.fetch("SELECT 1") == [(1,)]
         assert await side.fetch("SELECT 1") == [(1,)]
