@@ -77,3 +77,8 @@ class StreamOptions(DatabaseOptions):
     receive_buffer_bytes: int = Field(default=RECEIVE_BUFFER_BYTES, ge=0)
     """Receive buffer of the stream's socket. A bounded one lets the server send fewer, larger segments. Over a network
     with more than some 20 ms of round trip it can be too small to catch up quickly: 0 leaves the size to the kernel."""
+
+    @property
+    def status_interval_seconds(self) -> float:
+        """How often the server is told indeed: an answer is asked for with it, and needs time to come."""
+        return min(self.status_seconds, self.silence_seconds / 4)

@@ -287,7 +287,7 @@ class Session(Connected):
     async def _keep_status(self) -> None:
         """Feed back on a timer: it goes on while targets stall and reading is paused."""
         while self._failure is None:
-            await asyncio.sleep(self._settings.status_seconds)
+            await asyncio.sleep(self._settings.status_interval_seconds)
             self._guarded(self._send_status)
             self._is_progress_due = True
             self._stirred.set()
