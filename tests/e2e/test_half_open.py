@@ -29,7 +29,7 @@ async def test_a_black_hole_before_postgres_is_noticed_and_told_and_nothing_is_l
 ) -> None:
     proxy: FaultProxy = await proxy_to(stack.database.dsn)
     await put_source(stack, source)
-    stack.source |= {"dsn": proxy.through(stack.database.dsn), "silence_seconds": 2}
+    stack.source |= {"dsn": proxy.through(stack.database.dsn), "silence_seconds": 3}
     program = await stack.start()
     watched = Watched(program)
     stack.fill("item:1", "item:2")
@@ -44,7 +44,7 @@ async def test_a_black_hole_before_postgres_is_noticed_and_told_and_nothing_is_l
     assert await watched.value("invalidator_stream_connected") == 0
     lost = await program.event("stream.lost")
     assert lost["reason"] == "silence"
-    assert "nothing for 2 s" in lost["error"]
+    assert "nothing for 3 s" in lost["error"]
     assert await watched.text("/livez") == "ok\n"
     # Nobody knows of newer changes.
     await watched.until_above(0, "invalidator_staleness_seconds")

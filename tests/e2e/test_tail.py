@@ -122,7 +122,7 @@ async def test_rows_of_other_sources_are_shown_and_filtered_like_those_of_a_slot
     await shop.gone("other:1")
 
     watcher = tail("--json", "--all", "--rule", "item")
-    live = run_program("explain", "--live", "last=2", "--settings", str(shop.folder / "invalidator.yaml"))
+    live = run_program("explain", "--live", "last=10", "--settings", str(shop.folder / "invalidator.yaml"))
     seen = await records(watcher, shop, is_unfired, "what came before")
     row, unfired = (row for each in seen for row in each["rows"])
     assert (row["operation"], row["table"], row["columns"]["id"]) == ("insert", "public.item", {"new": "1"})

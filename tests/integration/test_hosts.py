@@ -97,7 +97,7 @@ async def test_a_host_that_never_answers_is_waited_for_once_and_not_for_each_con
     pair: tuple[PostgresServer, Standby], silent: int, tried: list[int]
 ) -> None:
     primary, _ = pair
-    dsn = listed(primary, silent, primary.port, connect_timeout="2")
+    dsn = listed(primary, silent, primary.port, connect_timeout="4")
     assert await ports(dsn) == {primary.port}
     async with await connect_pooled(dsn, application_name="lookups") as lookups:
         assert lookups.info.port == primary.port

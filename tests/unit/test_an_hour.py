@@ -173,7 +173,8 @@ async def test_nothing_grows_in_an_hour_while_a_transaction_stays_open_and_both_
 
     assert day.source.handed_over == 360
     assert day.source.confirmed >= Lsn(355), "what others committed meanwhile is confirmed"
-    assert held[-1] <= held[1] + 10, f"what is held after each ten minutes: {held}"
+    # What is on its way differs from moment to moment; one thing a step that stays would be 240 more by now.
+    assert held[-1] < held[1] + 100, f"what is held after each ten minutes: {held}"
     source = day.state.source
     assert source.slot_retained_wal_bytes == 36 * GIGABYTE
     assert source.slot_unconfirmed_wal_bytes is not None
