@@ -12,6 +12,8 @@ from invalidator.postgres.side import SideConnection
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import Role, State
 
+pytestmark = pytest.mark.usefixtures("quiet_logs")
+
 DEADLINE_SECONDS = 10
 
 
