@@ -47,7 +47,8 @@ CODES: Final = (
     Code(
         "trigger-outdated",
         "error",
-        "The trigger was made for other rules, other settings (`wake`, `fire_always`) or other columns.",
+        "The trigger was made for other rules, other settings (`wake`, `fire_always`) or other columns, or by another"
+        " version.",
         "What it writes down may lack a column that a rule reads: the rule applies its coarse form. Or it leaves out an"
         " UPDATE for which a new rule would fire.",
     ),

@@ -80,6 +80,7 @@ def _wrong(subjects: list[Subject], problem: str, what: list[str]) -> Finding:
         case "disabled":
             code, message, why = "trigger-disabled", f"the trigger is disabled that writes down {names}", _SILENT
         case _:
-            code, message = "trigger-outdated", f"the trigger was made for other rules, settings or columns: {names}"
+            code = "trigger-outdated"
+            message = f"the trigger was made for other rules, settings or columns, or by another version: {names}"
             why = "may lack a column there, and widen, or not hear of a change"
     return finding(what[0], subjects[0].at_table, code, message, why=f"{rule_names(subjects)} {why}", fix=_SETUP)

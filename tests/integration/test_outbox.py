@@ -159,6 +159,35 @@ async def test_a_statement_of_many_rows_is_written_in_parts_that_keep_old_and_ne
         assert len(reader.keys) == 2345
 
 
+@pytest.mark.parametrize(("count", "parts"), [(0, []), (1, [1]), (500, [500]), (501, [500, 1]), (1000, [500, 500])])
+async def test_each_row_of_a_statement_is_written_once_however_many_there_are(
+    shop: Database, count: int, parts: list[int]
+) -> None:
+    await setup(shop.dsn, [ITEM], wakes=True)
+    insert = "INSERT INTO item SELECT n, 'x' || n, 1 FROM generate_series(1, %s) n"
+    for statement, *values in ((insert, count), ("UPDATE item SET id = -id",), ("DELETE FROM item",)):
+        shop.execute(str(statement), *values)
+        found = rows(shop)
+        assert [len(new or old) for _, old, new in found] == parts, statement
+        old = [row for _, images, _ in found for row in images or ()]
+        new = [row for _, _, images in found for row in images or ()]
+        for images, sign in ((old, 1 if new else -1), (new, -1 if old else 1)):
+            assert not images or sorted(images) == sorted([str(sign * n), f"x{n}"] for n in range(1, count + 1))
+        assert not (old and new) or [(f"-{first}", slug) for first, slug in old] == [tuple(row) for row in new]
+        shop.execute("DELETE FROM invalidator.outbox")
+
+
+async def test_of_a_large_statement_only_parts_in_which_something_changed_are_written(shop: Database) -> None:
+    await setup(shop.dsn, [rule("item", "item:{id}", changed=["slug"])])
+    shop.execute("INSERT INTO item SELECT n, 'x', 1 FROM generate_series(1, 1001) n")
+    shop.execute("DELETE FROM invalidator.outbox")
+    shop.execute("UPDATE item SET price = 2")
+    assert rows(shop) == []
+    shop.execute("UPDATE item SET slug = CASE id WHEN 7 THEN 'y' ELSE slug END")
+    [(_, old, new)] = rows(shop)
+    assert [pair for pair in zip(old, new, strict=True) if pair[0] != pair[1]] == [(["7", "x"], ["7", "y"])]
+
+
 async def test_copy_is_seen(shop: Database) -> None:
     async with reading(shop.dsn, [ITEM]) as reader:
         with shop.connect() as other, other.cursor() as cursor:
@@ -236,6 +265,48 @@ async def test_values_have_the_text_that_logical_replication_sends_whatever_the_
     ((order,), _) = database.execute("SELECT columns FROM invalidator.outbox")
     assert dict(zip(order, first[0], strict=True)) == expected
     assert second == [[None] * len(types)]
+
+
+async def test_the_text_of_a_type_depends_on_nothing_that_the_writer_has_set_also_where_it_is_the_only_column(
+    database: Database,
+) -> None:
+    """Functions set no more than their columns need."""
+    expected = {
+        "date '2026-01-02'": "2026-01-02",
+        "timestamp '2026-01-02 03:04:05.6'": "2026-01-02 03:04:05.6",
+        "timestamptz '2026-01-02 03:04:05+03'": "2026-01-02 00:04:05+00",
+        "time '03:04:05'": "03:04:05",
+        "timetz '03:04:05+03'": "03:04:05+03",
+        "interval '1 day 2 hours'": "1 day 02:00:00",
+        "bytea '\\xdeadbeef'": "\\xdeadbeef",
+        "0.1::float8 + 0.2": "0.30000000000000004",
+        "0.3::float4": "0.3",
+        "ARRAY[timestamptz '2026-01-02 03:04:05+03']": '{"2026-01-02 00:04:05+00"}',
+        "1.50::numeric": "1.50",
+    }
+    tables = [f"t{number}" for number in range(len(expected))]
+    for table, value in zip(tables, expected, strict=True):
+        database.execute(f"CREATE TABLE {table} AS SELECT {value} AS v")
+    await setup(database.dsn, [rule(table, "t:{v}") for table in tables])
+    database.execute("SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; SET IntervalStyle = 'iso_8601'")
+    database.execute("SET bytea_output = 'escape'; SET extra_float_digits = -15")
+    for table in tables:
+        database.execute(f"UPDATE {table} SET v = v")  # noqa: S608  (names of this test)
+    assert [old for _, old, _ in rows(database)] == [[[text]] for text in expected.values()]
+    assert [new for _, _, new in rows(database)] == [[[text]] for text in expected.values()]
+
+
+async def test_a_writer_that_will_not_wait_for_a_locked_outbox_goes_on(shop: Database) -> None:
+    """Neither the values nor the note could be written: the server's log says so."""
+    with shop.connect() as other, shop.connect() as writer:
+        other.execute("LOCK TABLE invalidator.outbox")
+        told: list[str] = []
+        writer.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        writer.execute("SET lock_timeout = '10ms'")
+        writer.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        writer.commit()
+    assert told == ["invalidator: a change of public.item was not written down: SQLSTATE 55P03"]
+    assert shop.execute("SELECT count(*) FROM item") == [(1,)]
 
 
 async def test_a_failure_in_a_trigger_never_reaches_the_application_and_widens(shop: Database) -> None:

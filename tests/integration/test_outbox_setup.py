@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 
 import psycopg
@@ -18,6 +20,22 @@ from tests.support.reading import rule
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
 ITEM = rule("item", "item:{id}", "slug:{slug}")
+EARLIER = """
+    CREATE OR REPLACE FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+      SET search_path = pg_catalog, pg_temp AS $$
+    #variable_conflict use_column
+    DECLARE
+      size bigint;
+    BEGIN
+      SELECT count(*) INTO size FROM new_rows;
+      IF size > 0 THEN
+        INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation, columns, new_rows)
+        SELECT TG_RELID, 'public', 'item', 'I', ARRAY['id', 'slug']::text[], new.images
+          FROM (SELECT array_agg(ARRAY[r.id::text, r.slug::text]) AS images FROM new_rows AS r) AS new;
+      END IF;
+      RETURN NULL;
+    END $$
+"""
 POSTS = """\
   - name: post
     table: public.posts
@@ -101,6 +119,48 @@ async def test_an_outbox_without_what_was_confirmed_gets_it(shop: Database) -> N
     async with reading(shop.dsn, [ITEM]) as reader:
         shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
         await reader.until("item:1")
+
+
+async def test_functions_of_an_earlier_version_are_told_and_replaced_while_the_application_writes(
+    shop: Database,
+) -> None:
+    await setup(shop.dsn, [ITEM])
+    [[function]] = shop.execute("SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgname = 'invalidator_insert'")
+    shop.execute(EARLIER.format(function))
+    plan = await setup(shop.dsn, [ITEM], apply=False)
+    different = [(mark.sign, mark.what, mark.detail) for mark in plan.marks if mark.sign != "="]
+    assert different == [("~", "insert trigger on public.item", "outdated")]
+
+    writes = Writes()
+    writer = asyncio.create_task(asyncio.to_thread(writes.go_on, shop.dsn))
+    try:
+        assert await asyncio.to_thread(writes.have_begun.wait, 30)
+        left = await setup(shop.dsn, [ITEM])
+    finally:
+        writes.may_end.set()
+        await writer
+    assert left.to_run == ()
+    kept = shop.execute("SELECT new_rows[1][1]::int FROM invalidator.outbox WHERE operation = 'I' ORDER BY id")
+    assert [number for (number,) in kept] == list(range(writes.count))
+
+
+class Writes:
+    """One session that goes on writing: it has made its plans of the functions before they are replaced."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.have_begun, self.may_end = threading.Event(), threading.Event()
+
+    def go_on(self, dsn: str) -> None:
+        """Until 20 rows after the end was allowed."""
+        rest = 20
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while rest:
+                connection.execute("INSERT INTO item VALUES (%s, 'a', 1)", [self.count])
+                self.count += 1
+                if self.count == 20:
+                    self.have_begun.set()
+                rest -= self.may_end.is_set()
 
 
 async def test_a_partition_that_is_made_later_gets_its_triggers_by_the_next_run(database: Database) -> None:
