@@ -33,9 +33,8 @@ def main() -> int:
             latency.measure(report, servers, commits=400 if arguments.quick else 2000)
         if "outbox" in chosen:
             quick = arguments.quick
-            outbox.measure(
-                report, servers, changes=20_000 if quick else 100_000, commits=400 if quick else 2000, seconds=5
-            )
+            changes, commits = (20_000, 400) if quick else (100_000, 2000)
+            outbox.measure(report, servers, changes=changes, commits=commits, rounds=rounds, seconds=5)
         if "throughput" in chosen:
             throughput.measure(report, servers, rounds=rounds, rows=rows)
         if "one_row" in chosen:

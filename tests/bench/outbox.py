@@ -8,7 +8,8 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import psycopg
@@ -31,9 +32,9 @@ _ROW_TRIGGER = """
 """
 
 
-def measure(report: Report, world: w.World, *, changes: int, commits: int, seconds: int) -> None:
+def measure(report: Report, world: w.World, *, changes: int, commits: int, rounds: int, seconds: int) -> None:
     """All figures of the outbox."""
-    _cost(report, world, seconds)
+    _cost(report, world, rounds, seconds)
     _drain(report, world, changes)
     _latency(report, world, commits)
     asyncio.run(setup(world.dsn, [RULE], remove=True))
@@ -62,18 +63,50 @@ def _latency(report: Report, world: w.World, commits: int) -> None:
         report.add(f"outbox_latency_{wake}_p99", latency.quantile(samples, 0.99), "ms", at_most=bound)
 
 
-def _cost(report: Report, world: w.World, seconds: int) -> None:
-    """Transactions of one UPDATE a second, by what hangs on the table."""
-    report.add("writers_without_trigger", _pgbench(world, seconds), "tps")
+def _cost(report: Report, world: w.World, rounds: int, seconds: int) -> None:
+    """Transactions of one UPDATE a second, by what hangs on the table; contenders take turns."""
+    contenders: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
+        "without_trigger": nullcontext,
+        "row_trigger_notify": lambda: _row_trigger(world),
+        "outbox_unread": lambda: _outbox(world, is_read=False),
+        "outbox": lambda: _outbox(world),
+        "outbox_wake": lambda: _outbox(world, wakes=True),
+    }
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            with contender():
+                found[name].append(_pgbench(world, seconds))
+    bare = found["without_trigger"]
+    for name, samples in found.items():
+        report.add(f"writers_{name}", samples, "tps")
+        if samples is not bare:
+            ratios = [with_it / without for with_it, without in zip(samples, bare, strict=True)]
+            report.add(f"writers_{name}_ratio", ratios, "x", note="of the same round without a trigger")
+
+
+@contextmanager
+def _row_trigger(world: w.World) -> Iterator[None]:
     with world.connect() as connection:
         connection.execute(_ROW_TRIGGER)
-        report.add("writers_row_trigger_notify", _pgbench(world, seconds), "tps")
-        connection.execute("DROP TRIGGER tell ON article; DROP FUNCTION tell()")
-    for name, wakes in (("outbox", False), ("outbox_wake", True)):
-        _provide(world, wakes=wakes)
-        with w.daemon(world, source=_source(world, wake="notify" if wakes else "never")):
-            report.add(f"writers_{name}", _pgbench(world, seconds), "tps", note="the daemon reads meanwhile")
-    asyncio.run(setup(world.dsn, [RULE], remove=True))
+        try:
+            yield
+        finally:
+            connection.execute("DROP TRIGGER tell ON article; DROP FUNCTION tell()")
+
+
+@contextmanager
+def _outbox(world: w.World, *, wakes: bool = False, is_read: bool = True) -> Iterator[None]:
+    """Our triggers; the daemon reads, applies and deletes meanwhile, or nobody does."""
+    _provide(world, wakes=wakes)
+    try:
+        if is_read:
+            with w.daemon(world, source=_source(world, wake="notify" if wakes else "never")):
+                yield
+        else:
+            yield
+    finally:
+        asyncio.run(setup(world.dsn, [RULE], remove=True))
 
 
 def _provide(world: w.World, *, wakes: bool = False) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,14 +13,16 @@ import pytest
 from invalidator.demo.servers import PostgresServer
 from invalidator.errors import ConfigError, SlotInUse
 from invalidator.model import GapReason, Lsn, WidenReason
-from invalidator.postgres.catalog.outbox import LOCK_KEY
+from invalidator.postgres.catalog.outbox import LOCK_KEY, SLEEP_KEY
 from invalidator.postgres.outbox.window import LAST_ID, PAGE_SQL, Window, page, xmin
+from invalidator.postgres.provision.capture import CHANNEL
 from invalidator.sources.outbox import OutboxSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
-from tests.support.outbox import emptied, reading, setup
+from tests.support.outbox import asleep, emptied, is_asleep, reading, setup
 from tests.support.postgres import Database, Server
-from tests.support.reading import engine_of, read, rule
+from tests.support.processes import DEADLINE_SECONDS
+from tests.support.reading import Reading, engine_of, read, rule
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -600,12 +604,68 @@ async def test_an_application_needs_no_privilege_on_the_outbox(shop: Database) -
         shop.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
+def sleepy(dsn: str) -> Settings:
+    """It never looks by itself once it sleeps."""
+    return Settings(type="outbox", dsn=dsn, wake="notify").model_copy(update={"poll_max_seconds": 3600})
+
+
+def sleeping(dsn: str) -> contextlib.AbstractAsyncContextManager[Reading]:
+    """An outbox that is read by such a daemon."""
+    return read(lambda events: OutboxSource(sleepy(dsn), events), [ITEM])
+
+
 async def test_a_wake_up_ends_the_wait(shop: Database) -> None:
     await setup(shop.dsn, [ITEM], wakes=True)
-    settings = Settings(type="outbox", dsn=shop.dsn, wake="notify")
-    for_ever = settings.model_copy(update={"poll_min_seconds": 3600, "poll_max_seconds": 3600})
-    async with read(lambda events: OutboxSource(for_ever, events), [ITEM]) as reader:
-        await reader.started()
-        for number in range(5):
+    async with sleeping(shop.dsn) as reader:
+        for number in range(3):
+            await asleep(shop)
             shop.execute("INSERT INTO item VALUES (%s, 'a', 1)", number)
             await reader.until(f"item:{number}")
+
+
+async def test_the_daemon_does_not_wait_for_a_wake_up_by_a_transaction_that_saw_it_awake(shop: Database) -> None:
+    await setup(shop.dsn, [ITEM], wakes=True)
+    with shop.connect() as late:
+        late.execute("INSERT INTO item VALUES (1, 'late', 1)")  # nobody sleeps: it does not notify
+        async with sleeping(shop.dsn) as reader:
+            shop.execute("INSERT INTO item VALUES (2, 'early', 1)")
+            await reader.until("item:2")
+            await emptied(shop)
+            assert not is_asleep(shop)
+            late.commit()
+            await reader.until("item:1")
+            await asleep(shop)
+
+
+async def test_a_daemon_that_has_something_to_apply_is_awake_however_long_that_takes(shop: Database) -> None:
+    await setup(shop.dsn, [ITEM], wakes=True)
+    source = OutboxSource(sleepy(shop.dsn), Events(State()))
+    batches = source.batches(engine_of([ITEM], State()))
+
+    async def until_the_item_comes() -> None:
+        while b"item:1" not in (await anext(batches)).invalidation.keys:
+            pass
+
+    task = asyncio.create_task(until_the_item_comes())
+    try:
+        await asleep(shop)
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        await task
+        assert not is_asleep(shop)
+    finally:
+        task.cancel()
+        await source.close()
+
+
+async def test_only_a_daemon_that_sleeps_is_notified(shop: Database) -> None:
+    await setup(shop.dsn, [ITEM], wakes=True)
+    with psycopg.connect(shop.dsn, autocommit=True) as daemon:
+        daemon.execute(f"LISTEN {CHANNEL}")
+        shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+        shop.execute("SELECT pg_notify(%s, 'awake')", CHANNEL)
+        daemon.execute("SELECT pg_advisory_lock(%s)", [SLEEP_KEY])
+        for statement in ("UPDATE item SET slug = 'b'", "TRUNCATE item"):
+            shop.execute(statement)
+            shop.execute("SELECT pg_notify(%s, 'asleep')", CHANNEL)
+        payloads = [notify.payload for notify in daemon.notifies(timeout=DEADLINE_SECONDS, stop_after=5)]
+    assert payloads == ["awake", "", "asleep", "", "asleep"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from invalidator.postgres import provision
+from invalidator.postgres.catalog.outbox import SLEEP_KEY
 from invalidator.postgres.connection import connect
 from invalidator.postgres.provision import OutboxRequest, Plan
 from invalidator.preflight.needs import needs
@@ -60,3 +61,20 @@ async def emptied(database: Database) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while (await asyncio.to_thread(database.execute, statement))[0][0]:
         assert time.monotonic() < deadline, "the outbox is never emptied"
+
+
+def is_asleep(database: Database) -> bool:
+    """Whether the daemon waits to be woken by writers."""
+    statement = """
+        SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                        WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted
+                          AND l.mode = 'ExclusiveLock' AND (l.classid::bigint << 32) | l.objid::bigint = %s)
+    """
+    return bool(database.execute(statement, SLEEP_KEY)[0][0])
+
+
+async def asleep(database: Database) -> None:
+    """Return when it does."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not await asyncio.to_thread(is_asleep, database):
+        assert time.monotonic() < deadline, "the daemon never falls asleep"

@@ -19,6 +19,9 @@ READER_SETTING = "invalidator.reader"
 """``on`` in the daemon's session: only it may remove rows without the guard telling of it."""
 LOCK_KEY: Final = int.from_bytes(b"invaldtr")
 """Of the advisory lock that the daemon holds which reads the outbox."""
+SLEEP_KEY: Final = int.from_bytes(b"invalslp")
+"""Of the advisory lock that it holds while it waits for a notification. A writer that shares it keeps the daemon from
+waiting until its transaction has ended, and so need not notify."""
 
 _OTHERS: Final[LiteralString] = """
     SELECT relname::text, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class

@@ -17,8 +17,8 @@ class OutboxOptions(DatabaseOptions):
     """Name of the record beside the caches that says what was applied, and in logs and metrics. Databases whose daemons
     share a Redis need different ones."""
     wake: Literal["never", "notify"] = "never"
-    """Whether each statement of the application wakes the daemon with an empty NOTIFY. It shortens the wait for the
-    next poll, and makes commits of all writers wait for each other: for databases with few writes only."""
+    """Whether statements of the application wake the daemon, by an empty NOTIFY, when nothing has come and it sleeps.
+    Commits that notify wait for each other; while the daemon is awake none does."""
     fire_always: bool = False
     """Triggers fire also for what replication applies (`session_replication_role = replica`): ENABLE ALWAYS."""
     poll_min_seconds: float = Field(default=0.005, ge=0.001)

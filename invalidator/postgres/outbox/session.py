@@ -28,6 +28,7 @@ from invalidator.postgres.connection import answered_within, connect, hang_up
 from invalidator.postgres.failures import ours
 from invalidator.postgres.outbox.history import CONFIRM_SQL, EMPTY_SQL, START_SQL, begun
 from invalidator.postgres.outbox.images import texts
+from invalidator.postgres.outbox.pace import ROUSE_SQL, SLEEP_SQL, Pace
 from invalidator.postgres.outbox.reader import HEARTBEAT, LOST, Layout, Reader, Row
 from invalidator.postgres.outbox.window import NOTHING, PAGE_SQL, Window, page, unseen
 from invalidator.postgres.provision.capture import CHANNEL
@@ -46,10 +47,6 @@ if TYPE_CHECKING:
     from invalidator.telemetry.events import Events
 
 _TEXT_ARRAY_OID: Final = 1009
-_FIRST_ROWS: Final = 64
-_MOST_ROWS: Final = 4096
-_PAGE_BYTES: Final = 4 * 1024 * 1024
-"""A page that was larger makes the next one have half as many rows."""
 _DELETE_INTERVAL_SECONDS: Final = 0.2
 _FORGET_SECONDS: Final = 10.0
 """Names and types of relations are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
@@ -103,8 +100,7 @@ class OutboxSession(Connected):
         self._is_asking = False
         self._window = Window()
         self._layouts: dict[tuple[int, str, str, bytes | None], Layout] = {}
-        self._limit = _FIRST_ROWS
-        self._pause = options.poll_min_seconds
+        self._pace = Pace(options)
         self._ready: deque[Batch] = deque()
         self._last_end = Lsn(0)
         self._has_rows_without_end = False
@@ -188,8 +184,9 @@ class OutboxSession(Connected):
             if self._strangers is not None:
                 strangers, self._strangers = self._strangers, None
                 await self._rows(EMPTY_SQL, strangers)
+            await asyncio.sleep(self._pace.gathering_seconds)
             self._stirred.clear()
-            if not await self._read_page():
+            if not await self._look():
                 await self._wait()
 
     def swap(self, rules: Rules) -> None:
@@ -207,18 +204,29 @@ class OutboxSession(Connected):
 
     # ---------------------------------------------------------------- reading
 
+    async def _look(self) -> bool:
+        """Look once, and see to it that writers notify or need not (``pace``); whether to look again at once."""
+        found, pace = await self._read_page(), self._pace
+        if pace.must_rouse:
+            await self._rows(ROUSE_SQL)
+            pace.is_asleep = False
+        elif pace.may_sleep and (await self._rows(SLEEP_SQL))[0][0]:
+            pace.is_asleep = True
+            return True  # who wrote before did not notify, and can be seen now: locks are given back after that
+        return found
+
     async def _read_page(self) -> bool:
         """Read one page into batches; whether there was anything."""
         window = self._window
         self._forget()
-        found = await self._rows(PAGE_SQL, page(window, self._limit))
+        found = await self._rows(PAGE_SQL, page(window, self._pace.limit))
         # crash point: outbox-read
         snapshot, position = str(found[0][0]), Lsn.parse(found[0][1])
         rows = [self._row(values) for _, _, *values in found if values[0] is not None]
         if rows:
             self._state.moved_at = time.time()
         self._state.received_position = self._state.server_position = position.value
-        is_full = len(rows) == self._limit
+        is_full = len(rows) == self._pace.limit
         self._window = window.after(snapshot, (rows[-1].xid, rows[-1].id) if rows else None, is_full=is_full)
         await self._bind(rows)
         if lost := [row for row in rows if row.operation == LOST]:
@@ -229,7 +237,7 @@ class OutboxSession(Connected):
             self._reader.read(row, position)
         if not is_full:
             self._reader.commit()
-        self._adapt(rows, is_full=is_full)
+        self._pace.looked(len(rows), sum(row.size for row in rows), is_full=is_full)
         self._has_rows_without_end = self._has_rows_without_end or bool(rows)
         end = None if is_full else self._end(position, self._window.seen)
         if end is not None or self._reader.has_something:
@@ -255,16 +263,6 @@ class OutboxSession(Connected):
         self._last_end = position
         self._ends.append((position, snapshot))
         return position
-
-    def _adapt(self, rows: Sequence[Row], *, is_full: bool) -> None:
-        """Pages of many small rows or of few large ones; the next wait."""
-        size = sum(row.size for row in rows)
-        if size > _PAGE_BYTES:
-            self._limit = max(1, self._limit // 2)
-        elif is_full and size < _PAGE_BYTES // 4:
-            self._limit = min(_MOST_ROWS, self._limit * 2)
-        options = self._options
-        self._pause = options.poll_min_seconds if rows else min(options.poll_max_seconds, self._pause * 2)
 
     def _forget(self) -> None:
         if time.monotonic() - self._forgot_at > _FORGET_SECONDS:
@@ -293,7 +291,7 @@ class OutboxSession(Connected):
         descriptor = self._connection.fileno()
         self._loop.add_reader(descriptor, self._stirred.set)
         try:
-            async with asyncio.timeout(self._pause):
+            async with asyncio.timeout(self._pace.waiting_seconds):
                 await self._stirred.wait()
         except TimeoutError:
             pass

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from invalidator.model import ENUM_OID
 from invalidator.postgres.catalog import Column, Table
-from invalidator.postgres.catalog.outbox import SCHEMA, TABLE
+from invalidator.postgres.catalog.outbox import SCHEMA, SLEEP_KEY, TABLE
 from invalidator.postgres.provision.words import identifier
 
 CHANNEL: Final = "invalidator_outbox"
@@ -95,17 +95,18 @@ def function_settings(capture: Capture) -> tuple[str, ...]:
 
 def function_body(capture: Capture, operation: str) -> str:
     """The function's source, as ``pg_proc.prosrc`` holds it."""
-    lines = "\n".join(f"  {line}" for line in _recording(capture, operation))
+    recording = "\n".join(f"  {line}" for line in _recording(capture, operation))
+    wake = "".join(f"\n    {line}" for line in _wake(capture))
     table = _literal(f"{capture.table.schema}.{capture.table.name}")
     return f"""
 #variable_conflict use_column
 BEGIN
-{lines}
+{recording}
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
   BEGIN
     INSERT INTO {SCHEMA}.{TABLE} (relation, schema_name, table_name, operation)
-    VALUES (TG_RELID, {_names(capture)}, '{COARSE}');{_wake(capture)}
+    VALUES (TG_RELID, {_names(capture)}, '{COARSE}');{wake}
   EXCEPTION WHEN OTHERS THEN
     RAISE WARNING USING
       MESSAGE = 'invalidator: a change of ' || {table} || ' was not written down: SQLSTATE ' || SQLSTATE,
@@ -161,12 +162,11 @@ def trigger_statements(
 
 def _recording(capture: Capture, operation: str) -> list[str]:
     """The statements that write the rows down."""
-    wake = _wake(capture, indent=0).strip()
     if operation == "truncate":
         return [
             f"INSERT INTO {SCHEMA}.{TABLE} (relation, schema_name, table_name, operation)",
             f"VALUES (TG_RELID, {_names(capture)}, 'T');",
-            *([wake] if wake else []),
+            *_wake(capture),
         ]
     images = {"insert": ("new",), "update": ("old", "new"), "delete": ("old",)}[operation]
     first, stored = f"{images[0]}_rows", ", ".join(f"{image}_rows" for image in images)
@@ -190,7 +190,7 @@ def _recording(capture: Capture, operation: str) -> list[str]:
         f"  FROM {_many(capture, images)}",
         f"  WHERE {changed};",
         "END IF;",
-        *([f"IF FOUND THEN {wake} END IF;"] if wake else []),
+        *_wake(capture),
     ]
 
 
@@ -242,8 +242,15 @@ def _names(capture: Capture) -> str:
     return f"{_literal(capture.table.schema)}, {_literal(capture.table.name)}"
 
 
-def _wake(capture: Capture, indent: int = 4) -> str:
-    return f"\n{' ' * indent}PERFORM pg_notify('{CHANNEL}', '');" if capture.wakes else ""
+def _wake(capture: Capture) -> list[str]:
+    """NOTIFY makes commits wait for each other: only when nothing else wakes the daemon."""
+    if not capture.wakes:
+        return []
+    return [
+        f"IF FOUND AND NOT pg_try_advisory_xact_lock_shared({SLEEP_KEY}) THEN",
+        f"  PERFORM pg_notify('{CHANNEL}', '');",
+        "END IF;",
+    ]
 
 
 def _literal(text: str) -> str:

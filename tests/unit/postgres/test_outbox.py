@@ -15,6 +15,8 @@ from invalidator.model import Column, Invalidation, Lsn, Operation, Relation, Tr
 from invalidator.ports import RowFunction
 from invalidator.postgres.outbox.history import begun
 from invalidator.postgres.outbox.images import messages, texts, tuples
+from invalidator.postgres.outbox.options import OutboxOptions
+from invalidator.postgres.outbox.pace import Pace
 from invalidator.postgres.outbox.reader import Layout, Reader, Row
 from invalidator.postgres.outbox.window import NOTHING, Window
 from invalidator.postgres.visibility import Snapshot
@@ -246,3 +248,56 @@ def test_a_batch_is_full_within_a_few_changes_of_its_bound() -> None:
             break
     assert 100 <= number < 100 + 64
     assert not Reader(Recorder(), heartbeat_name="h", max_items=100, state=SourceState()).is_full
+
+
+@pytest.fixture
+def options() -> OutboxOptions:
+    return OutboxOptions.model_validate(
+        {"type": "outbox", "dsn": "host=x", "poll_min_seconds": 0.5, "poll_max_seconds": 8}
+    )
+
+
+def test_waits_grow_while_nothing_comes(options: OutboxOptions) -> None:
+    pace, waits = Pace(options), list[float]()
+    pace.looked(1, 9, is_full=False)
+    for _ in range(6):
+        waits.append(pace.waiting_seconds)
+        pace.looked(0, 0, is_full=False)
+    assert waits == [0.5, 1, 2, 4, 8, 8]
+    assert not pace.may_sleep
+
+
+@pytest.mark.parametrize(
+    ("count", "is_full", "seconds"), [(0, False, 0), (7, False, 0), (8, False, 0.5), (64, True, 0), (9, False, 0.5)]
+)
+def test_rows_gather_while_many_come_and_none_wait(
+    options: OutboxOptions, count: int, is_full: bool, seconds: float
+) -> None:
+    pace = Pace(options)
+    pace.looked(count, 9, is_full=is_full)
+    assert pace.gathering_seconds == seconds
+
+
+def test_a_daemon_that_is_woken_sleeps_when_it_finds_nothing_and_is_roused_when_it_finds_something(
+    options: OutboxOptions,
+) -> None:
+    pace = Pace(options.model_copy(update={"wake": "notify"}))
+    pace.looked(1, 9, is_full=False)
+    assert (pace.may_sleep, pace.must_rouse) == (False, False)
+    for _ in range(9):  # a writer that did not notify is open: it is looked for often
+        pace.looked(0, 0, is_full=False)
+        assert pace.may_sleep
+        assert pace.waiting_seconds <= 4 * 0.5
+    pace.is_asleep = True
+    assert (pace.may_sleep, pace.must_rouse, pace.waiting_seconds) == (False, False, 8)
+    pace.looked(1, 9, is_full=False)
+    assert pace.must_rouse
+
+
+def test_pages_grow_while_their_rows_are_small_and_shrink_when_they_are_large(options: OutboxOptions) -> None:
+    pace, limits = Pace(options), list[int]()
+    for size in [1000] * 7 + [2 << 20] + [5 << 20] * 13:
+        limits.append(pace.limit)
+        pace.looked(pace.limit, size, is_full=True)
+    assert limits[:9] == [64, 128, 256, 512, 1024, 2048, 4096, 4096, 4096]
+    assert (limits[9], limits[-1], pace.limit) == (2048, 1, 1)
