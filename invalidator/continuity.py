@@ -19,7 +19,7 @@ from pydantic import Field
 from invalidator.checkpoint.continuity import Record, judge
 from invalidator.checkpoint.horizon import Horizon
 from invalidator.debts import Debts, WalOptions
-from invalidator.errors import ConfigError, SlotLost, SourceDisconnected, TargetError, TargetRejected
+from invalidator.errors import ConfigError, RecordTaken, SlotLost, SourceDisconnected, TargetError, TargetRejected
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 from invalidator.recorder import Recorder
 
@@ -141,17 +141,22 @@ class Continuity:
         """Whether any target can keep one."""
         return bool(self._recorders)
 
-    async def has_record(self) -> bool:
-        """Whether we have streamed from this slot before, in this life or another.
+    async def has_record(self, system: str) -> bool:
+        """Whether we have streamed from this slot before, in this life or another; see ``companions.RecordKeeper``.
 
         Raises:
-            SourceDisconnected: a required target that may hold a record does not answer, and no other holds one.
+            SourceDisconnected: a required target that may hold a record does not answer, or has one of a database that
+                is not ours, and no other holds one.
             ConfigError: a required target does not let us look.
         """
         unknown: TargetError | None = None
         for recorder in self._recorders:
             try:
+                if system:
+                    await recorder.claim(self._slot, system, self._clock.monotonic())
                 record = Record.decode((await recorder.target.load_record(self._slot)).content)
+            except RecordTaken as error:
+                unknown = error if recorder.required else unknown
             except TargetRejected as error:
                 if recorder.required:
                     raise ConfigError(str(error), fix=_ACL.format(target=recorder.name)) from None
@@ -271,7 +276,7 @@ class Continuity:
         return self._repairs
 
     async def _tend(self, recorder: Recorder, start: StreamStart, applied: Lsn | None) -> None:
-        await recorder.claim(self._slot, start, self._clock.monotonic())
+        await recorder.claim(self._slot, start.system, self._clock.monotonic())
         before = recorder.record
         debts = self._debts.owed | self._debts.sought()
         has_other_debts = debts != frozenset(before.debts if before is not None else ())

@@ -70,19 +70,19 @@ class Recorder:
             self._ask_at = -math.inf  # it may have forgotten whose the record is
         return is_another
 
-    async def claim(self, name: str, start: StreamStart, now: float) -> None:
+    async def claim(self, name: str, system: str, now: float) -> None:
         """See that the record is ours: two databases under one name would take turns in finding each other's.
 
         Args:
             name: of the record.
-            start: which database this is about.
+            system: whose changes this is about; see ``StreamStart``.
             now: seconds that never go back.
 
         Raises:
             RecordTaken: a daemon of another database keeps it, or did a moment ago.
             TargetError: it could not be asked.
         """
-        ours = "/".join(start.system.split("/")[:2])  # an outbox that is made anew is of the same database
+        ours = "/".join(system.split("/")[:2])  # an outbox that is made anew is of the same database
         if ours != self._asked_as or now >= self._ask_at:
             owner = await self.target.claim_record(name, ours, before=self.claimed_as, seconds=CLAIM_SECONDS)
             is_ours = owner == ours
@@ -90,7 +90,8 @@ class Recorder:
             # One who waits asks rarely: the owner notices first that a flushed cache has forgotten it.
             self._ask_at = now + (_RENEW_SECONDS if is_ours else CLAIM_SECONDS / 2)
         if not self.claimed_as:
-            msg = f"a daemon of another database ({_described(self._owner)}) keeps its record there as '{name}'"
+            msg = f"a daemon of another database ({_described(self._owner)}) keeps its record there as '{name}', and "
+            msg += "two need a record_prefix each"
             raise RecordTaken(msg)
 
     @property

@@ -39,8 +39,11 @@ class RecordKeeper(Protocol):
         """Whether any target can remember that."""
         ...
 
-    async def has_record(self) -> bool:
+    async def has_record(self, system: str) -> bool:
         """Whether somebody has streamed before under this name, as far as anybody remembers.
+
+        Args:
+            system: names the cluster, so that it can be told whether another one uses the name; empty: not known yet.
 
         Raises:
             SourceDisconnected: that cannot be told now.

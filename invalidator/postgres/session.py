@@ -104,7 +104,7 @@ class Session(Connected):
         is_first = not has_streamed
         was_there = has_streamed or await slots.exists(side, settings.slot)
         if keeper is not None and not was_there:
-            is_first = not await keeper.has_record()
+            is_first = not await keeper.has_record(await side.ask(catalog.system))
         if prepare is not None:
             # Only a first start may make what is missing: later a missing slot is a hole, which a new one would hide.
             await prepare(side, is_first=is_first)

@@ -101,6 +101,6 @@ class NotifySource(SessionSource[NotifySession]):
         if self._heard_at is not None:
             seconds = time.time() - self._heard_at
             return Gap(GapReason.NOT_LISTENING, f"nobody listened for up to {seconds:.1f} s: what was notified is lost")
-        if self._keeper is not None and (not self._keeper.keeps_records or await self._keeper.has_record()):
+        if self._keeper is not None and (not self._keeper.keeps_records or await self._keeper.has_record("")):
             return Gap(GapReason.NOT_LISTENING, _BEFORE_THE_START)
         return None

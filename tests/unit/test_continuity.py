@@ -372,8 +372,8 @@ LOST = Gap(GapReason.WAL_REMOVED, "the slot is lost")
 
 
 async def test_a_slot_is_missed_if_any_cache_remembers_it() -> None:
-    assert await World(a=Cache(), b=Cache(record(1))).keeper.has_record()
-    assert not await World(a=Cache(), b=Cache()).keeper.has_record()
+    assert await World(a=Cache(), b=Cache(record(1))).keeper.has_record("7")
+    assert not await World(a=Cache(), b=Cache()).keeper.has_record("7")
 
 
 async def test_while_a_required_cache_is_silent_nobody_can_tell() -> None:
@@ -381,7 +381,7 @@ async def test_while_a_required_cache_is_silent_nobody_can_tell() -> None:
     world.caches["b"].failure = TargetUnavailable("away")
 
     with pytest.raises(SourceDisconnected, match="cannot be told: away"):
-        await world.keeper.has_record()
+        await world.keeper.has_record("7")
 
 
 async def test_a_cache_that_does_not_let_us_look_is_for_the_operator() -> None:
@@ -389,7 +389,7 @@ async def test_a_cache_that_does_not_let_us_look_is_for_the_operator() -> None:
     world.caches["a"].failure = TargetRejected("NOPERM")
 
     with pytest.raises(ConfigError, match="ACL SETUSER"):
-        await world.keeper.has_record()
+        await world.keeper.has_record("7")
 
 
 async def test_a_slot_is_made_anew_only_so_often_over_restarts_too() -> None:
@@ -400,7 +400,7 @@ async def test_a_slot_is_made_anew_only_so_often_over_restarts_too() -> None:
     await first.apply(200)
 
     world = World(Settings(max_new_slots_per_hour=2, redo_window_seconds=0), a=cache)
-    await world.keeper.has_record()
+    await world.keeper.has_record("7")
     world.keeper.allow_new_slot(LOST)
     with pytest.raises(SourceDisconnected, match="2 times within an hour"):
         world.keeper.allow_new_slot(LOST)
@@ -655,6 +655,22 @@ async def test_whose_a_record_is_costs_one_word_in_two_seconds() -> None:
         await world.keeper.tend()
 
     assert world.caches["a"].claims - claims == 5
+
+
+async def test_a_missing_slot_is_no_first_start_while_the_record_is_of_another_database() -> None:
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+
+    with pytest.raises(
+        SourceDisconnected, match=r"cannot be told: a daemon of another database .*a record_prefix each"
+    ):
+        await second.keeper.has_record("8")
+    assert await first.keeper.has_record("7")
+    await second.clock.advance(20)
+
+    assert await second.keeper.has_record("8"), "it was led to another cluster, and the slot is missed"
 
 
 class Slow(Cache):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def found(state: State, now: float) -> Iterator[Problem]:
     """Everything about targets that needs an operator's eye."""
     for target in state.targets.values():
-        if target.failing_since is not None:
-            yield from _failing(target, now)
+        failing_since = _failing_since(target)
+        if failing_since is not None:
+            yield from _failing(target, failing_since, now)
         if target.record_failing_since is not None and not _is_silent(target):
             yield from _record_failing(target, target.record_failing_since, now)
         if target.abandoned_at is not None and now - target.abandoned_at < limits.TOLD_SECONDS:
@@ -53,8 +54,14 @@ def _debt(target: TargetState) -> Problem:
 
 
 def _is_silent(target: TargetState) -> bool:
-    """Whether it answers neither deliveries nor questions for our record: one trouble, which is told once."""
-    return target.failing_since is not None and target.record_result in ("timeout", "connection")
+    """Whether nothing at all comes back when it is asked for our record: then no delivery can come through either."""
+    return target.record_failing_since is not None and target.record_result in ("timeout", "connection")
+
+
+def _failing_since(target: TargetState) -> float | None:
+    """Unix seconds, by deliveries or by silence, which is asked for more often: one trouble, which is told once."""
+    times = (target.failing_since, target.record_failing_since if _is_silent(target) else None)
+    return min((time for time in times if time is not None), default=None)
 
 
 def _record_failing(target: TargetState, since: float, now: float) -> Iterator[Problem]:
@@ -82,11 +89,9 @@ def _record_failing(target: TargetState, since: float, now: float) -> Iterator[P
     yield replace(failing, severity="critical") if target.required else failing
 
 
-def _failing(target: TargetState, now: float) -> Iterator[Problem]:
-    since = target.failing_since if target.failing_since is not None else now
-    if _is_silent(target) and target.record_failing_since is not None:
-        since = min(since, target.record_failing_since)
-    error = target.last_error or "no answer"
+def _failing(target: TargetState, since: float, now: float) -> Iterator[Problem]:
+    error = target.last_error or target.record_error or "no answer"
+    result = target.last_result or target.record_result
     if target.last_result == "rejected":
         yield problem(
             "target-rejected",
@@ -105,7 +110,7 @@ def _failing(target: TargetState, now: float) -> Iterator[Problem]:
         failing = problem(
             "target-failing",
             target.name,
-            f"{target.name} has failed for {now - since:.0f} s ({target.last_result}: {error}); {waits}",
+            f"{target.name} has failed for {now - since:.0f} s ({result}: {error}); {waits}",
             _reach(target),
             since,
         )

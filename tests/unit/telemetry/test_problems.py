@@ -188,6 +188,12 @@ def _hung(state: State) -> None:
     redis.record_result = "timeout"
 
 
+def _hung_and_idle(state: State) -> None:
+    """Nothing was delivered since."""
+    _no_record(state)
+    state.targets["redis"].record_result = "connection"
+
+
 def _owed(state: State) -> None:
     state.targets["edge"].debt_since = NOW - 60
 
@@ -205,6 +211,7 @@ BROKEN: list[tuple[Callable[[State], None], str, str, str]] = [
     (_no_record, "record-failing", "critical", "redis"),
     (_record_taken, "record-taken", "critical", "redis"),
     (_hung, "target-failing", "critical", "redis"),
+    (_hung_and_idle, "target-failing", "critical", "redis"),
     (_owed, "debt", "critical", "edge"),
     (_slot_lost, "slot-lost", "critical", "shop"),
     (_slot_unreserved, "slot-at-risk", "critical", "shop"),
