@@ -250,10 +250,10 @@ class Recording(Protocol):
             name: of the record.
             owner: names the database whose changes it is about.
             before: what we have said last, which may be replaced; empty: nothing.
-            seconds: how long it is to count.
+            seconds: how long it is to count; 0: only look.
 
         Returns:
-            Whose it is now.
+            Whose it is now; empty: nobody's.
 
         Raises:
             TargetError: as ``Target.apply``.

@@ -42,6 +42,7 @@ class Recorder:
     _asked_as: str = ""
     _ask_at: float = -math.inf
     _owner: str = ""
+    _other: str = ""
 
     @property
     def record(self) -> Record | None:
@@ -84,13 +85,16 @@ class Recorder:
         """
         ours = "/".join(system.split("/")[:2])  # an outbox that is made anew is of the same database
         if ours != self._asked_as or now >= self._ask_at:
-            owner = await self.target.claim_record(name, ours, before=self.claimed_as, seconds=CLAIM_SECONDS)
-            is_ours = owner == ours
-            self.claimed_as, self._asked_as, self._owner = ours if is_ours else "", ours, owner
-            # One who waits asks rarely: the owner notices first that a flushed cache has forgotten it.
-            self._ask_at = now + (_RENEW_SECONDS if is_ours else CLAIM_SECONDS / 2)
+            # One who waits asks rarely, and takes what it has found free before: a cache that was flushed, or that hung
+            # for longer than a word counts, gives the owner the time to say it again.
+            is_waiting = not self.claimed_as and self._owner not in ("", ours)
+            seconds = 0.0 if is_waiting else CLAIM_SECONDS
+            self._owner = await self.target.claim_record(name, ours, before=self.claimed_as, seconds=seconds)
+            self.claimed_as, self._asked_as = ours if self._owner == ours else "", ours
+            self._other = self._owner if self._owner not in ("", ours) else self._other
+            self._ask_at = now + (_RENEW_SECONDS if self.claimed_as else CLAIM_SECONDS / 2)
         if not self.claimed_as:
-            msg = f"a daemon of another database ({_described(self._owner)}) keeps its record there as '{name}', and "
+            msg = f"a daemon of another database ({_described(self._other)}) keeps its record there as '{name}', and "
             msg += "two need a record_prefix each"
             raise RecordTaken(msg)
 

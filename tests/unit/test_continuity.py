@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -51,7 +52,9 @@ class Cache:
         if self.failure is not None:
             raise self.failure
         self.claims += 1
-        if self.now() >= self.owned_until or self.owner in ("", owner, before):
+        if self.now() >= self.owned_until:
+            self.owner = ""
+        if seconds and self.owner in ("", owner, before):
             self.owner, self.owned_until = owner, self.now() + seconds
         return self.owner
 
@@ -600,7 +603,7 @@ async def test_a_name_that_its_database_uses_no_more_is_free_after_a_while_and_t
     await first.apply(200)
     await second.begin(OTHER)
 
-    for _ in range(30):  # the first one has ended
+    for _ in range(40):  # the first one has ended
         await second.clock.advance(0.5)
         await second.keeper.tend()
     await second.apply(1000)
@@ -644,6 +647,24 @@ async def test_a_cache_that_was_emptied_hears_at_once_whose_its_record_is() -> N
     assert not second.keeper.owns_record("a")
 
 
+async def test_a_cache_that_hung_for_long_is_still_of_its_owner_whoever_asks_first() -> None:
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+    await second.begin(OTHER)
+    cache.failure = TargetUnavailable("hung", result="timeout")
+    await together(first, second, 30)
+
+    cache.failure = None
+    for _ in range(2):
+        await second.keeper.tend()
+    await together(first, second, 30)
+
+    assert first.keeper.owns_record("a")
+    assert (second.found, second.confirmed) == ([], [])
+
+
 async def test_whose_a_record_is_costs_one_word_in_two_seconds() -> None:
     world = World(a=Cache())
     await world.begin()
@@ -668,7 +689,10 @@ async def test_a_missing_slot_is_no_first_start_while_the_record_is_of_another_d
     ):
         await second.keeper.has_record("8")
     assert await first.keeper.has_record("7")
-    await second.clock.advance(20)
+    for _ in range(2):  # it is taken when it was found free twice
+        await second.clock.advance(10)
+        with contextlib.suppress(SourceDisconnected):
+            await second.keeper.has_record("8")
 
     assert await second.keeper.has_record("8"), "it was led to another cluster, and the slot is missed"
 

@@ -74,7 +74,7 @@ def _record_failing(target: TargetState, since: float, now: float) -> Iterator[P
             target.name,
             f"two databases share a name at {target.name}: {target.record_error}; {meanwhile}",
             f"give `targets.{target.name}.record_prefix` a value of this daemon's own and restart it; if the other one "
-            "has ended for good, nothing: the record is free 15 s later",
+            "has ended for good, nothing: the record is free 20 s later",
             since,
         )
         return
