@@ -11,10 +11,7 @@ The folder listing is the pipeline:
 ``pipeline.py`` says the same as code; ``wiring.py`` makes the parts, ``app.py`` puts them together. Beside it stand
 
 ``delivery/``       brings each batch to all targets: the order of the layers, retries, repeats, a journal for CDNs
-``continuity.py``   notices that changes are missing, by a record beside each cache (``recorder.py``)
-``debts.py``        remembers the targets without which positions were confirmed
-``unstreamed.py``   notices what happens to tables without a word in the stream
-``repairs.py``      makes good what they found: coarse forms, one rule at a time
+``continuity/``     notices that changes are missing, by a record beside each cache, and makes it good
 ``reloading.py``    puts new rules in force between two transactions
 ``preflight/``      finds what would keep rules from working, before a change arrives and again and again
 ``telemetry/``      tells how it goes: log, metrics, problems with their fixes

@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from invalidator.checkpoint.tracker import Ticket, Tracker
+from invalidator.continuity.repairs import Repairs
 from invalidator.errors import SlotInUse, SourceDisconnected
 from invalidator.model import WidenReason
-from invalidator.repairs import Repairs
 from invalidator.rules.lookup import widen_all
 
 if TYPE_CHECKING:

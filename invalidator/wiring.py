@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from invalidator import registry
 from invalidator.continuity import Continuity
+from invalidator.continuity.unstreamed import Beside, CatalogWatch, Look
 from invalidator.delivery import Delivery
 from invalidator.delivery.journal import Journal
 from invalidator.delivery.journaled import JournaledTarget
@@ -24,7 +25,6 @@ from invalidator.rules.engine import Engine
 from invalidator.rules.explicit import ExplicitInvalidation
 from invalidator.sources import notify, outbox, pgoutput
 from invalidator.telemetry.state import MessageState, State, TargetState
-from invalidator.unstreamed import Beside, CatalogWatch, Look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

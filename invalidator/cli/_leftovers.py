@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from invalidator.checkpoint.continuity import Record
+from invalidator.checkpoint.record import Record
+from invalidator.continuity.unstreamed import decode
 from invalidator.delivery import sqlite_file
 from invalidator.errors import JournalUnusable, TargetError
 from invalidator.ports import Forgetting
 from invalidator.postgres.provision import Finding
-from invalidator.unstreamed import decode
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from invalidator.continuity.unstreamed import CatalogWatch
 from invalidator.model import Gap, GapReason, Invalidation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction
 from invalidator.postgres.catalog import unstreamed
@@ -19,7 +20,6 @@ from invalidator.postgres.side import SideConnection
 from invalidator.sources.pgoutput import PgoutputSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
-from invalidator.unstreamed import CatalogWatch
 from tests.support.checked import Project
 from tests.support.hook import hook
 from tests.support.postgres import Database

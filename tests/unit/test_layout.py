@@ -58,7 +58,7 @@ def test_every_module_says_what_belongs_in_it(path: Path) -> None:
 MAPS = [
     PACKAGE / folder / "__init__.py"
     for folder in (
-        ".", "admin", "config", "delivery", "postgres/notify", "postgres/outbox", "preflight", "rules",
+        ".", "admin", "config", "continuity", "delivery", "postgres/notify", "postgres/outbox", "preflight", "rules",
         "rules/compiler", "rules/condition", "telemetry",
     )
 ]  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from invalidator.continuity.repairs import Repairs
 from invalidator.model import Batch, Gap, GapReason, Invalidation
-from invalidator.repairs import Repairs
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
 from tests.support.clock import ManualClock, settle

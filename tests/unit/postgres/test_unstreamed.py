@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from invalidator.continuity.unstreamed import decode, encode
 from invalidator.postgres.catalog.unstreamed import TableFacts, changes
-from invalidator.unstreamed import decode, encode
 
 FACTS = TableFacts(16, ("1/740true/16/90/741",), {17: True, 18: False}, {1: "id/23/700", 2: "name/25/700"})
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invalidator.checkpoint.continuity import Record, judge
+from invalidator.checkpoint.record import Record, judge
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 
 START = StreamStart("7000000000000000001", 1, Lsn(100))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from invalidator.checkpoint.continuity import Record
+from invalidator.checkpoint.record import Record
 from invalidator.continuity import Settings
 from invalidator.errors import TargetUnavailable
 from invalidator.model import GapReason, Lsn
-from tests.unit.test_continuity import Cache, World, record
+from tests.unit.continuity.test_continuity import Cache, World, record
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 

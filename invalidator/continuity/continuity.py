@@ -1,6 +1,6 @@
 """Keeps the record of what was applied beside each cache, and tells the source only what every required one holds.
 
-    begin     a connection starts: its position is held against the records (checkpoint.continuity judges)
+    begin     a connection starts: its position is held against the records (checkpoint.record judges)
     applied   every required target has come so far
     run       writes the records, notices a Redis that is another one, and releases positions to the source
 
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from pydantic import Field
 
-from invalidator.checkpoint.continuity import Record, judge
 from invalidator.checkpoint.horizon import Horizon
-from invalidator.debts import Debts, WalOptions
+from invalidator.checkpoint.record import Record, judge
+from invalidator.continuity.debts import Debts, WalOptions
+from invalidator.continuity.recorder import Recorder
 from invalidator.errors import ConfigError, RecordTaken, SlotLost, SourceDisconnected, TargetError, TargetRejected
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
-from invalidator.recorder import Recorder
 
 if TYPE_CHECKING:
-    from invalidator.debts import Lanes
+    from invalidator.continuity.debts import Lanes
     from invalidator.ports import Clock, Kept, Recording
     from invalidator.telemetry.events import Events
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from invalidator.checkpoint.continuity import Record
+from invalidator.checkpoint.record import Record
 from invalidator.errors import RecordTaken
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from invalidator.checkpoint.continuity import Record
+from invalidator.checkpoint.record import Record
 from invalidator.continuity import Continuity, Settings
 from invalidator.errors import ConfigError, SlotLost, SourceDisconnected, TargetRejected, TargetUnavailable
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
