@@ -102,6 +102,7 @@ class Pipeline:
                 self._events.stream_lost(error=str(error), reason=error.reason, retry_in_seconds=round(wait, 3))
                 await self._clock.sleep(wait)
             except SlotInUse as error:
+                self._continuity.stand_by()
                 self._events.stream_standby(holder_pid=error.holder_pid)
                 if not self._has_greeted:  # a standby delivers nothing, and must know all the same whether it could
                     self._has_greeted = True

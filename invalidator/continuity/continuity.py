@@ -33,6 +33,8 @@ _BUSY_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 0.5
 """Between two looks whether a Redis is still the same one."""
 _HOUR: Final = 3600.0
+_OWN_SHADOW_SECONDS: Final = 90.0
+"""So long may the slot be held by a connection of ours that is gone: more than ``wal_sender_timeout`` by default."""
 _ACL: Final = (
     "let the user of targets.{target}.url keep our record: "
     "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait"
@@ -113,6 +115,7 @@ class Continuity:
         self._new_slots: tuple[int, ...] = ()
         self._apart: set[str] = set()
         self._repairing = 0
+        self._stands_by_since: float | None = None
         self._moved = asyncio.Event()
         self._tending = asyncio.Lock()
 
@@ -200,6 +203,7 @@ class Continuity:
     def begin(self, start: StreamStart) -> None:
         """A connection to the source begins; nothing is recorded or confirmed before it was judged."""
         self._start = start
+        self._stands_by_since = None
         self._applied = None
         self._has_begun = self._is_connected = True
         self._is_judged = False
@@ -216,6 +220,19 @@ class Continuity:
         Its positions need not even exist there: a slot that was told of them would skip commits that come later.
         """
         self._is_connected = False
+
+    def stand_by(self) -> None:
+        """Another daemon streams; told again and again.
+
+        After a while the record is that one's, of whichever database it is by now: a standby that went on to say that it
+        is of the database from which it streamed last would make the other one wait for ever, if both were led to
+        another database meanwhile. Not at once: what holds the slot may be our own connection that the server misses.
+        """
+        now = self._clock.monotonic()
+        if self._stands_by_since is None:
+            self._stands_by_since = now
+        elif now - self._stands_by_since > _OWN_SHADOW_SECONDS:
+            self._start = None
 
     def applied(self, position: Lsn) -> None:
         """Every required target has applied everything up to the position."""

@@ -616,6 +616,23 @@ async def test_a_name_that_its_database_uses_no_more_is_free_after_a_while_and_t
     assert not first.keeper.owns_record("a")
 
 
+async def test_a_standby_lets_the_one_that_streams_from_another_database_have_the_record() -> None:
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+
+    first.keeper.lost()  # both are led to another cluster, where the second one is faster
+    await second.begin(OTHER)
+    for _ in range(150):
+        first.keeper.stand_by()
+        await together(first, second, 1)
+    await second.apply(1000)
+
+    assert second.confirmed == [Lsn(1000)]
+    assert second.keeper.owns_record("a")
+
+
 @pytest.mark.parametrize("system", ["8", "7/1/2"])
 async def test_a_daemon_that_is_led_to_another_database_does_not_wait_for_itself(system: str) -> None:
     world = World(a=Cache())
