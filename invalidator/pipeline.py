@@ -100,13 +100,13 @@ class Pipeline:
                 wait = random.uniform(0, min(longest, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 30)))  # noqa: S311
                 self._failures += 1
                 self._events.stream_lost(error=str(error), reason=error.reason, retry_in_seconds=round(wait, 3))
+                if error.reason == "record_taken":
+                    self._greet()
                 await self._clock.sleep(wait)
             except SlotInUse as error:
                 self._continuity.stand_by()
                 self._events.stream_standby(holder_pid=error.holder_pid)
-                if not self._has_greeted:  # a standby delivers nothing, and must know all the same whether it could
-                    self._has_greeted = True
-                    self._delivery.greet()
+                self._greet()
                 await self._clock.sleep(random.uniform(0.5, 1.0) * STANDBY_SECONDS)  # noqa: S311
 
     async def _stream(self) -> None:
@@ -124,6 +124,12 @@ class Pipeline:
                 # crash point: looked-up
             # crash point: batch-read
             await self._delivery.deliver(batch, partial(self._confirm, tracker, ticket, batch.heartbeat))
+
+    def _greet(self) -> None:
+        """One that waits for another daemon delivers nothing, and must know all the same whether it could."""
+        if not self._has_greeted:
+            self._has_greeted = True
+            self._delivery.greet()
 
     def _hold(self) -> Callable[[], None]:
         """Let nothing be confirmed on this connection until what is returned is called."""

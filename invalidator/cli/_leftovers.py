@@ -94,7 +94,10 @@ def _is_of(slot: str, system: str, content: bytes) -> bool:
     record = Record.decode(content)
     if record is None or record.slot != slot:
         return False
-    return record.system.startswith(system) if system.endswith("/") else record.system == system
+    if not system.endswith("/"):
+        return record.system == system
+    # Records of notifications did not name the database at first.
+    return record.system.startswith(system) or record.system == system.partition("/")[0]
 
 
 def _is_catalog(content: bytes) -> bool:

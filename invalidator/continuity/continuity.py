@@ -12,19 +12,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal, Protocol
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Final, Protocol
 
 from invalidator.checkpoint.horizon import Horizon
 from invalidator.checkpoint.record import Record, judge
-from invalidator.continuity.debts import Debts, WalOptions
+from invalidator.continuity.debts import Debts
 from invalidator.continuity.recorder import Recorder
 from invalidator.errors import ConfigError, RecordTaken, SlotLost, SourceDisconnected, TargetError, TargetRejected
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 
 if TYPE_CHECKING:
     from invalidator.continuity.debts import Lanes
+    from invalidator.continuity.settings import Settings
     from invalidator.ports import Clock, Kept, Recording
     from invalidator.telemetry.events import Events
 
@@ -42,24 +41,6 @@ _ACL: Final = (
 _WIDEN_ONCE: Final = (
     "Start the daemon once with INVALIDATOR_CONTINUITY__ON_GAP=widen: it drops what the rules can name and goes on"
 )
-
-
-class Settings(WalOptions):
-    """Settings of ``continuity:``."""
-
-    on_gap: Literal["widen", "stop"] = "widen"
-    """When changes are missing: drop the coarse form of every rule everywhere and go on, or stop and say so."""
-    on_first_start: Literal["nothing", "widen"] = "nothing"
-    """What to drop when there is no slot and no record: nothing is known about the age of what is cached."""
-    redo_window_seconds: float = Field(default=5, ge=0)
-    """A position is confirmed to Postgres so long after it was applied. Longer than Redis' replication lag: what a
-    fail-over of Redis has lost is then read from the WAL again."""
-    pause_seconds: float = Field(default=0.2, ge=0)
-    """Between the coarse forms of two rules after a gap, so that the database survives the misses."""
-    catalog_seconds: float = Field(default=5, ge=0.1)
-    """How often to look for what happens to tables without a word in the stream: publication, partitions, rewrites."""
-    max_new_slots_per_hour: int = Field(default=3, ge=1)
-    """A lost slot is made anew at most so often; more often, something is wrong that a new slot does not mend."""
 
 
 class Repairs(Protocol):
@@ -171,7 +152,7 @@ class Continuity:
                     return True
         if unknown is not None:
             msg = f"the slot is missing, and whether it is missed cannot be told: {unknown}"
-            raise SourceDisconnected(msg, reason="record")
+            raise SourceDisconnected(msg, reason="record_taken" if isinstance(unknown, RecordTaken) else "record")
         return False
 
     def allow_new_slot(self, gap: Gap) -> None:
@@ -224,9 +205,8 @@ class Continuity:
     def stand_by(self) -> None:
         """Another daemon streams; told again and again.
 
-        After a while the record is that one's, of whichever database it is by now: a standby that went on to say that it
-        is of the database from which it streamed last would make the other one wait for ever, if both were led to
-        another database meanwhile. Not at once: what holds the slot may be our own connection that the server misses.
+        After a while the record is that one's, of whichever database it is by now. Not at once: what holds the slot may
+        be a connection of ours that the server does not know to be gone.
         """
         now = self._clock.monotonic()
         if self._stands_by_since is None:

@@ -190,8 +190,9 @@ class RedisClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect()
-        if self._sentinels is not None:
-            await self._sentinels.close()
+        sentinels, self._sentinels = self._sentinels, None
+        if sentinels is not None:
+            await sentinels.close()
 
     async def _connected(self) -> driver.AbstractConnection:
         connection = self._connection

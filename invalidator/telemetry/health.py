@@ -49,8 +49,10 @@ def _stream(state: State, now: float) -> Check:
     is_ok = source.role in (Role.STREAMING, Role.STANDBY)
     if source.role is Role.RECONNECTING:
         # One that never streamed is not ready. Else a short outage is our business, and unready pods would only add to
-        # the noise of a server restart.
-        is_ok = bool(source.server_version) and now - source.role_since <= limits.DISCONNECTED_SECONDS
+        # the noise of a server restart. One that waits for the record stands by in all but name: it may be that a
+        # rollout ends the daemon which has it as soon as this one is ready.
+        is_short = bool(source.server_version) and now - source.role_since <= limits.DISCONNECTED_SECONDS
+        is_ok = is_short or source.last_reason == "record_taken"
     if is_unheard(state, now):
         silent = now - max(source.moved_at, source.role_since)
         return Check("stream", is_ok=False, detail=f"connected, but nothing has come for {silent:.0f} s")

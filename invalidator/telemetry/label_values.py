@@ -12,8 +12,8 @@ MAX_TABLES: Final = 200
 """Tables with a series of their own; later ones share the label value ``other``."""
 
 RECONNECT_REASONS: Final = (
-    "connection", "server_shutdown", "silence", "configuration", "credentials", "record", "redo", "slot_lost",
-    "unheard", "standby",
+    "connection", "server_shutdown", "silence", "configuration", "credentials", "record", "record_taken", "redo",
+    "slot_lost", "unheard", "standby",
 )  # fmt: skip
 SKIP_REASONS: Final = ("no_rule", "unchanged")
 RELOAD_RESULTS: Final = ("applied", "unchanged", "refused")

@@ -358,6 +358,17 @@ async def test_a_standby_asks_its_targets_once_so_that_it_can_say_that_it_is_rea
     await running.stop()
 
 
+async def test_a_daemon_that_waits_for_the_record_asks_its_targets_once_too() -> None:
+    taken = SourceDisconnected("another database's daemon has it", reason="record_taken")
+    running = Running(ScriptedSource(*repeated(5, taken)))
+    await settle()
+    await running.clock.advance(2.1)
+    await running.clock.advance(2.1)
+
+    assert running.delivery.greetings == 1
+    await running.stop()
+
+
 async def test_a_configuration_error_ends_the_run() -> None:
     running = Running(ScriptedSource([ConfigError("there is no publication")]))
 

@@ -703,8 +703,9 @@ async def test_a_missing_slot_is_no_first_start_while_the_record_is_of_another_d
 
     with pytest.raises(
         SourceDisconnected, match=r"cannot be told: a daemon of another database .*a record_prefix each"
-    ):
+    ) as failure:
         await second.keeper.has_record("8")
+    assert failure.value.reason == "record_taken"
     assert await first.keeper.has_record("7")
     for _ in range(2):  # it is taken when it was found free twice
         await second.clock.advance(10)

@@ -69,6 +69,16 @@ def test_a_stream_from_which_nothing_comes_is_not_ready_although_it_is_connected
     assert is_ready(state, NOW)
 
 
+@pytest.mark.parametrize(("reason", "expected"), [("record_taken", True), ("record", False), ("connection", False)])
+def test_a_daemon_that_waits_for_the_record_is_ready_so_that_a_rollout_ends_the_one_that_has_it(
+    reason: str, expected: bool
+) -> None:
+    state = busy_state()
+    state.source.role, state.source.role_since, state.source.server_version = Role.RECONNECTING, NOW - 600, ""
+    state.source.last_reason = reason
+    assert is_ready(state, NOW) is expected
+
+
 def test_a_daemon_that_has_never_streamed_is_not_ready_however_short_it_has_tried() -> None:
     state = busy_state()
     state.source.role, state.source.role_since, state.source.server_version = Role.RECONNECTING, NOW - 1, ""
