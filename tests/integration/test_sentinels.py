@@ -205,6 +205,20 @@ async def test_sentinels_that_are_left_are_asked_no_more_whoever_was_about_to(se
     await sentinel.idle()
 
 
+async def test_a_command_behind_a_close_asks_the_sentinels_anew(servers: list[ScriptedRedis]) -> None:
+    sentinel, _, _, server, _ = servers
+    sentinel.answer = naming(server)
+    url = f"redis+sentinel://{place(sentinel)}/my%20master"
+    client = door.RedisClient(redis_keys.Settings.model_validate({"type": "redis_keys", "url": url}))
+    await client.execute(b"PING")
+    await client.close()
+
+    await client.execute(b"PING")
+
+    await client.close()
+    await sentinel.idle()
+
+
 async def test_a_connection_that_is_closed_while_it_is_being_opened_is_closed(servers: list[ScriptedRedis]) -> None:
     server = servers[0]
     client = door.RedisClient(redis_keys.Settings.model_validate({"type": "redis_keys", "url": server.url}))
