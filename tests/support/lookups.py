@@ -41,7 +41,7 @@ class Delivered:
         self.everything = Invalidation()
         self.grown = asyncio.Event()
         self.is_open = asyncio.Event()
-        """Otherwise the batch that came last is in hand, and the next one grows meanwhile."""
+        """Otherwise the batch that came last with a name is in hand, and the next one grows meanwhile."""
         self.is_open.set()
 
     def greet(self) -> None:
@@ -52,7 +52,8 @@ class Delivered:
         assert not batch.invalidation.lookup_transactions
         coalesce.add(self.everything, batch.invalidation)
         self.grown.set()
-        await self.is_open.wait()
+        if batch.invalidation:  # an empty one, a heartbeat for one, may come at any moment
+            await self.is_open.wait()
         on_finished()
 
 
