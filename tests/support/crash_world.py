@@ -221,7 +221,11 @@ class CrashWorld:
         }
 
     def until_confirmed(self) -> None:
-        """Return when the server has been told that everything up to now is done."""
+        """Return when the server has been told that everything up to now is done, and a record says so.
+
+        A slot that was just made is told to have confirmed all that came before it: that says nothing of the daemon.
+        """
+        self.connection.execute("SELECT pg_logical_emit_message(true, 'test', 'one thing more')")
         ((now,),) = self.connection.execute("SELECT pg_current_wal_flush_lsn()").fetchall()
         if self._source == "pgoutput":
             query, parameters = "SELECT confirmed_flush_lsn >= %s FROM pg_replication_slots", [now]
