@@ -154,10 +154,10 @@ class Player:
         """
         deadline = time.perf_counter() + self._patience_seconds
         waiting, done = set(watches), set[asyncio.Task[float | None]]()
-        while waiting and not any(each.exception() for each in done) and time.perf_counter() < deadline:
+        while waiting and not any(each.exception() for each in done) and (left := deadline - time.perf_counter()) > 0:
             self._stage.daemon.check()
             done, waiting = await asyncio.wait(
-                waiting, timeout=_CHECK_EVERY_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+                waiting, timeout=min(left, _CHECK_EVERY_SECONDS), return_when=asyncio.FIRST_EXCEPTION
             )
 
     async def _when_fresh(self, layer: str, stale: dict[Page, tuple[int, str]], give_up: asyncio.Event) -> float | None:
@@ -204,7 +204,7 @@ class Player:
         """The logs of Redis and the edge may be a moment behind what the daemon has done."""
         await self._stage.taps.settle()
         if not case.drops or any("edge" in _layers_of(page) for page in case.drops):
-            await self._stage.taps.purges_seen()
+            await self._stage.taps.purges_seen(self._patience_seconds)
 
     async def _check_drops(self, case: Case, stale: dict[Page, Rendered], result: Result) -> None:
         """A last look at everything, now that all layers had time to be filled again."""

@@ -78,7 +78,7 @@ class Taps:
         async with asyncio.timeout(30):
             await self._marker.wait()
 
-    async def purges_seen(self, within_seconds: float = 5, quiet_seconds: float = 0.03) -> None:
+    async def purges_seen(self, within_seconds: float, quiet_seconds: float = 0.03) -> None:
         """Return once purges were noted since the last :meth:`take`; Varnish writes its log a little later.
 
         Args:
