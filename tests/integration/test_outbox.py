@@ -322,6 +322,15 @@ async def test_a_failure_in_a_trigger_never_reaches_the_application_and_widens(s
     assert shop.execute("SELECT count(*) FROM item") == [(1,)]
 
 
+async def test_a_wake_up_that_fails_takes_no_note_back(shop: Database) -> None:
+    """A hardened server, or one whose table of locks is full, may refuse the lock and take the row."""
+    await setup(shop.dsn, [ITEM], wakes=True)
+    shop.execute("ALTER FUNCTION pg_catalog.pg_try_advisory_xact_lock_shared(bigint) RENAME TO refused")
+    shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
+    shop.execute("TRUNCATE item")
+    assert [operation for operation, _, _ in rows(shop)] == ["C", "C"]
+
+
 async def test_writers_go_on_when_the_outbox_is_gone(shop: Database) -> None:
     shop.execute("DROP TABLE invalidator.outbox")
     shop.execute("INSERT INTO item VALUES (1, 'a', 1)")

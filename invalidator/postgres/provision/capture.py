@@ -96,7 +96,7 @@ def function_settings(capture: Capture) -> tuple[str, ...]:
 def function_body(capture: Capture, operation: str) -> str:
     """The function's source, as ``pg_proc.prosrc`` holds it."""
     recording = "\n".join(f"  {line}" for line in _recording(capture, operation))
-    wake = "".join(f"\n    {line}" for line in _wake(capture))
+    wake = "".join(f"\n    {line}" for line in _harmless(_wake(capture)))
     table = _literal(f"{capture.table.schema}.{capture.table.name}")
     return f"""
 #variable_conflict use_column
@@ -251,6 +251,14 @@ def _wake(capture: Capture) -> list[str]:
         f"  PERFORM pg_notify('{CHANNEL}', '');",
         "END IF;",
     ]
+
+
+def _harmless(lines: list[str]) -> list[str]:
+    """The same in a block of its own: a wake-up that fails must not take back the note, after which nothing comes.
+
+    Nor is it notified then: that the daemon looks by itself is enough, and a COMMIT could fail of it.
+    """
+    return ["BEGIN", *(f"  {line}" for line in lines), "EXCEPTION WHEN OTHERS THEN NULL;", "END;"] if lines else []
 
 
 def _literal(text: str) -> str:
