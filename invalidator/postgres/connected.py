@@ -127,8 +127,8 @@ class Connected:
         if self._failure is None:
             self._failure = error
             self._events.stream_broken(error)
+            self._stirred.set()  # first: whoever waits must hear of it whatever becomes of hanging up
             self._hang_up()
-            self._stirred.set()
 
     def _hang_up(self) -> None:
         """Wait for nothing any more."""

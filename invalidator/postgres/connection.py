@@ -153,7 +153,7 @@ def hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
     The socket stays open until they have got it, so that nobody watches a number that is another socket's by then.
     """
     if not connection.closed:
-        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
 
 
