@@ -77,7 +77,8 @@ class Listener(SideConnection):
         while not self._heard:
             await self._stir()
         taken = [self._heard.popleft() for _ in range(min(most, len(self._heard)))]
-        self._listen()
+        if not self._lock.locked():  # else psycopg watches the socket for an answer, and who asks listens again
+            self._listen()
         return taken
 
     async def heard(self, channel: str) -> None:
