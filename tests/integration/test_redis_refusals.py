@@ -17,6 +17,7 @@ from invalidator.targets.redis_keys import RedisKeys
 
 BATCH = Batch(Invalidation(keys={b"user:1"}, tags={b"all"}))
 HEARTBEAT = Batch(Invalidation(), heartbeat=1.0)
+CUT = re.compile(r"closed by server|Connection reset|Broken pipe")
 
 
 @pytest.fixture(params=[find_valkey, find_redis], ids=["valkey", "redis"])
@@ -45,18 +46,20 @@ async def opened(server: KeyValueServer, user: str = "") -> AsyncIterator[RedisK
         await cache.close()
 
 
+async def refusal(cache: RedisKeys, batch: Batch) -> TargetError:
+    """What the server says to it. It cuts what a deleted user holds open a moment after it says OK to the deletion."""
+    with pytest.raises(TargetError) as caught:
+        await cache.apply(batch)
+    assert (caught.value.remaining or batch.invalidation) == batch.invalidation
+    return await refusal(cache, batch) if CUT.search(str(caught.value)) else caught.value
+
+
 async def refused(cache: RedisKeys, kind: type[TargetError], code: str) -> None:
     """Keys, tags and heartbeat are refused in this way; the batch is still to be done."""
-    with pytest.raises(TargetError) as caught:
-        await cache.apply(BATCH)
-    assert caught.value.remaining == BATCH.invalidation
-    if "closed by server" not in str(caught.value):  # it may have cut the connection just now
-        assert isinstance(caught.value, kind)
-        assert re.search(code, str(caught.value))
-    with pytest.raises(kind, match=code):
-        await cache.apply(Batch(Invalidation(tags={b"all"})))
-    with pytest.raises(kind, match=code):
-        await cache.apply(HEARTBEAT)
+    for batch in (BATCH, Batch(Invalidation(tags={b"all"})), HEARTBEAT):
+        error = await refusal(cache, batch)
+        assert isinstance(error, kind)
+        assert re.search(code, str(error))
 
 
 async def applied(cache: RedisKeys) -> None:
