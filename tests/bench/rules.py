@@ -30,10 +30,11 @@ def rules(tables: int) -> dict[str, Any]:
 
 
 def _rule(table: str, number: int) -> dict[str, Any]:
+    prefix = f"{table}:{number}" if number else table  # the first names the keys that are there, the mark among them
     return {
         "name": f"{table}-{number}",
         "table": f"public.{table}",
-        "invalidate": {"keys": [f"{table}:{number}:{{id}}", f"{table}:{number}:slug:{{new.slug}}"]},
+        "invalidate": {"keys": [f"{prefix}:{{id}}", f"{prefix}:slug:{{new.slug}}"]},
     }
 
 
