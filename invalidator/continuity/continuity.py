@@ -4,7 +4,7 @@
     applied   every required target has come so far
     run       writes the records, notices a Redis that is another one, and releases positions to the source
 
-What it finds it hands to ``Repairs``: drop more than was lost, or read again.
+What follows from it is up to the ``Stream``: drop more than was lost, or read again.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _WIDEN_ONCE: Final = (
 )
 
 
-class Repairs(Protocol):
-    """What can be done about a gap."""
+class Stream(Protocol):
+    """The pipeline, as far as its history is concerned."""
 
     def repair(self, gap: Gap, on_repaired: Callable[[], None]) -> None:
         """Drop the coarse form of every rule, at one target or at all, and call back when that is applied."""
@@ -88,7 +88,7 @@ class Continuity:
         self._events = events
         self._clock = clock
         self._horizon = Horizon(settings.redo_window_seconds)
-        self._repairs: Repairs | None = None
+        self._stream: Stream | None = None
         self._start: StreamStart | None = None
         self._has_begun = self._is_connected = False
         self._is_judged = False
@@ -103,9 +103,9 @@ class Continuity:
     def __repr__(self) -> str:
         return f"<Continuity start={self._start} applied={self._applied} {self._horizon!r}>"
 
-    def attach(self, repairs: Repairs, lanes: Lanes | None = None) -> None:
-        """Name who repairs, and who delivers; before anything else is called."""
-        self._repairs = repairs
+    def attach(self, stream: Stream, lanes: Lanes | None = None) -> None:
+        """Name the stream, and who delivers; before anything else is called."""
+        self._stream = stream
         if lanes is not None:
             self._debts.attach(lanes)
 
@@ -217,7 +217,7 @@ class Continuity:
     def applied(self, position: Lsn) -> None:
         """Every required target has applied everything up to the position."""
         if not self._has_begun or not any(recorder.required for recorder in self._recorders):
-            self._orders.confirm(position)  # nobody vouches for a cache, or the source has no history
+            self._attached.confirm(position)  # nobody vouches for a cache, or the source has no history
         elif self._start is not None:
             self._applied = position
             self._moved.set()
@@ -265,12 +265,12 @@ class Continuity:
         released = self._horizon.release(self._clock.monotonic())
         if released is not None and self._is_connected:
             # crash point: recorded-not-confirmed
-            self._orders.confirm(released)
+            self._attached.confirm(released)
 
     @property
-    def _orders(self) -> Repairs:
-        assert self._repairs is not None  # noqa: S101  (attached before anything runs)
-        return self._repairs
+    def _attached(self) -> Stream:
+        assert self._stream is not None  # noqa: S101  (attached before anything runs)
+        return self._stream
 
     async def _tend(self, recorder: Recorder, start: StreamStart, applied: Lsn | None) -> None:
         await recorder.claim(self._slot, start.system, self._clock.monotonic())
@@ -319,7 +319,7 @@ class Continuity:
 
     def _restart(self, why: str) -> None:
         self._start = None
-        self._orders.restart(why)
+        self._attached.restart(why)
 
     def _judge(self, start: StreamStart) -> None:
         """Once a connection, when every required target has answered; the others when they do."""
@@ -385,7 +385,7 @@ class Continuity:
             # Positions that were applied before it was found are not recorded before it is made good: a daemon that
             # ends in the middle would find no gap any more.
             self._repairing += 1
-            self._orders.repair(gap, partial(self._repaired, on_repaired))
+            self._attached.repair(gap, partial(self._repaired, on_repaired))
 
     def _repaired(self, and_then: Callable[[], None] | None) -> None:
         self._repairing -= 1
