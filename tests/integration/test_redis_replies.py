@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from invalidator.errors import TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation
 from invalidator.net.redis import RedisClient
-from invalidator.net.redis_errors import NOT_NOW
+from invalidator.net.redis.errors import NOT_NOW
 from invalidator.targets import redis_bus, redis_keys
 from invalidator.targets._globs import escape
 from tests.support.resp import Answer, Command, Cut, ScriptedRedis, well

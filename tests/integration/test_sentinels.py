@@ -12,9 +12,9 @@ import pytest
 
 from invalidator.errors import TargetRejected, TargetUnavailable
 from invalidator.model import Applied, Batch, Invalidation
-from invalidator.net import redis as door
-from invalidator.net.redis_url import parse
-from invalidator.net.sentinel import Sentinels
+from invalidator.net.redis import client as door
+from invalidator.net.redis.sentinels import Sentinels
+from invalidator.net.redis.url import parse
 from invalidator.targets import redis_bus, redis_keys
 from tests.support.processes import DEADLINE_SECONDS
 from tests.support.resp import Answer, Command, ScriptedRedis, Silence, well

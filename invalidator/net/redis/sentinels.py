@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from invalidator.errors import TargetError, TargetRejected, TargetUnavailable
-from invalidator.net.redis import RedisClient, RedisOptions, Reply
-from invalidator.net.redis_url import Address
+from invalidator.net.redis.connection import RedisConnection
+from invalidator.net.redis.replies import Reply
+
+if TYPE_CHECKING:
+    from invalidator.net.redis.options import RedisOptions
+    from invalidator.net.redis.url import Address
 
 Place = tuple[str, int]
+"""Host and port."""
 
 _UNKNOWN: Final = "knows no such primary"
 
@@ -31,7 +36,7 @@ class Sentinels:
 
     def __init__(self, address: Address, options: RedisOptions) -> None:
         self.address = address
-        self._clients = [RedisClient(options, address=each) for each in address.sentinels]
+        self._clients = [RedisConnection(_at(each), options, each.label) for each in address.sentinels]
         self._needed = len(self._clients) // 2 + 1
         self._is_closed = False
 
@@ -64,7 +69,7 @@ class Sentinels:
         self._is_closed = True
         await asyncio.gather(*(client.close() for client in self._clients))
 
-    async def _ask(self, client: RedisClient) -> Place | str:
+    async def _ask(self, client: RedisConnection) -> Place | str:
         """What one of them says: a place, or in words why there is none."""
         if self._is_closed:
             return f"{client.label}: is asked no more"
@@ -85,6 +90,15 @@ class Sentinels:
         if sum(isinstance(answer, str) and answer.endswith(_UNKNOWN) for answer in answers) >= self._needed:
             return TargetRejected(msg)
         return TargetUnavailable(msg, result="unavailable")
+
+
+def _at(address: Address) -> Callable[[], Awaitable[Address]]:
+    """A sentinel does not move."""
+
+    async def locate() -> Address:
+        return address
+
+    return locate
 
 
 def _place(reply: Reply) -> Place | None:
