@@ -1,7 +1,22 @@
 """The command line: one file per verb, imported when its verb is used.
 
 A verb's file has a click command called ``command``; what it needs beyond click is imported inside. Files with a
-leading underscore are no verbs.
+leading underscore and folders are no verbs.
+
+To see whether it works      ``demo``
+To write rules               ``check``, ``test``, ``explain``; ``schema`` for editors
+To make a database ready     ``setup``, ``teardown``; ``snapshot_schema`` for checks without a database
+To run it                    ``run``; ``config`` shows the settings in force
+To ask a daemon that runs    ``status``, ``tail``, ``purge``, ``reload``
+
+What verbs are made of
+    _options, _exits    options that many have, and exit codes
+    _admin              asks a running daemon over its admin socket
+    checking/           rule files and servers are looked at; findings as text, JSON, annotations and SARIF
+    explaining/         one change, and what the rules make of it; rules that can drop a name; who answers lookups
+    provisioning/       plans for a database: looked at, run, shown as SQL; all that a daemon leaves
+    output/             results of tests, and what a daemon tells, as text
+    generators/         no verb's: makes pages of ``docs/reference/`` and the schemas that are shipped
 """
 
 from __future__ import annotations
@@ -28,9 +43,8 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs, in the order of help."""
         del ctx
-        found = {
-            entry.name.replace("_", "-") for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith("_")
-        }
+        files = [entry.name for entry in pkgutil.iter_modules(__path__) if not entry.ispkg]
+        found = {name.replace("_", "-") for name in files if not name.startswith("_")}
         return [name for name in _ORDER if name in found] + sorted(found.difference(_ORDER))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

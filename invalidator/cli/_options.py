@@ -56,6 +56,15 @@ def load_settings(settings_file: Path | None, overrides: tuple[str, ...]) -> Set
     return config.load(settings_file, split_overrides(overrides))
 
 
+def has_settings(settings_file: Path | None) -> bool:
+    """Whether there is a settings file: named by the option or the variable, or in its usual place."""
+    import os
+
+    from invalidator import config
+
+    return settings_file is not None or bool(os.environ.get("INVALIDATOR_SETTINGS")) or config.DEFAULT_PATH.exists()
+
+
 def split_overrides(overrides: tuple[str, ...]) -> dict[str, str]:
     """``source.slot=other`` as mapping.
 

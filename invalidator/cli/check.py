@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from invalidator.cli import _rule_files
 from invalidator.cli._exits import Exit
-from invalidator.cli._options import settings_options, split_overrides
-from invalidator.cli._report import Report, report_options, show
+from invalidator.cli._options import has_settings, settings_options, split_overrides
+from invalidator.cli.checking import rule_files
+from invalidator.cli.checking.report import Report, report_options, show
 
 if TYPE_CHECKING:
     from invalidator.config import Settings
@@ -58,13 +58,13 @@ def command(  # noqa: PLR0913  (one parameter per option)
     if online and schema_file is not None:
         msg = "--online and --schema exclude each other"
         raise click.UsageError(msg)
-    if online and any(map(_rule_files.is_page, files)):
+    if online and any(map(rule_files.is_page, files)):
         msg = "--online looks at rule files, not at Markdown"
         raise click.UsageError(msg)
     report = Report()
     settings = _settings(report, settings_file, overrides, is_needed=online or not files)
     paths = list(files) or (list(settings.rules) if settings is not None else [])
-    found = _rule_files.check_files(report, paths, settings)
+    found = rule_files.check_files(report, paths, settings)
     is_answered = _elsewhere(report, settings, found, schema_file, online=online)
     show(report, "json" if as_json else form)
     return report.exit_code(strict=strict) if is_answered else Exit.UNREACHABLE
@@ -74,11 +74,11 @@ def _elsewhere(
     report: Report, settings: Settings | None, found: list[Loaded], schema_file: Path | None, *, online: bool
 ) -> bool:
     """Look beyond the files; False: a server did not answer."""
-    from invalidator.cli import _online
+    from invalidator.cli.checking import servers
 
     if schema_file is not None and found:
-        _online.check_schema(report, schema_file, found)
-    return not online or settings is None or _online.check_servers(report, settings, found[0] if found else None)
+        servers.check_schema(report, schema_file, found)
+    return not online or settings is None or servers.check_servers(report, settings, found[0] if found else None)
 
 
 def _explanation(name: str) -> str:
@@ -104,14 +104,11 @@ def _explanation(name: str) -> str:
 def _settings(
     report: Report, settings_file: Path | None, overrides: tuple[str, ...], *, is_needed: bool
 ) -> Settings | None:
-    import os
-
     from invalidator import config
     from invalidator.config.doubts import bounds_unused, debts_unwritten, pooled, unheard
     from invalidator.errors import ConfigError
 
-    is_given = settings_file is not None or bool(os.environ.get("INVALIDATOR_SETTINGS")) or config.DEFAULT_PATH.exists()
-    if not (is_needed or is_given):
+    if not (is_needed or has_settings(settings_file)):
         return None
     try:
         settings = config.load(settings_file, split_overrides(overrides))

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invalidator.cli._change import EVENTS, json_object
 from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
+from invalidator.cli.explaining.change import EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from invalidator.cli._change import Change
-    from invalidator.cli._explanation import Explained
+    from invalidator.cli.explaining.change import Change
+    from invalidator.cli.explaining.explanation import Explained
     from invalidator.ports import TagGrammar
     from invalidator.postgres.connection import Dsn
     from invalidator.rules.document import Loaded
@@ -134,11 +134,11 @@ def command(  # noqa: PLR0913  (one parameter per option)
     the question is turned round: which rules can drop this name, with what row values. Exit code 1 means that no rule
     is for the table, or can drop the name.
     """
+    from invalidator.cli.explaining.explanation import explained
+
     names = {
         group: name for group, name in (("keys", key), ("tags", tag), ("l1", l1), ("cdn", cdn)) if name is not None
     }
-    from invalidator.cli._explanation import explained
-
     question = _Question(table, row, where, event, identity, names, live, dsn)
     question.check()
     if live is not None:
@@ -153,70 +153,57 @@ def command(  # noqa: PLR0913  (one parameter per option)
 
 
 def _by_transaction(live: str, settings_file: Path | None, overrides: tuple[str, ...], *, as_json: bool) -> int:
-    from invalidator.cli import _admin, _live
+    from invalidator.cli import _admin
+    from invalidator.cli.explaining.live import fetch, lines
 
-    document = _live.fetch(_admin.socket_path(None, settings_file, overrides), live)
+    document = fetch(_admin.socket_path(None, settings_file, overrides), live)
     if as_json:
         _print_json(document)
     else:
-        _print(list(_live.lines(document)))
+        _print(list(lines(document)))
     return Exit.FINE if document["transactions"] else Exit.PROBLEMS
 
 
 def _lookup_names(loaded: Loaded, table: str) -> list[str]:
     """The lookups of the rules for the table."""
-    from invalidator.cli import _change
+    from invalidator.cli.explaining.change import split
 
-    rules = loaded.ruleset.for_table(*_change.split(table))
+    rules = loaded.ruleset.for_table(*split(table))
     return sorted({lookup.name for _, rule in rules for lookup in rule.lookups})
 
 
 def _answer(
     lookup: str | None, settings_file: Path | None, overrides: tuple[str, ...], known: list[str], *, online: bool
 ) -> Answer | None:
-    from invalidator.cli import _lookups
-    from invalidator.rules.explain import answered_by
+    from invalidator.cli.explaining import lookups
 
-    if lookup is None:
-        return _lookups.online(load_settings(settings_file, overrides)) if online else None
-    if online:
+    if lookup is not None and online:
         msg = "--lookup and --online exclude each other"
         raise click.UsageError(msg)
-    found = json_object(lookup, "--lookup")
-    if not all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in found.values()):
-        msg = 'each lookup\'s name needs a list of rows, as in {"order": [{"user_id": 7}]}'
-        raise click.BadParameter(msg, param_hint="--lookup")
-    for name in found:
-        if name not in known:
-            import difflib
-
-            near = difflib.get_close_matches(name, known, 1, 0.4)
-            listing = f"there are {', '.join(known)}" if known else "none of them has a lookup"
-            hint = f"did you mean '{near[0]}'?" if near else listing
-            msg = f"no rule for this table has a lookup '{name}': {hint}"
-            raise click.BadParameter(msg, param_hint="--lookup")
-    return answered_by(found)
+    if lookup is not None:
+        return lookups.given(lookup, known)
+    return lookups.online(load_settings(settings_file, overrides)) if online else None
 
 
 def _by_name(loaded: Loaded, group: str, name: str, *, as_json: bool) -> int:
-    from invalidator.cli import _droppers
+    from invalidator.cli.explaining.droppers import document, lines
     from invalidator.rules.inverse import droppers
     from invalidator.rules.template import encode
 
     found = droppers(loaded.ruleset, group, encode(name))
     if as_json:
-        _print_json(_droppers.document(loaded, found, group, name))
+        _print_json(document(loaded, found, group, name))
     else:
-        _print(_droppers.lines(loaded, found, group, name))
+        _print(lines(loaded, found, group, name))
     return Exit.FINE if found else Exit.PROBLEMS
 
 
 def _changes(question: _Question, settings_file: Path | None, overrides: tuple[str, ...]) -> list[Change]:
-    from invalidator.cli import _change
+    from invalidator.cli.explaining.change import from_database, from_json
 
     table = question.table or ""  # checked: it is there
     if question.where is None:
-        return [_change.from_json(table, question.row, question.event, question.identity)]
+        return [from_json(table, question.row, question.event, question.identity)]
     import asyncio
 
     from invalidator.errors import ConfigError
@@ -229,7 +216,7 @@ def _changes(question: _Question, settings_file: Path | None, overrides: tuple[s
             msg = f"--where reads rows of a source of type 'pgoutput'; the settings say '{source.type}'"
             raise ConfigError(msg, fix="invalidator explain --dsn DSN …")
         dsn = source.address
-    return asyncio.run(_change.from_database(dsn, table, question.where, question.row, question.event))
+    return asyncio.run(from_database(dsn, table, question.where, question.row, question.event))
 
 
 def _by_row(found: list[Explained], *, as_json: bool) -> int:

@@ -97,8 +97,8 @@ def _of_rows(rule: str, where: str, settings_file: Path | None, overrides: tuple
     """What one rule names for rows that are in the database now."""
     import asyncio
 
-    from invalidator.cli import _change
-    from invalidator.cli._explanation import explained
+    from invalidator.cli.explaining.change import from_database
+    from invalidator.cli.explaining.explanation import explained
     from invalidator.config.agreement import tag_grammars
     from invalidator.errors import ConfigError
     from invalidator.rules import document
@@ -115,7 +115,7 @@ def _of_rows(rule: str, where: str, settings_file: Path | None, overrides: tuple
         raise ConfigError(msg)
     dsn = settings.source.address
     table = f"{found.schema}.{found.table}"
-    changes = asyncio.run(_change.from_database(dsn, table, where, None, "delete", limit=_MAX_ROWS))
+    changes = asyncio.run(from_database(dsn, table, where, None, "delete", limit=_MAX_ROWS))
     grammars = list(tag_grammars(settings).values())
     order: dict[str, list[str]] = {}
     for change in changes:

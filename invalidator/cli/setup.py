@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from invalidator.cli import _plan
 from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
+from invalidator.cli.provisioning import plan, script
+from invalidator.cli.provisioning.source import KINDS, Source, needs_of
 
 _EXCLUDE = {"--offline": ("--apply", "--diff", "--drop", "--ddl-hook"), "--diff": ("--apply", "--drop")}
 
@@ -19,7 +20,7 @@ _EXCLUDE = {"--offline": ("--apply", "--diff", "--drop", "--ddl-hook"), "--diff"
 @click.option(
     "--source",
     "kind",
-    type=click.Choice(_plan.KINDS),
+    type=click.Choice(KINDS),
     help="What brings the changes: logical replication, triggers that write an outbox, or notifications of the"
     " application.  [default: source.type]",
 )
@@ -76,9 +77,9 @@ def command(  # noqa: PLR0913  (one parameter per option)
     from invalidator.postgres.provision import Provider, Request, offline_plan
 
     settings = load_settings(settings_file, overrides)
-    source = _plan.Source.of(settings, kind=kind, dsn=dsn, role=role)
+    source = Source.of(settings, kind=kind, dsn=dsn, role=role)
     source.refuse_hook(is_asked_for=hooks)
-    wanted = _plan.wanted(settings)
+    needs = needs_of(settings)
     request = Request(
         source.slot,
         source.publication,
@@ -91,9 +92,9 @@ def command(  # noqa: PLR0913  (one parameter per option)
     )
     if offline:
         source.refuse_offline()
-        return _plan.show(_plan.Outcome(offline_plan(wanted, request)), as_json=as_json)
-    outcome = _plan.look_and_run(source, wanted, request, is_removed=is_removed, is_applied=is_applied)
-    return _show_difference(outcome, as_json=as_json) if is_compared else _plan.show(outcome, as_json=as_json)
+        return script.show(plan.Outcome(offline_plan(needs, request)), as_json=as_json)
+    outcome = plan.look_and_run(source, needs, request, is_removed=is_removed, is_applied=is_applied)
+    return _show_difference(outcome, as_json=as_json) if is_compared else script.show(outcome, as_json=as_json)
 
 
 def _refuse_contradictions(chosen: dict[str, bool]) -> None:
@@ -103,18 +104,18 @@ def _refuse_contradictions(chosen: dict[str, bool]) -> None:
             raise click.UsageError(msg)
 
 
-def _show_difference(outcome: _plan.Outcome, *, as_json: bool) -> int:
+def _show_difference(outcome: plan.Outcome, *, as_json: bool) -> int:
     from invalidator.yamlfile.diagnostic import printable
 
     marks = sorted(outcome.plan.marks, key=lambda mark: "-~+=".index(mark.sign))
     differs = bool(outcome.differing) or bool(outcome.plan.problems)
     if as_json:
         objects = [{"sign": mark.sign, "object": mark.what, "detail": mark.detail} for mark in marks]
-        document = {"objects": objects, "findings": _plan.finding_documents(outcome), "ok": not differs}
+        document = {"objects": objects, "findings": script.finding_documents(outcome), "ok": not differs}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         for mark in marks:
             click.echo(printable(f"{mark.sign} {mark.what}{f': {mark.detail}' if mark.detail else ''}"))
         for finding in outcome.plan.findings:
-            click.echo("\n".join(["", *_plan.finding_lines(finding)]))
+            click.echo("\n".join(["", *script.finding_lines(finding)]))
     return Exit.PROBLEMS if differs else Exit.FINE

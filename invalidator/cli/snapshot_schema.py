@@ -29,9 +29,8 @@ def command(settings_file: Path | None, overrides: tuple[str, ...], *, output: P
     """
     import asyncio
 
+    from invalidator.cli.provisioning.source import needs_of
     from invalidator.errors import ConfigError
-    from invalidator.preflight.needs import needs
-    from invalidator.rules import document
     from invalidator.sources import pgoutput
 
     settings = load_settings(settings_file, overrides)
@@ -39,9 +38,8 @@ def command(settings_file: Path | None, overrides: tuple[str, ...], *, output: P
     if not isinstance(options, pgoutput.Settings):
         msg = f"only a source of type 'pgoutput' has a schema to write; the settings say '{options.type}'"
         raise ConfigError(msg)
-    wanted = needs(document.load(settings.rules).rules)
     address: Dsn = options.address if dsn is None else dsn
-    text = asyncio.run(_read(address, wanted, options.slot, options.publication))
+    text = asyncio.run(_read(address, needs_of(settings), options.slot, options.publication))
     if output is None:
         click.echo(text, nl=False)
         return Exit.FINE
@@ -54,10 +52,10 @@ def command(settings_file: Path | None, overrides: tuple[str, ...], *, output: P
     return Exit.FINE
 
 
-async def _read(dsn: Dsn, wanted: tuple[Need, ...], slot: str, publication: str) -> str:
+async def _read(dsn: Dsn, needs: tuple[Need, ...], slot: str, publication: str) -> str:
     from invalidator.postgres.connection import connect
     from invalidator.preflight import snapshot
     from invalidator.preflight.facts import gather
 
     async with await connect(dsn, application_name="invalidator/snapshot-schema") as connection:
-        return snapshot.write(await gather(connection, wanted, slot=slot, publication=publication))
+        return snapshot.write(await gather(connection, needs, slot=slot, publication=publication))

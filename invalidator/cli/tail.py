@@ -58,7 +58,8 @@ def command(  # noqa: PLR0913  (one parameter per option)
     happens there. A daemon that is faster than this can show goes on undisturbed, and what was missed is counted. Ends
     with Ctrl-C, or when the daemon stops. Exit code 69: no daemon answers, or it is gone without a farewell.
     """
-    from invalidator.cli import _admin, _tail_lines
+    from invalidator.cli import _admin
+    from invalidator.cli.output.tail_lines import lines
 
     query = {"table": tables, "rule": rules, "kind": kinds, "name": names, "target": targets, "last": [str(last)]}
     asked = {name: values for name, values in query.items() if values} | ({"all": ["1"]} if wants_all else {})
@@ -70,7 +71,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
             if as_json:
                 click.echo(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
             else:
-                for line in _tail_lines.lines(record):
+                for line in lines(record):
                     click.echo(line, color=color)
             if record["record"] == "end":
                 return Exit.FINE

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from invalidator.cli._exits import Exit
-from invalidator.cli._options import load_settings, settings_options
-
-if TYPE_CHECKING:
-    from invalidator.config import Settings
+from invalidator.cli._options import has_settings, load_settings, settings_options
 
 FORMATS = ("text", "json", "junit")
 
@@ -55,24 +51,17 @@ def command(  # noqa: PLR0913  (one parameter per option)
     Lookups are answered by the rows that a test gives under `lookup:`. With --online, those of other tests run in the
     database of the settings, in read-only transactions: such tests need data that is there.
     """
-    from invalidator.cli import _lookups, _test_output
+    from invalidator.cli.explaining import lookups
+    from invalidator.cli.output import test_results
     from invalidator.config.agreement import tag_grammars
     from invalidator.rules import document, testing
 
-    settings = _settings(settings_file, overrides, is_needed=online or not files)
+    is_needed = online or not files or has_settings(settings_file)
+    settings = load_settings(settings_file, overrides) if is_needed else None
     loaded = document.load_with_warnings(files or ([] if settings is None else settings.rules))
     grammars = [] if settings is None else list(tag_grammars(settings).values())
-    otherwise = _lookups.online(settings) if online and settings is not None else None
+    otherwise = lookups.online(settings) if online and settings is not None else None
     report = testing.run(loaded, cdn_grammars=grammars, select=select, otherwise=otherwise)
-    shown = _test_output.Shown(loaded, report, testing.untested_templates(loaded, report) if coverage else None)
-    click.echo(_test_output.RENDERERS["json" if as_json else form](shown))
+    shown = test_results.Shown(loaded, report, testing.untested_templates(loaded, report) if coverage else None)
+    click.echo(test_results.RENDERERS["json" if as_json else form](shown))
     return Exit.PROBLEMS if report.failures or not report.results else Exit.FINE
-
-
-def _settings(settings_file: Path | None, overrides: tuple[str, ...], *, is_needed: bool) -> Settings | None:
-    import os
-
-    from invalidator import config
-
-    is_given = settings_file is not None or bool(os.environ.get("INVALIDATOR_SETTINGS")) or config.DEFAULT_PATH.exists()
-    return load_settings(settings_file, overrides) if is_needed or is_given else None

@@ -58,8 +58,9 @@ def test_every_module_says_what_belongs_in_it(path: Path) -> None:
 MAPS = [
     PACKAGE / folder / "__init__.py"
     for folder in (
-        ".", "admin", "config", "continuity", "delivery", "postgres/notify", "postgres/outbox", "preflight", "rules",
-        "rules/compiler", "rules/condition", "telemetry",
+        ".", "admin", "cli", "cli/checking", "cli/explaining", "cli/generators", "cli/output", "cli/provisioning",
+        "config", "continuity", "delivery", "net", "net/redis", "postgres/notify", "postgres/outbox", "preflight",
+        "rules", "rules/compiler", "rules/condition", "telemetry",
     )
 ]  # fmt: skip
 

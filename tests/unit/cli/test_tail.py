@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from invalidator.cli import _tail_lines
+from invalidator.cli.output import tail_lines
 
 APPLIED: dict[str, Any] = {
     "record": "applied", "at": 1.5, "target": "redis", "layer": "L2", "invalidation": {"keys": ["a", "b"]}, "names": 2,
@@ -31,7 +31,7 @@ def row(**rule: object) -> dict[str, Any]:
 
 def shown(record: dict[str, Any]) -> list[str]:
     """Without colours and time."""
-    return [click.unstyle(line).partition("  ")[2] for line in _tail_lines.lines(record)]
+    return [click.unstyle(line).partition("  ")[2] for line in tail_lines.lines(record)]
 
 
 def test_a_row_is_one_line_for_each_rule_that_fired() -> None:
@@ -91,8 +91,8 @@ def test_events_misses_and_the_end_are_told() -> None:
     }
     assert shown(event) == ["gap.found  reason=x"]
     missed = {"record": "missed", "transactions": 3}
-    assert [click.unstyle(each) for each in _tail_lines.lines(missed)] == [
+    assert [click.unstyle(each) for each in tail_lines.lines(missed)] == [
         "-- 3 transactions came faster than they could be shown"
     ]
-    assert [click.unstyle(each) for each in _tail_lines.lines({"record": "end", "reason": "bye"})] == ["-- bye"]
-    assert list(_tail_lines.lines({"record": "something of a newer version"})) == []
+    assert [click.unstyle(each) for each in tail_lines.lines({"record": "end", "reason": "bye"})] == ["-- bye"]
+    assert list(tail_lines.lines({"record": "something of a newer version"})) == []

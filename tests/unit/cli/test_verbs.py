@@ -361,9 +361,9 @@ def test_config_shows_values_with_origin_and_no_secret(project: Path) -> None:
 
 @pytest.mark.parametrize("page", ["cli", "findings", "metrics", "settings"])
 def test_the_reference_page_is_what_the_code_says(page: str) -> None:
-    pages = importlib.import_module("invalidator.cli._reference").PAGES
+    pages = importlib.import_module("invalidator.cli.generators.reference").PAGES
     written = Path(f"docs/reference/{page}.md").read_text()
-    assert written == pages[page](), f"python -m invalidator.cli._reference {page} > docs/reference/{page}.md"
+    assert written == pages[page](), f"python -m invalidator.cli.generators.reference {page} > docs/reference/{page}.md"
 
 
 def test_every_exit_code_is_documented() -> None:

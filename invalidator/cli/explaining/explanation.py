@@ -13,7 +13,7 @@ from invalidator.rules.rule import GROUPS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from invalidator.cli._change import Change
+    from invalidator.cli.explaining.change import Change
     from invalidator.model import Relation
     from invalidator.rules.document import Loaded
     from invalidator.rules.explain import Answer, RuleExplanation, Scene

@@ -1,6 +1,6 @@
 """The reference pages of settings, command line, findings and metrics, made from the code.
 
-``python -m invalidator.cli._reference settings`` (or ``cli``, ``findings``, ``metrics``) prints one.
+``python -m invalidator.cli.generators.reference settings`` (or ``cli``, ``findings``, ``metrics``) prints one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from invalidator.config.variables import variable
 from invalidator.telemetry import catalogue, label_values
 from invalidator.telemetry.state import DELIVERY_BUCKETS, DURATION_BUCKETS
 
-_GENERATED = "<!-- made by: python -m invalidator.cli._reference {page} > docs/reference/{page}.md -->"
+_GENERATED = "<!-- made by: python -m invalidator.cli.generators.reference {page} > docs/reference/{page}.md -->"
 
 
 def settings_page() -> str:

@@ -1,6 +1,6 @@
 """What in ``docs/reference/rules.md`` comes from the code: tables of fields, filters and facts, grammars, derivations.
 
-``python -m invalidator.cli._rules_page`` puts it into the page again, between ``<!-- made: NAME -->`` and
+``python -m invalidator.cli.generators.rules_page`` puts it into the page again, between ``<!-- made: NAME -->`` and
 ``<!-- end -->``. The text around it is written by hand. What stands behind an arrow was computed by the code itself.
 """
 
@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from invalidator.cli import _schema
+from invalidator.cli.generators import schemas
 from invalidator.model import Column, Operation, Relation, Transaction
 from invalidator.rules import coarse, condition, document, template
 from invalidator.rules.explain import explain
 from invalidator.rules.rule import Rule, RuleSet
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "rules.md"
-COMMAND: Final = "python -m invalidator.cli._rules_page"
+PAGE: Final = Path(__file__).parents[3] / "docs" / "reference" / "rules.md"
+COMMAND: Final = "python -m invalidator.cli.generators.rules_page"
 _BLOCK: Final = re.compile(r"(<!-- made: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 _FILTERS: Final = {
@@ -88,7 +88,7 @@ def refreshed(page: str) -> str:
 
 
 def _fields() -> Iterator[str]:
-    yield from _section("The file", _schema.rules())
+    yield from _section("The file", schemas.rules())
 
 
 def _section(heading: str, node: dict[str, Any]) -> Iterator[str]:

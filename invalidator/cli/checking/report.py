@@ -104,7 +104,7 @@ def show(report: Report, form: str) -> None:
         case "json":
             click.echo(json.dumps(_document(report), indent=2, ensure_ascii=False))
         case "sarif":
-            from invalidator.cli._sarif import log
+            from invalidator.cli.checking.sarif import log
 
             click.echo(json.dumps(log(report.in_order(), report.sources), indent=2, ensure_ascii=False))
         case "github":

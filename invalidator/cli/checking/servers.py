@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from invalidator.cli._report import Report
+    from invalidator.cli.checking.report import Report
     from invalidator.config import Settings
     from invalidator.rules.document import Loaded
 
@@ -36,7 +36,7 @@ def check_schema(report: Report, path: Path, found: Sequence[Loaded]) -> None:
     import os
 
     from invalidator import yamlfile
-    from invalidator.cli._report import counted
+    from invalidator.cli.checking.report import counted
     from invalidator.errors import ConfigError
     from invalidator.preflight import snapshot
     from invalidator.preflight.examine import examine

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invalidator.cli._report import counted
+from invalidator.cli.checking.report import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from invalidator.cli._report import Report
+    from invalidator.cli.checking.report import Report
     from invalidator.config import Settings
     from invalidator.ports import TagGrammar
     from invalidator.rules import testing

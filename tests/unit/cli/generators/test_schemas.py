@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from invalidator import registry
-from invalidator.cli import _schema
+from invalidator.cli.generators import schemas
 from invalidator.cli.schema import command
 
 
@@ -31,51 +31,51 @@ def properties(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from node["properties"].items()
 
 
-@pytest.mark.parametrize("name", _schema.SCHEMAS)
+@pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_the_shipped_schema_is_what_the_models_say(name: str) -> None:
-    shipped = (_schema.FOLDER / f"{name}.json").read_text(encoding="utf-8")
+    shipped = (schemas.FOLDER / f"{name}.json").read_text(encoding="utf-8")
 
-    assert shipped == _schema.text(_schema.SCHEMAS[name]()), f"run: {_schema.COMMAND}"
+    assert shipped == schemas.text(schemas.SCHEMAS[name]()), f"run: {schemas.COMMAND}"
 
 
-@pytest.mark.parametrize("name", _schema.SCHEMAS)
+@pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_every_field_of_a_schema_tells_what_it_means(name: str) -> None:
     silent = [
         field
-        for field, node in properties(_schema.SCHEMAS[name]())
+        for field, node in properties(schemas.SCHEMAS[name]())
         if "const" not in node and not node.get("description")
     ]
 
     assert silent == []
 
 
-@pytest.mark.parametrize("name", _schema.SCHEMAS)
+@pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_a_schema_is_inline_and_refuses_unknown_fields(name: str) -> None:
-    schema = _schema.SCHEMAS[name]()
+    schema = schemas.SCHEMAS[name]()
 
     assert [node for node in nodes(schema) if "$ref" in node or "$defs" in node] == []
     assert schema["additionalProperties"] is False
 
 
 def test_the_settings_know_every_source_and_target() -> None:
-    fields = _schema.settings()["properties"]
+    fields = schemas.settings()["properties"]
 
     assert fields["source"]["properties"]["type"]["enum"] == list(registry.types("sources"))
     assert fields["targets"]["additionalProperties"]["properties"]["type"]["enum"] == list(registry.types("targets"))
 
 
 def test_no_secret_has_a_default_or_an_example_in_the_schema() -> None:
-    secrets = [node for node in nodes(_schema.settings()) if node.get("format") == "password"]
+    secrets = [node for node in nodes(schemas.settings()) if node.get("format") == "password"]
 
     assert secrets
     assert [node for node in secrets if node.get("default") or "examples" in node] == []
 
 
-@pytest.mark.parametrize("name", _schema.SCHEMAS)
+@pytest.mark.parametrize("name", schemas.SCHEMAS)
 def test_the_verb_prints_what_is_shipped(name: str) -> None:
     result = CliRunner().invoke(command, [name], standalone_mode=False)
 
-    assert json.loads(result.stdout) == _schema.SCHEMAS[name]()
+    assert json.loads(result.stdout) == schemas.SCHEMAS[name]()
 
 
 def test_the_verb_writes_a_file_and_says_how_editors_find_it(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_verb_writes_a_file_and_says_how_editors_find_it(tmp_path: Path) -> 
 
     result = CliRunner().invoke(command, ["rules", "-o", str(path)], standalone_mode=False)
 
-    assert json.loads(path.read_text(encoding="utf-8")) == _schema.rules()
+    assert json.loads(path.read_text(encoding="utf-8")) == schemas.rules()
     assert "# yaml-language-server: $schema=rules.schema.json" in result.stdout
     assert "# $schema: rules.schema.json" in result.stdout
 

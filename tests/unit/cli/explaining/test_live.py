@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from invalidator.cli import _live
+from invalidator.cli.explaining import live
 from invalidator.model import Operation, Transaction
 from invalidator.rules import document
 from invalidator.rules.explain import explain_message, explanation_document
@@ -51,7 +51,7 @@ def test_a_transaction_is_shown_row_by_row_and_rule_by_rule(tmp_path: Path) -> N
     values = {"id": {"old": "1", "new": "1"}, "slug": {"old": "a", "new": "b"}, "big": {}}
     rows = [{"table": "public.posts", "operation": "update", "columns": values, "rules": moved}]
     rows += [{"table": "public.posts", "operation": "update", "columns": {"slug": {"new": None}}, "rules": same}]
-    lines = [line.replace(f"{tmp_path}/", "") for line in _live.lines(answer(rows))]
+    lines = [line.replace(f"{tmp_path}/", "") for line in live.lines(answer(rows))]
     assert lines == [
         "transaction 0/1A2B3C8  xid 751  committed 2026-11-22T12:03:11.204Z",
         '  UPDATE public.posts  id = "1"  slug "a" → "b"',
@@ -75,13 +75,13 @@ def test_what_was_not_kept_is_told(tmp_path: Path) -> None:
             "rules": explained(tmp_path, Operation.TRUNCATE, None, None),
         }
     ]
-    lines = list(_live.lines(answer(rows, row_count=5, is_whole=False, lsn=None)))
+    lines = list(live.lines(answer(rows, row_count=5, is_whole=False, lsn=None)))
     assert lines[0].startswith("transaction 0/1A2B300 (still coming)")
     assert "      widened truncate" in lines
     assert "  … and 4 rows more" in lines
     assert "admin.recent_rows" in lines[-1]
     nothing = {"transactions": [], "kept": 7, "oldest_lsn": "0/16"}
-    assert list(_live.lines(nothing)) == ["there is no such transaction among the last 7, which reach back to 0/16"]
+    assert list(live.lines(nothing)) == ["there is no such transaction among the last 7, which reach back to 0/16"]
 
 
 def test_a_message_is_shown_with_what_it_named_and_what_was_refused() -> None:
@@ -91,7 +91,7 @@ def test_a_message_is_shown_with_what_it_named_and_what_was_refused() -> None:
         "results": {"applied": 1, "not_allowed": 2},
         "refusal": "a name in 'keys' begins with no prefix of source.messages.allow.keys",
     }
-    assert list(_live.lines(answer([message])))[1:] == [
+    assert list(live.lines(answer([message])))[1:] == [
         "  MESSAGE of an application",
         "    keys    cms:1                              unlink",
         "    cdn     cms-1                              purge",
@@ -103,7 +103,7 @@ def test_a_message_is_shown_with_what_it_named_and_what_was_refused() -> None:
 @pytest.mark.parametrize("wanted", ["", "first", "last=0", "last=x", "12", "1/2/3"])
 def test_only_last_and_an_lsn_can_be_asked_for(wanted: str, tmp_path: Path) -> None:
     with pytest.raises(click.BadParameter):
-        _live.fetch(str(tmp_path / "none"), wanted)
+        live.fetch(str(tmp_path / "none"), wanted)
 
 
 def test_the_daemon_is_asked_over_its_socket(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_daemon_is_asked_over_its_socket(tmp_path: Path) -> None:
         serving.start()
         try:
             for wanted in ("last", "last=3", "0/1A2B3C8"):
-                assert _live.fetch(path, wanted)["kept"] == 1
+                assert live.fetch(path, wanted)["kept"] == 1
         finally:
             server.shutdown()
             serving.join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from invalidator.checkpoint.record import Record
-from invalidator.cli import _leftovers
+from invalidator.cli.provisioning import leftovers
 from invalidator.model import Lsn
 from invalidator.ports import Kept
 
@@ -38,7 +38,7 @@ class Holder:
 async def test_a_record_is_ours_if_it_is_of_the_cluster_and_of_the_database_where_it_names_one(
     system: str, of: str, is_ours: bool
 ) -> None:
-    found = await _leftovers.records("shop", of, [("redis", Holder(system))])  # type: ignore[list-item]  # the two that are called
+    found = await leftovers.records("shop", of, [("redis", Holder(system))])  # type: ignore[list-item]  # the two that are called
 
     assert found.has_record is is_ours
     assert len(found.leftovers) == is_ours

@@ -1,6 +1,6 @@
 """The JSON Schemas of rule files and settings, made from the models that read these files.
 
-``python -m invalidator.cli._schema`` writes them to ``invalidator/schema/``, from where they are shipped.
+``python -m invalidator.cli.generators.schemas`` writes them to ``invalidator/schema/``, from where they are shipped.
 
 Draft 7, because every editor knows it; everything is inline, because editors differ in what they make of a
 description beside ``$ref``. What only the program can check (templates, conditions, places of globs) is left to
@@ -19,8 +19,8 @@ from invalidator import registry
 from invalidator.config import loading
 from invalidator.rules.schema import EVENTS, RuleFile
 
-FOLDER: Final = Path(__file__).parents[1] / "schema"
-COMMAND: Final = "python -m invalidator.cli._schema"
+FOLDER: Final = Path(__file__).parents[2] / "schema"
+COMMAND: Final = "python -m invalidator.cli.generators.schemas"
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"
 _NEW_RULE: Final = {
     "label": "rule",
