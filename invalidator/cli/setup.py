@@ -10,7 +10,8 @@ import click
 from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
 from invalidator.cli.provisioning import plan, script
-from invalidator.cli.provisioning.source import KINDS, Source, needs_of
+from invalidator.cli.provisioning.outcome import Outcome
+from invalidator.cli.provisioning.source import KINDS, Source, needs_of, owner_options
 
 _EXCLUDE = {"--offline": ("--apply", "--diff", "--drop", "--ddl-hook"), "--diff": ("--apply", "--drop")}
 
@@ -28,12 +29,7 @@ _EXCLUDE = {"--offline": ("--apply", "--diff", "--drop", "--ddl-hook"), "--diff"
 @click.option("--drop", "is_removed", is_flag=True, help="The SQL that takes it away again; with --apply, run it.")
 @click.option("--diff", "is_compared", is_flag=True, help="What is there against what is wanted: + - ~ = per object.")
 @click.option("--offline", is_flag=True, help="Do not connect: print generic SQL that is safe on every database.")
-@click.option(
-    "--dsn",
-    metavar="DSN",
-    help="Connect as an owner of the tables instead of by source.dsn. Keep passwords out of it: PGPASSWORD, pgpass.",
-)
-@click.option("--role", metavar="NAME", help="The daemon's role.  [default: the user of source.dsn, or invalidator]")
+@owner_options
 @click.option(
     "--provider",
     type=click.Choice(["self", "rds", "cloudsql", "azure", "neon", "supabase"]),
@@ -92,7 +88,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     )
     if offline:
         source.refuse_offline()
-        return script.show(plan.Outcome(offline_plan(needs, request)), as_json=as_json)
+        return script.show(Outcome(offline_plan(needs, request)), as_json=as_json)
     outcome = plan.look_and_run(source, needs, request, is_removed=is_removed, is_applied=is_applied)
     return _show_difference(outcome, as_json=as_json) if is_compared else script.show(outcome, as_json=as_json)
 
@@ -104,7 +100,7 @@ def _refuse_contradictions(chosen: dict[str, bool]) -> None:
             raise click.UsageError(msg)
 
 
-def _show_difference(outcome: plan.Outcome, *, as_json: bool) -> int:
+def _show_difference(outcome: Outcome, *, as_json: bool) -> int:
     from invalidator.yamlfile.diagnostic import printable
 
     marks = sorted(outcome.plan.marks, key=lambda mark: "-~+=".index(mark.sign))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from invalidator.cli._options import json_option, load_settings, settings_options
-from invalidator.cli.provisioning.source import KINDS, Source, needs_of
+from invalidator.cli.provisioning.source import KINDS, Source, needs_of, owner_options
 
 
 @click.command("teardown", short_help="Take away what the daemon and setup left.")
@@ -19,12 +19,7 @@ from invalidator.cli.provisioning.source import KINDS, Source, needs_of
     type=click.Choice(KINDS),
     help="What of: slot and publication, triggers and outbox, or notifications.  [default: source.type]",
 )
-@click.option(
-    "--dsn",
-    metavar="DSN",
-    help="Connect as an owner of the tables instead of by source.dsn. Keep passwords out of it: PGPASSWORD, pgpass.",
-)
-@click.option("--role", metavar="NAME", help="The daemon's role.  [default: the user of source.dsn, or invalidator]")
+@owner_options
 @settings_options
 @json_option
 def command(

@@ -2,6 +2,7 @@
 
 source      the source that it is for, as settings and options say
 plan        looks at the database, works out what is needed, and runs it
-script      a plan as SQL for psql, or as JSON
+outcome     what came of that
+script      the outcome as SQL for psql, or as JSON
 removal     what ``teardown`` takes away, ``leftovers`` outside of the database among it
 """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from invalidator.cli._exits import Exit
+from invalidator.cli.provisioning.outcome import Outcome, statements
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,38 +14,9 @@ if TYPE_CHECKING:
     from invalidator.cli.provisioning.source import Source
     from invalidator.postgres.catalog import Server
     from invalidator.postgres.connection import Dsn
-    from invalidator.postgres.provision import Mark, Need, Plan, Request, Step
+    from invalidator.postgres.provision import Need, Plan, Request, Step
 
     Look = Callable[[AsyncConnection[Any]], Awaitable[tuple[Server, Plan]]]
-
-
-@dataclass(slots=True)
-class Outcome:
-    """A plan, and what was done of it."""
-
-    plan: Plan
-    server: Server | None = None
-    applied: tuple[Step, ...] = ()
-    is_applied: bool = False
-    removes_by: str | None = None
-    """The command that takes away instead of making."""
-    has_more: bool = False
-    """There is something to do outside of the database."""
-
-    @property
-    def differing(self) -> list[Mark]:
-        """The objects that are not as wanted."""
-        return [mark for mark in self.plan.marks if mark.sign != "="]
-
-    @property
-    def is_up_to_others(self) -> bool:
-        """Whether triggers are recommended, of which nobody knows whether they are needed."""
-        return any(step.is_advice and step.purpose == "triggers" for step in self.plan.steps)
-
-    @property
-    def exit_code(self) -> Exit:
-        """1 if something is left for somebody to do."""
-        return Exit.PROBLEMS if self.plan.problems or (self.is_applied and self.plan.to_run) else Exit.FINE
 
 
 def look_at_slot(source: Source, wanted: tuple[Need, ...], request: Request, *, is_removed: bool) -> Look:
@@ -128,7 +98,6 @@ async def online(source: Source, look: Look, *, is_applied: bool) -> Outcome:
 
 def _so_far(applied: list[Step]) -> str:
     """What an apply that failed had done by then."""
-    from invalidator.cli.provisioning.script import statements
     from invalidator.yamlfile.diagnostic import printable
 
     if not applied:

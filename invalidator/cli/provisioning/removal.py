@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-    from invalidator.cli.provisioning.plan import Outcome
+    from invalidator.cli.provisioning.outcome import Outcome
     from invalidator.cli.provisioning.source import Source
     from invalidator.config import Settings
     from invalidator.ports import Target

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from invalidator.cli._exits import Exit
+from invalidator.cli.provisioning.outcome import statements
 
 if TYPE_CHECKING:
-    from invalidator.cli.provisioning.plan import Outcome
+    from invalidator.cli.provisioning.outcome import Outcome
     from invalidator.postgres.provision import Finding, Step
 
 
@@ -87,14 +88,6 @@ def finding_lines(finding: Finding) -> list[str]:
 
 def _note(step: Step) -> list[str]:
     return comment(f"  {step.note}") if step.note else []
-
-
-def statements(step: Step) -> list[str]:
-    """Its SQL by line; several statements stand in one transaction."""
-    texts = step.texts
-    if len(texts) == 1 or step.is_advice:
-        return [line for text in texts for line in text.split("\n")]
-    return ["BEGIN;", *(line for text in texts for line in text.split("\n")), "COMMIT;"]
 
 
 def comment(text: str) -> list[str]:

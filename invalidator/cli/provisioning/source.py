@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from invalidator.config import Settings
     from invalidator.postgres.connection import Dsn
     from invalidator.postgres.provision import Need
 
+Function = TypeVar("Function", bound="Callable[..., object]")
+
 KINDS: Final = ("pgoutput", "outbox", "notify")
 """Types of sources that need something in Postgres."""
+
+
+def owner_options(function: Function) -> Function:
+    """Add ``--dsn`` and ``--role``; the function gets ``dsn`` and ``role``."""
+    function = click.option(
+        "--role", metavar="NAME", help="The daemon's role.  [default: the user of source.dsn, or invalidator]"
+    )(function)
+    return click.option(
+        "--dsn",
+        metavar="DSN",
+        help="Connect as an owner of the tables instead of by source.dsn. "
+        "Keep passwords out of it: PGPASSWORD, pgpass.",
+    )(function)
 
 
 @dataclass(frozen=True, slots=True)
