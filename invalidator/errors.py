@@ -74,11 +74,13 @@ class SlotInUse(SourceError):  # noqa: N818
     Args:
         message: what the server said.
         holder_pid: the server process that holds the slot, if it said so.
+        system: of which database the slot is, as in ``StreamStart``; None: nobody asked.
     """
 
-    def __init__(self, message: str, *, holder_pid: int | None = None) -> None:
+    def __init__(self, message: str, *, holder_pid: int | None = None, system: str | None = None) -> None:
         super().__init__(message)
         self.holder_pid = holder_pid
+        self.system = system
 
 
 class SlotLost(SourceError):  # noqa: N818

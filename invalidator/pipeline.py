@@ -104,7 +104,7 @@ class Pipeline:
                     self._greet()
                 await self._clock.sleep(wait)
             except SlotInUse as error:
-                self._continuity.stand_by()
+                self._continuity.stand_by(error.system)
                 self._events.stream_standby(holder_pid=error.holder_pid)
                 self._greet()
                 await self._clock.sleep(random.uniform(0.5, 1.0) * STANDBY_SECONDS)  # noqa: S311

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from invalidator.checkpoint.horizon import Horizon
 from invalidator.checkpoint.record import Record, judge
+from invalidator.continuity.abreast import Abreast
 from invalidator.continuity.debts import Debts
-from invalidator.continuity.recorder import Recorder
+from invalidator.continuity.recorder import Recorder, database
 from invalidator.errors import ConfigError, RecordTaken, SlotLost, SourceDisconnected, TargetError, TargetRejected
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
 
@@ -32,8 +33,6 @@ _BUSY_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 0.5
 """Between two looks whether a Redis is still the same one."""
 _HOUR: Final = 3600.0
-_OWN_SHADOW_SECONDS: Final = 90.0
-"""So long may the slot be held by a connection of ours that is gone: more than ``wal_sender_timeout`` by default."""
 _ACL: Final = (
     "let the user of targets.{target}.url keep our record: "
     "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait"
@@ -96,9 +95,9 @@ class Continuity:
         self._new_slots: tuple[int, ...] = ()
         self._apart: set[str] = set()
         self._repairing = 0
-        self._stands_by_since: float | None = None
         self._moved = asyncio.Event()
         self._tending = asyncio.Lock()
+        self._abreast = Abreast(clock)
 
     def __repr__(self) -> str:
         return f"<Continuity start={self._start} applied={self._applied} {self._horizon!r}>"
@@ -184,7 +183,6 @@ class Continuity:
     def begin(self, start: StreamStart) -> None:
         """A connection to the source begins; nothing is recorded or confirmed before it was judged."""
         self._start = start
-        self._stands_by_since = None
         self._applied = None
         self._has_begun = self._is_connected = True
         self._is_judged = False
@@ -202,16 +200,12 @@ class Continuity:
         """
         self._is_connected = False
 
-    def stand_by(self) -> None:
-        """Another daemon streams; told again and again.
+    def stand_by(self, system: str | None) -> None:
+        """Another process streams from this database (None: nobody knows which); if ours was another, so is the record.
 
-        After a while the record is that one's, of whichever database it is by now. Not at once: what holds the slot may
-        be a connection of ours that the server does not know to be gone.
+        It may as well be a connection of ours that the server does not know to be gone: then it is the same database.
         """
-        now = self._clock.monotonic()
-        if self._stands_by_since is None:
-            self._stands_by_since = now
-        elif now - self._stands_by_since > _OWN_SHADOW_SECONDS:
+        if self._start is not None and system is not None and database(system) != database(self._start.system):
             self._start = None
 
     def applied(self, position: Lsn) -> None:
@@ -226,38 +220,37 @@ class Continuity:
 
     async def run(self) -> None:
         """Keep the records until cancelled."""
-        while True:
-            await self.tend()
-            self._moved.clear()
-            await self._clock.sleep(_BUSY_SECONDS)
-            if not self._moved.is_set():
-                await self._clock.sleep(_IDLE_SECONDS - _BUSY_SECONDS)
+        try:
+            while True:
+                async with self._tending:
+                    await self._tend_all(patience_seconds=_IDLE_SECONDS)
+                self._moved.clear()
+                await self._clock.sleep(_BUSY_SECONDS)
+                if not self._moved.is_set():
+                    await self._clock.sleep(_IDLE_SECONDS - _BUSY_SECONDS)
+        finally:
+            await self._abreast.stop()
 
     async def tend(self) -> None:
-        """Do what is to be done now. Whoever calls it meanwhile waits for it, and then does what is left."""
+        """Do all that is to be done now, however slow a target is, and whatever is under way already."""
         async with self._tending:
-            await self._tend_all()
+            await self._abreast.do({}, patience_seconds=None)
+            await self._tend_all(patience_seconds=None)
 
-    async def _tend_all(self) -> None:
+    async def _tend_all(self, *, patience_seconds: float | None) -> None:
         start = self._start
         if start is None:
             return
         applied = self._applied  # once: two targets may well keep their record under one key of one Redis
-        for recorder in self._recorders:
-            try:
-                await self._tend(recorder, start, applied)
-            except TargetError as error:
-                recorder.kept = None  # it may have been written all the same
-                recorder.is_unusable = True
-                if not recorder.target.lies_apart:  # the journal tells of its file
-                    self._events.record_failed(recorder.name, error=str(error), result=error.result)
-            else:
-                recorder.is_unusable = False
-                self._events.record_kept(recorder.name)
-            if self._start is not start:
-                return  # the connection was lost meanwhile
-        self._judge(start)
-        self._excuse()
+        work = {each.name: partial(self._tend, each, start, applied) for each in self._recorders}
+        await self._abreast.do(work, patience_seconds=patience_seconds)
+        if self._start is start:  # else the connection was lost meanwhile
+            self._judge(start)
+            self._excuse()
+            self._release()
+
+    def _release(self) -> None:
+        """Let positions go on that every required record has held for long enough."""
         holding = [each.recorded for each in self._recorders if self._holds(each)] or [self._applied]
         held = [each for each in holding if each is not None]
         if len(held) == len(holding):
@@ -273,6 +266,18 @@ class Continuity:
         return self._stream
 
     async def _tend(self, recorder: Recorder, start: StreamStart, applied: Lsn | None) -> None:
+        try:
+            await self._keep(recorder, start, applied)
+        except TargetError as error:
+            recorder.kept = None  # it may have been written all the same
+            recorder.is_unusable = True
+            if not recorder.target.lies_apart:  # the journal tells of its file
+                self._events.record_failed(recorder.name, error=str(error), result=error.result)
+        else:
+            recorder.is_unusable = False
+            self._events.record_kept(recorder.name)
+
+    async def _keep(self, recorder: Recorder, start: StreamStart, applied: Lsn | None) -> None:
         await recorder.claim(self._slot, start.system, self._clock.monotonic())
         before = recorder.record
         debts = self._debts.owed | self._debts.sought()

@@ -41,6 +41,7 @@ class Recorder:
     """The database that we have said the record is of; empty: it is not ours."""
     _asked_as: str = ""
     _ask_at: float = -math.inf
+    _said_until: float = -math.inf
     _owner: str = ""
     _other: str = ""
 
@@ -83,7 +84,9 @@ class Recorder:
             RecordTaken: a daemon of another database keeps it, or did a moment ago.
             TargetError: it could not be asked.
         """
-        ours = "/".join(system.split("/")[:2])  # an outbox that is made anew is of the same database
+        ours = database(system)
+        if now >= self._said_until:
+            self.claimed_as = ""  # by now that may be the word of another daemon of the same database
         if ours != self._asked_as or now >= self._ask_at:
             # One who waits asks rarely, and takes what it has found free before: a cache that was flushed, or that hung
             # for longer than a word counts, gives the owner the time to say it again.
@@ -91,6 +94,7 @@ class Recorder:
             seconds = 0.0 if is_waiting else CLAIM_SECONDS
             self._owner = await self.target.claim_record(name, ours, before=self.claimed_as, seconds=seconds)
             self.claimed_as, self._asked_as = ours if self._owner == ours else "", ours
+            self._said_until = now + CLAIM_SECONDS
             self._other = self._owner if self._owner not in ("", ours) else self._other
             self._ask_at = now + (_RENEW_SECONDS if self.claimed_as else CLAIM_SECONDS / 2)
         if not self.claimed_as:
@@ -112,6 +116,11 @@ class Recorder:
             f", of another database (system identifier {record.system}): if two daemons use this Redis, give each a "
             "record_prefix of its own"
         )
+
+
+def database(system: str) -> str:
+    """Names the database of ``StreamStart.system``, and of no more: an outbox that is made anew is of the same one."""
+    return "/".join(system.split("/")[:2])
 
 
 def _described(owner: str) -> str:

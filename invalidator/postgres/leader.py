@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 
 from invalidator.errors import SlotInUse
 from invalidator.postgres.asking import fetch
-
-if TYPE_CHECKING:
-    pass
+from invalidator.postgres.catalog.queries import system
 
 _DOING: Final = "asking for the lock of the daemon that leads"
 _KEEP_ALIVE: Final[LiteralString] = """
@@ -41,8 +39,19 @@ async def lead(connection: psycopg.AsyncConnection[Any], key: int, *, what: str)
     """
     await fetch(connection, _KEEP_ALIVE, doing=_DOING)
     if not (await fetch(connection, _TAKE, {"key": key}, doing=_DOING))[0][0]:
-        msg = f"another daemon {what}: it holds the advisory lock"
-        raise SlotInUse(msg, holder_pid=await holder(connection, key))
+        raise await _taken(connection, await holder(connection, key), what)
+
+
+async def refuse_if_led(connection: psycopg.AsyncConnection[Any], key: int, *, what: str) -> None:
+    """Ask whether somebody has the lock, and leave it alone.
+
+    Raises:
+        SlotInUse: another daemon has it.
+        SourceDisconnected: the server does not answer any more.
+    """
+    pid = await holder(connection, key)
+    if pid is not None:
+        raise await _taken(connection, pid, what)
 
 
 async def leave(connection: psycopg.AsyncConnection[Any], key: int) -> None:
@@ -62,3 +71,8 @@ async def holder(connection: psycopg.AsyncConnection[Any], key: int) -> int | No
     """
     rows = await fetch(connection, _HOLDER, {"key": key}, doing=_DOING)
     return rows[0][0] if rows else None
+
+
+async def _taken(connection: psycopg.AsyncConnection[Any], pid: int | None, what: str) -> SlotInUse:
+    msg = f"another daemon {what}: it holds the advisory lock"
+    return SlotInUse(msg, holder_pid=pid, system=await system(connection, with_database=True))  # as the lock is

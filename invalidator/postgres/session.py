@@ -13,7 +13,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from invalidator.errors import ConfigError, ProtocolError, SlotLost, SourceDisconnected, SourceError
+from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SlotLost, SourceDisconnected, SourceError
 from invalidator.model import Batch, Lsn, StreamStart
 from invalidator.postgres import catalog, decoder, slots
 from invalidator.postgres.connected import Connected
@@ -124,6 +124,9 @@ class Session(Connected):
         except SlotLost as error:
             # Lost since it was looked at: the next connection sees it as it is now, and decides.
             raise SourceDisconnected(str(error), reason="slot_lost") from error
+        except SlotInUse as error:
+            error.system = self._start.system
+            raise
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
         self._events.stream_connected(position=self._start.position, server_version=side.server_name)

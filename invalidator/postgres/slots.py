@@ -98,10 +98,13 @@ async def refuse_if_in_use(side: SideConnection, slot: str) -> None:
     Raises:
         SlotInUse: somebody streams from the slot.
     """
-    statement: LiteralString = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
-    for (holder,) in await side.fetch(statement, [slot]):
+    statement: LiteralString = """
+        SELECT s.active_pid, c.system_identifier::text FROM pg_replication_slots s, pg_control_system() c
+         WHERE s.slot_name = %s AND s.active
+    """
+    for holder, system in await side.fetch(statement, [slot]):
         msg = f"replication slot '{slot}' is active for PID {holder}"
-        raise SlotInUse(msg, holder_pid=holder)
+        raise SlotInUse(msg, holder_pid=holder, system=system)
 
 
 async def start(side: SideConnection, slot: str, gap: Gap | None) -> StreamStart:

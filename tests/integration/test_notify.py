@@ -224,6 +224,7 @@ async def test_a_second_daemon_of_the_name_stands_by_and_one_of_another_name_lis
             error = await ended(second)
             assert isinstance(error, SlotInUse)
             assert error.holder_pid
+            assert error.system == (await reader.started()).system
             second.task = asyncio.ensure_future(asyncio.sleep(0))
         async with listening(shop.dsn, [ITEM], name="other") as third:
             await third.started()

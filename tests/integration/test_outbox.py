@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from invalidator.continuity.recorder import database as database_of
 from invalidator.demo.servers import PostgresServer
 from invalidator.errors import ConfigError, SlotInUse
 from invalidator.model import GapReason, Lsn, WidenReason
@@ -417,6 +418,7 @@ async def test_a_second_daemon_stands_by_until_the_first_is_gone(shop: Database)
             await anext(second.batches(first.engine))
         pids = shop.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'invalidator/outbox'")
         assert (caught.value.holder_pid,) in pids
+        assert database_of(caught.value.system or "") == database_of(first.starts[0].system)
     held = shop.execute("SELECT count(*) FROM pg_locks WHERE (classid::bigint << 32) | objid::bigint = %s", LOCK_KEY)
     assert held == [(0,)], "the next one need not wait until the server has noticed the end of this one"
     async with reading(shop.dsn, [ITEM]) as third:

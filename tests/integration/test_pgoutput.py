@@ -356,6 +356,12 @@ async def test_a_heartbeat_comes_back_through_the_wal(shop: Database) -> None:
                 await reader.grown.wait()
 
 
+def system_of(reader: Reading) -> str:
+    """Which cluster it reads from."""
+    (start,) = (batch.start for batch in reader.batches if batch.start is not None)
+    return start.system
+
+
 async def test_a_second_reader_of_the_slot_stands_by_until_the_first_is_gone(shop: Database) -> None:
     async with reading(shop) as reader:
         await sql(shop, "INSERT INTO item VALUES (1)")
@@ -365,6 +371,7 @@ async def test_a_second_reader_of_the_slot_stands_by_until_the_first_is_gone(sho
             async for _ in PgoutputSource(settings(shop), Events(State())).batches(Recorder()):
                 pass
         assert caught.value.holder_pid
+        assert caught.value.system == system_of(reader)
 
     async with reading(shop) as successor:
         await successor.until(b"public.item I 1")
@@ -381,8 +388,9 @@ async def test_while_it_stands_by_only_the_slot_is_looked_at_and_a_slot_that_goe
         await sql(shop, "INSERT INTO item VALUES (1)")
         await reader.until(b"public.item I 1")
         for _ in range(3):
-            with pytest.raises(SlotInUse):
+            with pytest.raises(SlotInUse) as caught:
                 await anext(aiter(second.batches(Recorder())))
+            assert caught.value.system == system_of(reader)
         assert looks == [True]
     await sql(shop, "SELECT pg_drop_replication_slot(current_database())")
 

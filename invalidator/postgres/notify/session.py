@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected, SourceError
+from invalidator.errors import ConfigError, SourceDisconnected, SourceError
 from invalidator.model import Batch, Lsn
 from invalidator.postgres import catalog, leader, slots
 from invalidator.postgres.connected import Connected
@@ -88,7 +88,7 @@ class NotifySession(Connected):
         """
         side = await self._beside()
         await _verify(side)
-        await self._see_that_nobody_leads(side)
+        await side.ask(lambda own: leader.refuse_if_led(own, lock_key(self._options.slot), what=self._purpose))
         name = self._options.slot
         dsn = self._options.address
         self._listener = listener = Listener(await connect(dsn, application_name=f"invalidator/{name}/listen"))
@@ -145,12 +145,6 @@ class NotifySession(Connected):
     @property
     def _purpose(self) -> str:
         return f"of the name '{self._options.slot}' listens"
-
-    async def _see_that_nobody_leads(self, side: SideConnection) -> None:
-        holder = await side.ask(lambda connection: leader.holder(connection, lock_key(self._options.slot)))
-        if holder is not None:
-            msg = f"another daemon {self._purpose}: it holds the advisory lock"
-            raise SlotInUse(msg, holder_pid=holder)
 
     async def _beside(self) -> SideConnection:
         """The other connection, opened again if it was lost."""

@@ -624,13 +624,51 @@ async def test_a_standby_lets_the_one_that_streams_from_another_database_have_th
 
     first.keeper.lost()  # both are led to another cluster, where the second one is faster
     await second.begin(OTHER)
-    for _ in range(150):
-        first.keeper.stand_by()
+    for _ in range(20):
+        first.keeper.stand_by("8/16384/")
         await together(first, second, 1)
     await second.apply(1000)
 
     assert second.confirmed == [Lsn(1000)]
     assert second.keeper.owns_record("a")
+
+
+@pytest.mark.parametrize("system", ["7", None])
+async def test_a_standby_keeps_the_record_for_its_own_database_however_long(system: str | None) -> None:
+    """What holds the slot may be a connection of its own that the server does not know to be gone."""
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+
+    first.keeper.lost()
+    await second.begin(OTHER)
+    second.keeper.applied(Lsn(1000))
+    for _ in range(150):
+        first.keeper.stand_by(system)
+        await together(first, second, 1)
+
+    assert first.keeper.owns_record("a")
+    assert second.confirmed == []
+
+
+async def test_a_standby_does_not_take_the_record_from_the_one_that_took_over_from_it() -> None:
+    cache = Cache()
+    first, second = World(a=cache), World(a=cache)
+    await first.begin()
+    await first.apply(200)
+    first.keeper.lost()
+    first.keeper.stand_by("8")  # it was led to another cluster, where nobody has used the record
+    await second.begin()
+    await together(first, second, 20)
+
+    await first.begin(StreamStart("8", 1, Lsn(900)))  # nobody streams there any more
+    await together(first, second, 20)
+    await second.apply(300)
+
+    assert second.keeper.owns_record("a")
+    assert second.confirmed == [Lsn(300)]
+    assert not first.keeper.owns_record("a")
 
 
 @pytest.mark.parametrize("system", ["8", "7/1/2"])
@@ -713,6 +751,110 @@ async def test_a_missing_slot_is_no_first_start_while_the_record_is_of_another_d
             await second.keeper.has_record("8")
 
     assert await second.keeper.has_record("8"), "it was led to another cluster, and the slot is missed"
+
+
+class Hung(Cache):
+    """Answers nothing, and is no error either, until it wakes up."""
+
+    def __init__(self, content: bytes | None = None) -> None:
+        super().__init__(content)
+        self.awake = asyncio.Event()
+        self.awake.set()
+
+    async def claim_record(self, name: str, owner: str, *, before: str, seconds: float) -> str:
+        await self.awake.wait()
+        return await super().claim_record(name, owner, before=before, seconds=seconds)
+
+    async def load_record(self, name: str) -> Kept:
+        await self.awake.wait()
+        return await super().load_record(name)
+
+    async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
+        kept = await super().keep_record(name, content, expected=expected)
+        await self.awake.wait()
+        return kept
+
+
+async def test_a_cache_that_hangs_delays_no_word_and_no_repair_at_another_one() -> None:
+    hung, cache = Hung(), Cache()
+    world = World(hung=hung, a=cache)
+    await world.begin()
+    await world.apply(200)
+    working = asyncio.create_task(world.keeper.run())
+    hung.awake.clear()
+
+    for _ in range(30):  # three times as long as a word counts
+        await world.clock.advance(1)
+        assert cache.owned_until > world.clock.time()
+    cache.incarnation, cache.content = "two", None
+    await world.clock.advance(2)
+    assert world.found == [(GapReason.TARGET_LOST_WRITES, "a")]
+
+    world.keeper.applied(Lsn(300))
+    await world.clock.advance(5)
+    assert world.confirmed == [Lsn(200)]
+    hung.awake.set()
+    await world.clock.advance(5)
+    assert world.confirmed == [Lsn(200), Lsn(300)]
+    assert world.restarts == []
+    working.cancel()
+
+
+async def test_a_record_that_was_written_while_nobody_waited_for_it_any_more_is_our_own() -> None:
+    cache, other = Hung(), Cache()
+    world = World(a=cache, b=other)
+    await world.begin()
+    working = asyncio.create_task(world.keeper.run())
+    for position in range(200, 300, 10):
+        cache.awake.clear()
+        world.keeper.applied(Lsn(position))
+        await world.clock.advance(3)
+        assert other.applied == Lsn(position)
+        cache.awake.set()
+        await world.clock.advance(3)
+        assert cache.applied == Lsn(position)
+
+    assert world.restarts == []
+    assert world.confirmed[-1] == Lsn(290)
+    working.cancel()
+
+
+async def test_who_ends_waits_for_a_cache_that_is_slow_and_confirms_what_it_holds() -> None:
+    cache = Hung()
+    world = World(a=cache)
+    await world.begin()
+    working = asyncio.create_task(world.keeper.run())
+    cache.awake.clear()
+    world.keeper.applied(Lsn(200))
+    await world.clock.advance(5)
+    world.keeper.applied(Lsn(300))
+    ending = asyncio.create_task(world.keeper.tend())
+    await world.clock.advance(5)
+    assert not ending.done()
+
+    cache.awake.set()
+    await ending
+
+    assert cache.applied == Lsn(300)
+    assert world.confirmed[-1] == Lsn(300)
+    working.cancel()
+
+
+async def test_what_is_under_way_ends_with_the_daemon() -> None:
+    cache = Hung()
+    world = World(a=cache)
+    await world.begin()
+    before = asyncio.all_tasks()
+    cache.awake.clear()
+    working = asyncio.create_task(world.keeper.run())
+    await world.clock.advance(5)
+    assert len(asyncio.all_tasks() - before) > 1
+
+    working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+
+    assert asyncio.all_tasks() == before
 
 
 class Slow(Cache):
