@@ -163,6 +163,8 @@ class TargetRejected(TargetError):  # noqa: N818
     """
 
     result = "rejected"
+    fix: str | None = None
+    """What to type, where the target knows it."""
 
 
 class RecordTaken(TargetRejected):

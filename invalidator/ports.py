@@ -51,6 +51,11 @@ class SourceOptions(Options):
     type: str
     """The component's file name."""
 
+    @property
+    def record_name(self) -> str:
+        """What our record is kept under beside each cache: daemons that share a Redis have different ones."""
+        return self.type
+
 
 class Rules(Protocol):
     """The compiled rules: the only thing a source knows of them."""

@@ -124,7 +124,7 @@ def build_continuity(settings: Settings, appliers: Sequence[Target], events: Eve
     ]
     return Continuity(
         recorders,
-        slot=record_name(settings),
+        slot=settings.source.record_name,
         settings=settings.continuity,
         events=events,
         clock=clock,
@@ -197,7 +197,7 @@ def build_catalog_watch(
     beside = None
     if recorders:
         name, recorder = recorders[0]
-        beside = Beside(recorder, f"{record_name(settings)}:catalog", lambda: continuity.owns_record(name))
+        beside = Beside(recorder, f"{settings.source.record_name}:catalog", lambda: continuity.owns_record(name))
     return CatalogWatch(
         interval_seconds=settings.continuity.catalog_seconds,
         look=look,
@@ -206,14 +206,6 @@ def build_catalog_watch(
         repair=repair,
         wants=lambda schema, table: bool(rules.ruleset.for_table(schema, table)),
     )
-
-
-def record_name(settings: Settings) -> str:
-    """What our record is kept under: daemons that share a Redis have different ones."""
-    options = settings.source
-    if isinstance(options, pgoutput.Settings):
-        return options.slot
-    return options.name if isinstance(options, (outbox.Settings, notify.Settings)) else options.type
 
 
 def _inspections(preflight: Preflight | None, catalog_watch: CatalogWatch | None) -> tuple[Inspection, ...]:

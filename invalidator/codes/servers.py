@@ -152,6 +152,17 @@ CODES: Final = (
         "Nothing that the rules name would be dropped there.",
     ),
     Code(
+        "record-refused",
+        "error",
+        "A Redis would drop entries, and its ACL does not let us keep our record there: the string with `record_prefix`"
+        " and the slot's name as its key, and the same with `:owner` behind, which says whose the record is.",
+        "A required target without a record holds every position back, and Postgres keeps WAL. What an optional one"
+        " loses would not be noticed.",
+        "ACL SETUSER NAME ~cache:* ~invalidator:shop",
+        "ACL SETUSER NAME ~cache:* ~invalidator:*",
+        "text",
+    ),
+    Code(
         "cdn-credentials",
         "error",
         "A CDN refuses to purge. It is tried by purging the tag `invalidator-probe`, which nothing carries: only that"

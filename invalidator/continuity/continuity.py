@@ -33,10 +33,6 @@ _BUSY_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 0.5
 """Between two looks whether a Redis is still the same one."""
 _HOUR: Final = 3600.0
-_ACL: Final = (
-    "let the user of targets.{target}.url keep our record: "
-    "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait"
-)
 _WIDEN_ONCE: Final = (
     "Start the daemon once with INVALIDATOR_CONTINUITY__ON_GAP=widen: it drops what the rules can name and goes on"
 )
@@ -142,7 +138,8 @@ class Continuity:
                 unknown = error if recorder.required else unknown
             except TargetRejected as error:
                 if recorder.required:
-                    raise ConfigError(str(error), fix=_ACL.format(target=recorder.name)) from None
+                    msg = f"{recorder.name} does not let us look at our record: {error}"
+                    raise ConfigError(msg, fix=error.fix) from None
             except TargetError as error:
                 unknown = error if recorder.required else unknown
             else:
@@ -272,7 +269,8 @@ class Continuity:
             recorder.kept = None  # it may have been written all the same
             recorder.is_unusable = True
             if not recorder.target.lies_apart:  # the journal tells of its file
-                self._events.record_failed(recorder.name, error=str(error), result=error.result)
+                fix = error.fix if isinstance(error, TargetRejected) else None
+                self._events.record_failed(recorder.name, error=str(error), result=error.result, fix=fix)
         else:
             recorder.is_unusable = False
             self._events.record_kept(recorder.name)

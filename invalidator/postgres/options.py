@@ -79,6 +79,11 @@ class StreamOptions(DatabaseOptions):
     with more than some 20 ms of round trip it can be too small to catch up quickly: 0 leaves the size to the kernel."""
 
     @property
+    def record_name(self) -> str:
+        """The slot's name."""
+        return self.slot
+
+    @property
     def status_interval_seconds(self) -> float:
         """How often the server is told indeed: an answer is asked for with it, and needs time to come."""
         return min(self.status_seconds, self.silence_seconds / 4)

@@ -149,7 +149,7 @@ async def _unheard(
 async def _targets(settings: Settings, ruleset: RuleSet, places: Mapping[str, At]) -> list[targets.Answer]:
     built = [registry.load("targets", options.type).build(name, options) for name, options in settings.targets.items()]
     try:
-        return await targets.probe(built, ruleset, places)
+        return await targets.probe(built, ruleset, places, record_name=settings.source.record_name)
     finally:
         for each in built:
             await each.close()

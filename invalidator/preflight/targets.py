@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from invalidator.errors import TargetError, TargetRejected, TargetThrottled
 from invalidator.model import Layer
-from invalidator.ports import Probe, Probing, Target
+from invalidator.ports import Probe, ProbeFinding, Probing, Recording, Target
 from invalidator.preflight.finding import At, Finding, finding
 from invalidator.rules.rule import RuleSet
 
@@ -29,7 +29,11 @@ class Answer:
 
 
 async def probe(
-    targets: Sequence[Target], ruleset: RuleSet, settings_at: Mapping[str, At] | None = None
+    targets: Sequence[Target],
+    ruleset: RuleSet,
+    settings_at: Mapping[str, At] | None = None,
+    *,
+    record_name: str | None = None,
 ) -> list[Answer]:
     """Ask every target that can be asked; in their order. Nothing that is cached is touched.
 
@@ -37,15 +41,41 @@ async def probe(
         targets: built, and closed by the caller.
         ruleset: tells what the targets are needed for.
         settings_at: where the settings name each target.
+        record_name: of our record, to see whether it could be kept; None: a daemon runs, and tells of that by itself.
     """
     has_tags = any(rule.exact.tags or rule.coarse.tags or rule.coarse.tag_patterns for rule in ruleset.rules)
     places = settings_at or {}
     asking = [
-        _answer(each, each.probe(), has_tags=has_tags, at=places.get(each.name) or At(f"targets.{each.name}"))
+        _answer(
+            each, _asked(each, record_name), has_tags=has_tags, at=places.get(each.name) or At(f"targets.{each.name}")
+        )
         for each in targets
         if isinstance(each, Probing)
     ]
     return await asyncio.gather(*asking)
+
+
+async def _asked(target: Probing, record_name: str | None) -> Probe:
+    answered = await target.probe()
+    if record_name is None or not isinstance(target, Recording):
+        return answered
+    try:
+        await target.load_record(record_name)
+        await target.claim_record(record_name, "", before="", seconds=0)
+    except TargetRejected as error:
+        return replace(answered, findings=(*answered.findings, _record_refused(error)))
+    return answered
+
+
+def _record_refused(error: TargetRejected) -> ProbeFinding:
+    return ProbeFinding(
+        "record-refused",
+        "error",
+        f"our record of what was applied could not be kept: {error}",
+        why="a required target without it holds every position back; what an optional one loses would not be noticed",
+        help="let the user read and write the record, and the words beside it that say whose it is",
+        fix=error.fix,
+    )
 
 
 async def _answer(target: Target, probing: Awaitable[Probe], *, has_tags: bool, at: At) -> Answer:

@@ -9,7 +9,8 @@ What was finished before a failure is not done again: the error says what remain
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import ClassVar, Final, Literal
@@ -40,6 +41,9 @@ MAX_SAMPLED_SETS: Final = 20
 
 OWNER: Final = b":owner"
 """What stands behind the key of our record for the one that says whose it is."""
+
+_FORBIDDEN: Final = re.compile("NOPERM|ACL failure|can't (?:run|access)")
+"""In what a server says; those before 7 say the last of these when a script may not do something."""
 
 CUT: Final = b"\0drain"
 """What the script puts behind the key of a large tag set while it works on it."""
@@ -159,7 +163,8 @@ class RedisKeys:
 
     async def load_record(self, name: str) -> Kept:
         """Our record, and which server holds it; see ``ports.Recording``."""
-        content = await self._client.execute(b"GET", self._record_key(name))
+        with self._recording():
+            content = await self._client.execute(b"GET", self._record_key(name))
         return Kept(None if content is None else as_bytes(content), await self._incarnation())
 
     async def keep_record(self, name: str, content: bytes, *, expected: bytes | None) -> Kept:
@@ -192,9 +197,21 @@ class RedisKeys:
         if self._knows_flags:
             with contextlib.suppress(TargetRejected):
                 return await self._client.call(WHEN_FULL[script], [key], *arguments)
-        reply = await self._client.call(script, [key], *arguments)
+        with self._recording():
+            reply = await self._client.call(script, [key], *arguments)
         self._knows_flags = False  # before Redis 7 the first line is no Lua; whatever else it was is raised here too
         return reply
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
+        """What is forbidden of our record is told with what allows it, and the words beside it that say whose it is."""
+        try:
+            yield
+        except TargetRejected as error:
+            if _FORBIDDEN.search(str(error)):
+                keys = escape(self._settings.record_prefix.encode()).decode() + "*"
+                error.fix = f"ACL SETUSER NAME ~{keys} +get +set +eval +evalsha +info +wait"
+            raise
 
     def _record_key(self, name: str) -> bytes:
         return (self._settings.record_prefix + name).encode()

@@ -228,10 +228,10 @@ class Events:
         self.state.targets[target].debt_since = None
         self._log.warning("debt.paid", target=target)
 
-    def record_failed(self, target: str, *, error: str, result: str) -> None:
+    def record_failed(self, target: str, *, error: str, result: str, fix: str | None = None) -> None:
         """Our record of what was applied cannot be kept at a target; nothing is confirmed if it is a required one."""
         state = self.state.targets[target]
-        state.record_result = result
+        state.record_result, state.record_fix = result, fix
         if state.record_error != error:
             self._log.warning("record.failed", target=target, error=error)
         state.record_error = error
@@ -241,7 +241,7 @@ class Events:
     def record_kept(self, target: str) -> None:
         """The target answered for its record."""
         state = self.state.targets[target]
-        state.record_failing_since = state.record_error = state.record_result = None
+        state.record_failing_since = state.record_error = state.record_result = state.record_fix = None
 
     def record_forgotten(self, target: str) -> None:
         """A target lost our record and goes on as the same server: it was emptied, or has evicted it."""

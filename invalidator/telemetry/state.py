@@ -227,6 +227,7 @@ class TargetState:
     record_failing_since: float | None = None  # unix seconds of the first failure in a row to keep our record
     record_error: str | None = None
     record_result: str | None = None  # why in a word: that of the TargetError
+    record_fix: str | None = None  # what to type, where the target knows it
     debt_since: float | None = None  # unix seconds: positions were confirmed without it, and it is not made good yet
     failing_since: float | None = None  # unix seconds of the first failure in a row
     last_error: str | None = None

@@ -349,7 +349,39 @@ async def test_the_documented_permissions_are_enough(start: Callable[..., KeyVal
             assert (await cache.apply(keys(b"cache:1"))).removed == 1
             assert (await cache.apply(Batch(Invalidation(key_patterns={b"cache:*"})))).removed == 1
             await cache.apply(Batch(Invalidation(), heartbeat=1.0))
-        assert store.dbsize() == 0
+            assert store.dbsize() == 0
+            assert (await cache.keep_record("shop", b"mine", expected=None)).content == b"mine"
+            assert (await cache.load_record("shop")).content == b"mine"
+            assert await cache.claim_record("shop", "7", before="", seconds=60) == "7"
+
+
+async def test_what_is_forbidden_of_the_record_comes_with_the_command_that_allows_it(
+    redis_flavour: SharedServer,
+) -> None:
+    with redis.Redis.from_url(redis_flavour.url) as store:
+        try:
+            store.execute_command("ACL", "SETUSER", "inv", "reset", "on", ">pw", "~mine[1]:shop", "+@all", "-set")
+            url = redis_flavour.url.replace("://", "://inv:pw@")
+            async with opened(url, record_prefix="mine[1]:") as cache:
+                fixes = [
+                    await forbidden(cache.load_record("shop")),
+                    await forbidden(cache.claim_record("shop", "", before="", seconds=0)),
+                    await forbidden(cache.keep_record("shop", b"x", expected=None)),
+                ]
+                assert len(set(fixes)) == 1
+                store.execute_command(*fixes[0].replace("NAME", "inv").split())
+                assert (await cache.keep_record("shop", b"x", expected=None)).content == b"x"
+                assert await cache.claim_record("shop", "7", before="", seconds=60) == "7"
+        finally:
+            store.execute_command("ACL", "DELUSER", "inv")
+
+
+async def forbidden(asking: Awaitable[object]) -> str:
+    """What to type so that it is allowed."""
+    with pytest.raises(TargetRejected) as caught:
+        await asking
+    assert caught.value.fix is not None
+    return caught.value.fix
 
 
 @pytest.mark.parametrize("size", [10, 3000])

@@ -152,7 +152,7 @@ class _Look:
     def _record(self) -> str:
         """The name that our records are kept under."""
         if self._source.kind == self._settings.source.type:
-            return wiring.record_name(self._settings)
+            return self._settings.source.record_name
         return self._source.slot if self._source.kind == "pgoutput" else self._source.kind
 
 

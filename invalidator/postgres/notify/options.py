@@ -41,5 +41,10 @@ class NotifyOptions(DatabaseOptions):
 
     @property
     def slot(self) -> str:
-        """What stands for a slot's name in logs, metrics and records."""
+        """What stands for a slot's name in logs and metrics."""
+        return self.name
+
+    @property
+    def record_name(self) -> str:
+        """As it is called."""
         return self.name

@@ -30,6 +30,11 @@ class OutboxOptions(DatabaseOptions):
     max_batch_items: int = Field(default=5000, ge=1)
     """Distinct names at which a batch is handed over."""
 
+    @property
+    def record_name(self) -> str:
+        """As it is called."""
+        return self.name
+
     @model_validator(mode="after")
     def _grows(self) -> OutboxOptions:
         if self.poll_max_seconds < self.poll_min_seconds:

@@ -82,8 +82,9 @@ def _record_failing(target: TargetState, since: float, now: float) -> Iterator[P
         "record-failing",
         target.name,
         f"our record of what was applied cannot be kept at {target.name}: {target.record_error}; {meanwhile}",
-        f"let the user of `targets.{target.name}.url` read and write the key of `record_prefix` and the slot's name: "
-        "ACL SETUSER NAME ~invalidator:* +get +set +eval +evalsha +info +wait",
+        f"let the user of `targets.{target.name}.url` keep the record and the words beside it: {target.record_fix}"
+        if target.record_fix
+        else "mend what it says (replicas that lag, a server that takes no writes): redis-cli -u URL INFO replication",
         since,
     )
     yield replace(failing, severity="critical") if target.required else failing

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import redis
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
+from invalidator.demo.servers import KeyValueServer
 from tests.support.checked import Project
 
 SCHEMA = """
@@ -55,6 +57,27 @@ def test_an_old_value_that_is_not_sent_is_shown_in_its_template_and_the_fix_mend
     checked.database.execute(fix)
     assert checked.run("check", "--online").code == 0
     checked.database.execute("INSERT INTO posts VALUES (1, 'a'); UPDATE posts SET slug = 'b'; DELETE FROM posts")
+
+
+def test_a_record_that_could_not_be_kept_comes_with_the_command_that_allows_it(
+    checked: Project, own_redis: KeyValueServer
+) -> None:
+    """As after an upgrade: before, the record's key alone was enough."""
+    checked.database.execute(SCHEMA)
+    checked.write(POST)
+    checked.set_up()
+    checked.targets["redis"]["url"] = own_redis.url.replace("://", "://inv:pw@")
+    checked.write(POST)
+    with redis.Redis.from_url(own_redis.url) as admin:
+        exact = f"~invalidator:{checked.database.name}"
+        admin.execute_command("ACL", "SETUSER", "inv", "on", ">pw", "~tag:*", "~post:*", exact, "+@all")
+
+        findings = checked.run("check", "--online", "--json").json()["findings"]
+        (found,) = [each for each in findings if each["severity"] == "error"]
+        assert found["code"] == "record-refused"
+        admin.execute_command(*found["fix"].replace("NAME", "inv").split())
+
+        assert checked.run("check", "--online").code == 0
 
 
 def test_before_setup_everything_that_is_missing_comes_with_the_sql_that_makes_it(checked: Project) -> None:

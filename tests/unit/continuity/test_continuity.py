@@ -389,10 +389,12 @@ async def test_while_a_required_cache_is_silent_nobody_can_tell() -> None:
 
 async def test_a_cache_that_does_not_let_us_look_is_for_the_operator() -> None:
     world = World(a=Cache())
-    world.caches["a"].failure = TargetRejected("NOPERM")
+    world.caches["a"].failure = refusal = TargetRejected("NOPERM")
+    refusal.fix = "ACL SETUSER NAME ~invalidator:*"
 
-    with pytest.raises(ConfigError, match="ACL SETUSER"):
+    with pytest.raises(ConfigError, match="ACL SETUSER") as caught:
         await world.keeper.has_record("7")
+    assert caught.value.fix == refusal.fix
 
 
 async def test_a_slot_is_made_anew_only_so_often_over_restarts_too() -> None:

@@ -1,4 +1,4 @@
-"""What parts are told that settings say."""
+"""Under which name a record is kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from invalidator import config, wiring
+from invalidator import config
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from invalidator import config, wiring
 def test_daemons_of_different_names_keep_different_records(tmp_path: Path, source: str, name: str) -> None:
     file = tmp_path / "invalidator.yaml"
     file.write_text(f"source: {source}\nrules: rules.yaml\ntargets: {{l2: {{type: redis_keys, url: 'redis://r'}}}}\n")
-    assert wiring.record_name(config.load(file, environment={})) == name
+    assert config.load(file, environment={}).source.record_name == name
