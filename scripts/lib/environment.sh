@@ -5,6 +5,8 @@
 # daemon of theirs is started. Variables: PYTHON chooses the interpreter, VENV the environment's folder.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+# Tests start hundreds of processes of ours: whoever compiles a module keeps that for the next one.
+unset PYTHONDONTWRITEBYTECODE
 
 step() { printf '\n== %s\n' "$*"; }
 
