@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +9,8 @@ import pytest
 import yaml
 
 from invalidator.preflight.facts import Facts, gather
+from tests.support.commandline import Ended, run_beside_a_loop
 from tests.support.postgres import Database
-from tests.support.processes import DEADLINE_SECONDS
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    output: str
-    errors: str
-
-    def json(self) -> dict[str, Any]:
-        """The output as a JSON object."""
-        value = json.loads(self.output)
-        assert isinstance(value, dict)
-        return value
-
-    def codes(self, severity: str = "error") -> list[str]:
-        """The codes of a JSON report."""
-        return [each["code"] for each in self.json()["findings"] if each["severity"] == severity]
 
 
 class Project:
@@ -56,17 +30,8 @@ class Project:
 
     def run(self, *arguments: str) -> Ended:
         """Run a verb in the folder."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("INVALIDATOR_")}
-        ended = subprocess.run(
-            [sys.executable, "-m", "invalidator", *arguments],
-            env=inherited | {"PYTHONPATH": str(ROOT), "INVALIDATOR_SETTINGS": "invalidator.yaml"},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=5 * DEADLINE_SECONDS,
-        )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        environment = {"INVALIDATOR_SETTINGS": "invalidator.yaml"}
+        return run_beside_a_loop(self.folder, *arguments, environment=environment)
 
     def set_up(self) -> None:
         """Make publication and slot as ``setup`` would, without touching tables."""

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import json
-import os
 import re
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import click
 import pytest
 
-from invalidator import cli
 from invalidator.cli import status, verbs
 from invalidator.cli._exits import Exit, report
 from invalidator.codes import all_codes
 from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SlotLost, SourceDisconnected
 from invalidator.telemetry.problems import CODES
+from tests.support import commandline
+from tests.support.commandline import Ended
 
 RULES = """\
 version: 1
@@ -50,28 +46,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(folder: Path, *arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Result:
-    """What the process would do, in this one."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("INVALIDATOR_", "PG"))}
-    out, err = io.StringIO(), io.StringIO()
+def run(folder: Path, *arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> Ended:
+    """The command; what it does about SIGTERM ends with it."""
     handler = signal.getsignal(signal.SIGTERM)
-    with (
-        contextlib.chdir(folder),
-        patch.dict(os.environ, inherited | (environment or {}), clear=True),
-        patch("sys.stdin", io.StringIO(stdin)),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        code = cli._run(list(arguments))
-    signal.signal(signal.SIGTERM, handler)
-    return Result(code, out.getvalue(), err.getvalue())
+    try:
+        return commandline.run(folder, *arguments, stdin=stdin, environment=environment)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 # -- the group -------------------------------------------------------------------------------------------------------
@@ -116,18 +97,18 @@ def test_no_error_shows_a_password(capsys: pytest.CaptureFixture[str]) -> None:
 def test_usage_errors_exit_2(project: Path) -> None:
     for arguments in (["rnu"], ["check", "--frobnicate"], ["explain"], ["run", "--set", "novalue"]):
         result = run(project, *arguments)
-        assert result.returncode == Exit.USAGE, arguments
-        assert "Usage" in result.stderr
-        assert result.stdout == ""
+        assert result.code == Exit.USAGE, arguments
+        assert "Usage" in result.errors
+        assert result.output == ""
 
 
 def test_wrong_settings_exit_78_with_the_place_and_start_nothing(project: Path) -> None:
     (project / "config" / "invalidator.yaml").write_text(SETTINGS.replace("varnish,", "varnihs,"))
     result = run(project, "run")
-    assert result.returncode == Exit.CONFIG
-    assert result.stderr.startswith("config/invalidator.yaml:2:16: error[unknown-type]")
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
+    assert result.code == Exit.CONFIG
+    assert result.errors.startswith("config/invalidator.yaml:2:16: error[unknown-type]")
+    assert "Traceback" not in result.errors
+    assert result.output == ""
 
 
 # -- check -----------------------------------------------------------------------------------------------------------
@@ -135,41 +116,41 @@ def test_wrong_settings_exit_78_with_the_place_and_start_nothing(project: Path) 
 
 def test_check_is_silent_about_what_is_right(project: Path) -> None:
     result = run(project, "check")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.splitlines()[-1] == "1 rule in 1 file: no problem found"
+    assert (result.code, result.errors) == (0, "")
+    assert result.output.splitlines()[-1] == "1 rule in 1 file: no problem found"
 
 
 def test_check_shows_place_line_caret_and_help(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace("changed", "chnaged"))
     result = run(project, "check")
-    assert result.returncode == Exit.PROBLEMS
-    assert "config/rules.yaml:5:5: error[unknown-field]: unknown field 'chnaged'" in result.stdout
-    assert " 5 |     chnaged: [slug]" in result.stdout
-    assert "did you mean 'changed'?" in result.stdout
-    assert result.stdout.splitlines()[-1] == "1 rule in 1 file: 1 error"
+    assert result.code == Exit.PROBLEMS
+    assert "config/rules.yaml:5:5: error[unknown-field]: unknown field 'chnaged'" in result.output
+    assert " 5 |     chnaged: [slug]" in result.output
+    assert "did you mean 'changed'?" in result.output
+    assert result.output.splitlines()[-1] == "1 rule in 1 file: 1 error"
 
 
 def test_check_of_a_path_that_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
     result = run(tmp_path, "check", "x" * 300)
-    assert (result.returncode, result.stderr) == (Exit.PROBLEMS, "")
-    assert "error[unreadable-file]: cannot be read: File name too long" in result.stdout
+    assert (result.code, result.errors) == (Exit.PROBLEMS, "")
+    assert "error[unreadable-file]: cannot be read: File name too long" in result.output
 
 
 def test_check_reports_settings_and_rules_in_one_go(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace("changed", "chnaged"))
     result = run(project, "check", "config/rules.yaml", environment={"INVALIDATOR_LOGLEVEL": "x"})
-    assert "INVALIDATOR_LOGLEVEL" in result.stdout
-    assert "chnaged" in result.stdout
-    assert "2 errors" in result.stdout
+    assert "INVALIDATOR_LOGLEVEL" in result.output
+    assert "chnaged" in result.output
+    assert "2 errors" in result.output
 
 
 def test_check_of_files_needs_no_settings(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RULES)
-    assert run(tmp_path, "check", "r.yaml").returncode == 0
+    assert run(tmp_path, "check", "r.yaml").code == 0
     result = run(tmp_path, "check")
-    assert result.returncode == Exit.PROBLEMS
-    assert "there are no settings" in result.stdout
-    assert "--settings FILE" in result.stdout
+    assert result.code == Exit.PROBLEMS
+    assert "there are no settings" in result.output
+    assert "--settings FILE" in result.output
 
 
 def test_check_says_what_it_could_not_check_without_settings(tmp_path: Path) -> None:
@@ -178,9 +159,9 @@ def test_check_says_what_it_could_not_check_without_settings(tmp_path: Path) -> 
 
     result = run(tmp_path, "check", "r.yaml")
 
-    assert "no settings were read, so the CDN tags of 1 rule were not checked" in result.stdout
-    assert "--settings FILE" in result.stdout
-    assert "no settings" not in run(tmp_path, "check", "plain.yaml").stdout
+    assert "no settings were read, so the CDN tags of 1 rule were not checked" in result.output
+    assert "--settings FILE" in result.output
+    assert "no settings" not in run(tmp_path, "check", "plain.yaml").output
 
 
 def test_check_reads_the_rules_in_a_markdown_page_at_their_places(tmp_path: Path) -> None:
@@ -191,20 +172,20 @@ def test_check_reads_the_rules_in_a_markdown_page_at_their_places(tmp_path: Path
 
     result = run(tmp_path, "check", "page.md")
 
-    assert result.returncode == Exit.PROBLEMS
-    assert f"page.md:{line}:" in result.stdout
-    assert f'{line} |       keys: ["post:{{slug|lowr}}"' in result.stdout
-    assert "page.md: 2 blocks of rules" in result.stdout
-    assert "2 rules in 1 file: 1 error" in result.stdout
+    assert result.code == Exit.PROBLEMS
+    assert f"page.md:{line}:" in result.output
+    assert f'{line} |       keys: ["post:{{slug|lowr}}"' in result.output
+    assert "page.md: 2 blocks of rules" in result.output
+    assert "2 rules in 1 file: 1 error" in result.output
     (tmp_path / "page.md").write_text(page.replace("|lowr", ""))
-    assert run(tmp_path, "check", "page.md", "--strict").returncode == Exit.FINE
+    assert run(tmp_path, "check", "page.md", "--strict").code == Exit.FINE
 
 
 @pytest.mark.parametrize("page", ["how-to/recipes.md", "reference/rules.md"])
 def test_check_accepts_the_pages_of_the_documentation(tmp_path: Path, page: str) -> None:
     result = run(tmp_path, "check", str(Path(__file__).parents[3] / "docs" / page))
-    assert result.returncode == Exit.FINE, result.stdout
-    assert " 0 blocks" not in result.stdout
+    assert result.code == Exit.FINE, result.output
+    assert " 0 blocks" not in result.output
 
 
 def test_check_names_the_tests_that_it_could_not_run(tmp_path: Path) -> None:
@@ -222,43 +203,43 @@ def test_check_names_the_tests_that_it_could_not_run(tmp_path: Path) -> None:
 
     result = run(tmp_path, "check", "r.yaml")
 
-    assert result.returncode == Exit.FINE
-    assert "test 'open' (r.yaml:9) was not run: rule 'item' asks its lookup 'order'" in result.stdout
-    assert "1 test (1 skipped)" in result.stdout
+    assert result.code == Exit.FINE
+    assert "test 'open' (r.yaml:9) was not run: rule 'item' asks its lookup 'order'" in result.output
+    assert "1 test (1 skipped)" in result.output
 
 
 def test_check_finds_cdn_tags_that_a_provider_would_split(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace('"post-{id}"', '"post {id}"'))
     result = run(project, "check")
-    assert result.returncode == Exit.PROBLEMS
-    assert "config/rules.yaml:8:13: error[cdn-tag-grammar]" in result.stdout
-    assert "edge (Varnish xkey)" in result.stdout
+    assert result.code == Exit.PROBLEMS
+    assert "config/rules.yaml:8:13: error[cdn-tag-grammar]" in result.output
+    assert "edge (Varnish xkey)" in result.output
 
 
 def test_check_wants_a_coarse_cdn_tag_or_the_targets_consent(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace(", cdn: [posts]", ""))
     result = run(project, "check")
-    assert result.returncode == Exit.PROBLEMS
-    assert "config/rules.yaml:8:7: error[coarse-missing]" in result.stdout
+    assert result.code == Exit.PROBLEMS
+    assert "config/rules.yaml:8:7: error[coarse-missing]" in result.output
     consent = {"INVALIDATOR_TARGETS__EDGE__PURGE_ALL_ON_GAP": "true"}
-    assert run(project, "check", environment=consent).returncode == 0
+    assert run(project, "check", environment=consent).code == 0
 
 
 def test_strict_makes_warnings_fail(project: Path) -> None:
     twice = RULES + RULES.split("rules:\n")[1].replace("name: post", "name: again")
     (project / "config" / "rules.yaml").write_text(twice)
     lenient = run(project, "check")
-    assert lenient.returncode == 0
-    assert "warning[same-target]" in lenient.stdout
-    assert run(project, "check", "--strict").returncode == Exit.PROBLEMS
+    assert lenient.code == 0
+    assert "warning[same-target]" in lenient.output
+    assert run(project, "check", "--strict").code == Exit.PROBLEMS
 
 
 def test_check_speaks_json_and_github(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace("changed", "chnaged"))
-    document = json.loads(run(project, "check", "--json").stdout)
+    document = json.loads(run(project, "check", "--json").output)
     assert document["errors"] == 1
     assert document["findings"][0]["line"] == 5
-    annotation = run(project, "check", "--format", "github").stdout.splitlines()[0]
+    annotation = run(project, "check", "--format", "github").output.splitlines()[0]
     assert annotation.startswith(
         "::error file=config/rules.yaml,line=5,col=5,endColumn=12,title=unknown-field::unknown field"
     )
@@ -269,8 +250,8 @@ def test_check_speaks_json_and_github(project: Path) -> None:
 
 def explained(project: Path, *arguments: str, stdin: str = "") -> Any:
     result = run(project, "explain", *arguments, "--json", stdin=stdin)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)["rules"][0]
+    assert result.code == 0, result.errors
+    return json.loads(result.output)["rules"][0]
 
 
 def test_an_update_shows_old_and_new_names(project: Path) -> None:
@@ -278,7 +259,7 @@ def test_an_update_shows_old_and_new_names(project: Path) -> None:
     rule = explained(project, "public.posts", row)
     assert rule["invalidation"]["keys"] == ["post:a", "post:b", "post:id:1"]
     assert rule["repeats"][0]["after_seconds"] == [0.5]
-    text = run(project, "explain", "public.posts", row).stdout
+    text = run(project, "explain", "public.posts", row).output
     assert "rule post (config/rules.yaml:3)" in text
     assert 'slug "a" → "b"' in text
     assert "post:a  post:b  post:id:1" in text
@@ -303,7 +284,7 @@ def test_with_the_primary_key_alone_the_rule_widens(project: Path) -> None:
 )
 def test_the_event_follows_from_the_images(project: Path, row: str, options: list[str], event: str) -> None:
     result = run(project, "explain", "public.posts", row, *options, "--json")
-    document = json.loads(result.stdout)
+    document = json.loads(result.output)
     assert document["event"] == event
     assert document["rules"][0]["invalidation"]["keys"] == ["post:a", "post:id:1"]
 
@@ -314,24 +295,24 @@ def test_the_row_may_come_from_standard_input(project: Path) -> None:
 
 def test_a_rule_that_does_not_fire_says_why(project: Path) -> None:
     row = '{"old": {"id": 1, "slug": "a"}, "new": {"id": 1, "slug": "a"}}'
-    assert "not fired: none of changed [slug] did change" in run(project, "explain", "public.posts", row).stdout
+    assert "not fired: none of changed [slug] did change" in run(project, "explain", "public.posts", row).output
 
 
 def test_a_table_without_rule_is_a_problem_with_a_suggestion(project: Path) -> None:
     result = run(project, "explain", "public.post", '{"id": 1}')
-    assert result.returncode == Exit.PROBLEMS
-    assert "did you mean public.posts?" in result.stdout
+    assert result.code == Exit.PROBLEMS
+    assert "did you mean public.posts?" in result.output
 
 
 @pytest.mark.parametrize("row", ["{", "[]", "1", "{}", ""])
 def test_a_row_that_is_no_object_is_a_usage_error(project: Path, row: str) -> None:
-    assert run(project, "explain", "public.posts", row).returncode == Exit.USAGE
+    assert run(project, "explain", "public.posts", row).code == Exit.USAGE
 
 
 def test_a_hostile_value_cannot_steer_the_terminal(project: Path) -> None:
     result = run(project, "explain", "public.posts", '{"id": "\\u001b[31m", "slug": "\\u202e"}')
-    assert "\x1b" not in result.stdout
-    assert "\u202e" not in result.stdout
+    assert "\x1b" not in result.output
+    assert "\u202e" not in result.output
 
 
 # -- config ----------------------------------------------------------------------------------------------------------
@@ -342,12 +323,12 @@ def test_config_shows_values_with_origin_and_no_secret(project: Path) -> None:
         "INVALIDATOR_SOURCE__DSN": "postgresql://u:canary@db/app",
         "INVALIDATOR_TARGETS__EDGE__SECRET": "canary",
     }
-    text = run(project, "config", environment=environment).stdout
+    text = run(project, "config", environment=environment).output
     assert "canary" not in text
     assert "postgresql://u:***@db/app" in text
     assert "(INVALIDATOR_SOURCE__DSN)" in text
     assert "(config/invalidator.yaml:2)" in text
-    rows = {row["setting"]: row for row in json.loads(run(project, "config", "--json").stdout)}
+    rows = {row["setting"]: row for row in json.loads(run(project, "config", "--json").output)}
     assert rows["source.slot"] == {
         "setting": "source.slot",
         "value": "invalidator",
@@ -374,34 +355,34 @@ def test_every_exit_code_is_documented() -> None:
 
 def test_a_misspelled_verb_is_told_the_one_that_is_meant(tmp_path: Path) -> None:
     result = run(tmp_path, "chekc")
-    assert result.returncode == Exit.USAGE
-    assert "No such command 'chekc'. Did you mean 'check'?" in result.stderr
-    assert "Did you mean" not in run(tmp_path, "zzz").stderr
+    assert result.code == Exit.USAGE
+    assert "No such command 'chekc'. Did you mean 'check'?" in result.errors
+    assert "Did you mean" not in run(tmp_path, "zzz").errors
 
 
 def test_check_explains_a_code_and_knows_what_was_meant(tmp_path: Path) -> None:
     result = run(tmp_path, "check", "--explain", "glob-in-key")
-    assert result.returncode == 0
-    assert result.stdout.startswith("# `glob-in-key`\n")
+    assert result.code == 0
+    assert result.output.startswith("# `glob-in-key`\n")
     unknown = run(tmp_path, "check", "--explain", "glob-in-keys")
-    assert unknown.returncode == Exit.USAGE
-    assert "did you mean glob-in-key" in unknown.stderr
+    assert unknown.code == Exit.USAGE
+    assert "did you mean glob-in-key" in unknown.errors
 
 
 def test_check_explains_where_problems_of_a_daemon_are_described(tmp_path: Path) -> None:
     for code in CODES:
         result = run(tmp_path, "check", "--explain", code)
-        assert result.returncode == Exit.FINE
-        [page] = re.findall(r"docs/operations/[\w-]+\.md", result.stdout)
+        assert result.code == Exit.FINE
+        [page] = re.findall(r"docs/operations/[\w-]+\.md", result.output)
         assert (Path(__file__).parents[3] / page).exists()
     near = run(tmp_path, "check", "--explain", "setup-incomplet")
-    assert near.returncode == Exit.USAGE
-    assert "setup-incomplete?" in near.stderr
+    assert near.code == Exit.USAGE
+    assert "setup-incomplete?" in near.errors
 
 
 def test_sarif_says_what_each_code_means(project: Path) -> None:
     (project / "config" / "rules.yaml").write_text(RULES.replace("table:", "tabel:"))
-    [made] = json.loads(run(project, "check", "--format", "sarif").stdout)["runs"]
+    [made] = json.loads(run(project, "check", "--format", "sarif").output)["runs"]
     for rule in made["tool"]["driver"]["rules"]:
         assert rule["shortDescription"]["text"] == all_codes()[rule["id"]].meaning
         assert all_codes()[rule["id"]].why in rule["fullDescription"]["text"]
@@ -419,6 +400,6 @@ def test_status_sets_the_further_lines_of_a_text_in() -> None:
 
 def test_status_without_a_daemon_says_what_to_do(tmp_path: Path) -> None:
     result = run(tmp_path, "status", "--url", "http://127.0.0.1:1")
-    assert result.returncode == Exit.UNREACHABLE
-    assert "invalidator run" in result.stderr
-    assert "--url" in result.stderr
+    assert result.code == Exit.UNREACHABLE
+    assert "invalidator run" in result.errors
+    assert "--url" in result.errors
