@@ -22,6 +22,9 @@ PATIENT = {"down-after-milliseconds": 60_000, "failover-timeout": 60_000}
 """On a busy machine all five stand still now and then: nothing fails over before a test wants it."""
 IMPATIENT = {"down-after-milliseconds": 1500, "failover-timeout": 5000}
 """A replica may have been cut off for ten times the first; after a tie they vote again in twice the second."""
+CURIOUS = {"info-period": 200, "publish-period": 200, "tilt-period": 1000}
+"""Untold, they look at the servers every 10 s, tell each other what they know every 2 s, and do nothing for 30 s after
+they have stood still."""
 
 
 class SentinelServer(Server):
@@ -57,6 +60,9 @@ class SentinelServer(Server):
                 return False
 
         self._run([self._binary, file, "--sentinel"], answers, account=self._account)
+        with redis.Redis(port=port, socket_timeout=DEADLINE_SECONDS) as client:
+            for option, value in CURIOUS.items():
+                client.execute_command("SENTINEL", "DEBUG", option, value)
 
 
 class Group:
