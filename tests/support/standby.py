@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from invalidator.demo.servers.process import ServerFailed, spawn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FOLLOW = {"sync_replication_slots": "on", "hot_standby_feedback": "on"}
+_FOLLOW = {"hot_standby_feedback": "on"}
 
 
 class Standby(PostgresServer):
@@ -23,7 +24,7 @@ class Standby(PostgresServer):
 
     Args:
         primary: the cluster that it follows.
-        physical_slot: made there for it; with one, the standby keeps copies of failover slots (Postgres 17 and newer).
+        physical_slot: made there for it; with one, the standby can copy failover slots (Postgres 17 and newer).
         settings: server settings, over those for tests and demo.
     """
 
@@ -51,8 +52,10 @@ class Standby(PostgresServer):
                 if time.monotonic() > deadline:
                     return False
                 # A copy lasts once the slot there has moved on, for which it needs to be told what is running. The
-                # server does that by itself every 15 s; the standby asks less and less often, up to every 30 s.
+                # server does that by itself every 15 s; the worker that synchronizes looks up to every 30 s.
                 there.execute("SELECT pg_log_standby_snapshot()")
+                with contextlib.suppress(psycopg.errors.ObjectNotInPrerequisiteState):  # the slot there is ahead
+                    here.execute("SELECT pg_sync_replication_slots()")
                 time.sleep(0.1)
         return True
 
