@@ -69,13 +69,13 @@ class Stack:
         write_whole(path, yaml.safe_dump(settings))
         return path
 
-    def run(self, env: dict[str, str] | None = None) -> Program:
+    def run(self, env: dict[str, str] | None = None, module: str = "invalidator") -> Program:
         """Start a daemon; it need not stream yet."""
-        return self._run("run", "--settings", self.write(), env=env)
+        return self._run("run", "--settings", self.write(), env=env, module=module)
 
-    async def start(self) -> Program:
+    async def start(self, module: str = "invalidator") -> Program:
         """Start a daemon and return when it streams."""
-        program = self.run()
+        program = self.run(module=module)
         await program.event("stream.connected")
         return program
 

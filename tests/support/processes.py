@@ -150,8 +150,8 @@ def run_program() -> Iterator[Callable[..., Program]]:
     """Starts programs (``run_program("run", "--settings", file)``) and ends them with the test."""
     started: list[Program] = []
 
-    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Program:
-        program = Program(*arguments, env=env)
+    def run(*arguments: str | Path, env: dict[str, str] | None = None, module: str = "invalidator") -> Program:
+        program = Program(*arguments, env=env, module=module)
         started.append(program)
         return program
 
