@@ -295,7 +295,7 @@ async def fill_redis(world: World, choice: random.Random) -> None:
 async def kill_daemon_while_unlink_is_forbidden(world: World, choice: random.Random) -> None:
     world.expect_daemon()
     await asyncio.to_thread(_redis, world.redis.url, _acl("-unlink"))
-    await asyncio.sleep(choice.uniform(3, 4))  # longer than the redo window
+    await asyncio.sleep(world.redo_window_seconds + choice.uniform(1, 2))
     world.daemon.kill()
     await asyncio.to_thread(_redis, world.redis.url, _acl("+unlink"))
     world.start_daemon()

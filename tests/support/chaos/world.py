@@ -87,7 +87,7 @@ class World:
         seed: of every choice.
         defect: a planted one, by its name in ``tests.support.defects``; None: the daemon as it is.
         rules: what the daemon is told.
-        patience_seconds: how long a stale entry may still go after everything was confirmed.
+        patience_seconds: how long a stale entry may still go after everything was confirmed and no journal holds more.
         redo_window_seconds: of the daemon.
         truncates: the part of all that the application does.
         source: of the daemon: ``pgoutput``, ``outbox`` or ``notify``.
@@ -110,7 +110,7 @@ class World:
         self._defect = defect
         self._rules = list(rules)
         self._patience_seconds = patience_seconds
-        self._redo_window_seconds = redo_window_seconds
+        self.redo_window_seconds = redo_window_seconds
         self._has_journal = self.random.random() < 0.5
         self._skips = self.random.random() < 0.5
         self.source = source
@@ -204,7 +204,7 @@ class World:
                 "edge": {"type": "varnish", "url": edge, "timeout_seconds": 1, "repeat_after_seconds": [], **retry},
             },
             "continuity": {
-                "on_first_start": "widen", "redo_window_seconds": self._redo_window_seconds, "pause_seconds": 0,
+                "on_first_start": "widen", "redo_window_seconds": self.redo_window_seconds, "pause_seconds": 0,
                 "catalog_seconds": 0.5, "max_new_slots_per_hour": 1000,
                 "wal": "widen_and_skip" if self._skips else "stall", "wal_bytes": 100_000,
             },
@@ -326,18 +326,28 @@ class World:
 
     async def _until_fresh(self) -> None:
         """What the catalog tells and what a journal holds comes a little later than the confirmation."""
-        deadline = time.monotonic() + self._patience_seconds
+        begun = time.monotonic()
+        deadline = begun + self._patience_seconds
         while True:
             is_ready = await asyncio.to_thread(self._is_ready)
+            holds_more = await asyncio.to_thread(self._holds_more)
             self.outcome.stale = self._stale()
-            if (is_ready and not self.outcome.stale) or time.monotonic() > deadline:
+            now = time.monotonic()
+            if holds_more and now < begun + QUIET_SECONDS:
+                deadline = now + self._patience_seconds
+            if (is_ready and not self.outcome.stale) or now > deadline:
                 break
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.1)
         if not is_ready:
             self.outcome.broken.append("/readyz does not say that the daemon is ready")
 
     def _is_ready(self) -> bool:
         return self._get("/readyz") is not None
+
+    def _holds_more(self) -> bool:
+        """Whether purges wait in a journal, whose positions are confirmed already."""
+        targets = json.loads(self._get("/status") or "{}").get("targets", {})
+        return any(target["journal"] and target["journal"]["items"] for target in targets.values())
 
     def _get(self, path: str) -> str | None:
         """What the daemon's listener answers; None: nothing good."""
