@@ -145,6 +145,11 @@ class Relation:
         return f"{self.schema}.{self.table}"
 
 
+def readings(name: str) -> list[tuple[str, str]]:
+    """The schemas and tables that ``schema.table`` may stand for: several where a dot is a part of one of them."""
+    return [(name[:at], name[at + 1 :]) for at, character in enumerate(name) if character == "."]
+
+
 @dataclass(slots=True)
 class Transaction:
     """The open transaction, as far as rules may ask for it."""

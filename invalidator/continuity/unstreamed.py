@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from invalidator.errors import TargetError
-from invalidator.model import Gap, GapReason
+from invalidator.model import Gap, GapReason, readings
 from invalidator.ports import Kept
 from invalidator.postgres.catalog import unstreamed
 from invalidator.postgres.catalog.told import HOOKED_SQL, Told
@@ -84,7 +84,7 @@ class CatalogWatch:
         self._late: set[str] = set()
 
     def take(self, content: bytes) -> list[tuple[str, str]]:
-        """The tables whose rules widen, in the stream itself, for what the DDL hook tells.
+        """The tables whose rules widen, in the stream itself, for what the DDL hook tells; some may be of no rule.
 
         Anybody may emit such messages: without the hook they mean nothing, and with it a table is widened at once, and
         then only once a second however much is told of it. Before the first look it counts as there.
@@ -101,7 +101,7 @@ class CatalogWatch:
             elif name not in self._late:
                 self._late.add(name)
                 asyncio.get_running_loop().call_later(_TOLD_SECONDS, self._widen_late, name)
-        return [(schema, table) for schema, _, table in (name.partition(".") for name in due)]
+        return [each for name in due for each in readings(name)]
 
     def _widen_late(self, name: str) -> None:
         self._late.discard(name)

@@ -146,8 +146,8 @@ class Recent:
 
 def truncated(message: bytes, relations: Mapping[bytes, Relation]) -> list[Relation]:
     """The tables of a Truncate message that are known; a partitioned one comes with its partitions, and counts once."""
-    by_name: dict[str, Relation] = {}
+    by_name: dict[tuple[str, str], Relation] = {}
     for oid in decoder.truncate(message).relation_oids:
         if oid in relations:
-            by_name.setdefault(relations[oid].name, relations[oid])
+            by_name.setdefault((relations[oid].schema, relations[oid].table), relations[oid])
     return list(by_name.values())

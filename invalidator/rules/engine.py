@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from invalidator.model import AFTER_GAP, Invalidation, Operation, Relation, Transaction, WidenReason
+from invalidator.model import AFTER_GAP, Invalidation, Operation, Relation, Transaction, WidenReason, readings
 from invalidator.ports import RowFunction, TagGrammar
 from invalidator.rules.coarse import CoarseForm, relation_facts
 from invalidator.rules.compiler import compile_relation
@@ -143,8 +143,8 @@ class Engine:
         self._problems[relation.oid] = problems
 
     def _rules_for(self, tables: Collection[str]) -> list[Rule]:
-        named = [name.partition(".") for name in sorted(tables)]
-        found = (each for schema, _, table in named for each in self.ruleset.for_table(schema, table))
+        named = (each for name in sorted(tables) for each in readings(name))
+        found = (each for schema, table in named for each in self.ruleset.for_table(schema, table))
         return [rule for _, rule in sorted(dict(found).items())]
 
     def _matching(self, relation: Relation) -> list[tuple[int, Rule]]:

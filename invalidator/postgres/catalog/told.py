@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, LiteralString
 
+from invalidator.model import readings
 from invalidator.postgres.catalog.unstreamed import Looked
 
 PREFIX: Final = "invalidator.ddl"
@@ -49,7 +50,7 @@ class Told:
             found = [each for entry in entries for each in self._entry(entry)]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return {}
-        return {name: what for name, what in found if self._wants(*_parts(name))}
+        return {name: what for name, what in found if self._is_wanted(name)}
 
     def _entry(self, entry: Any) -> Iterator[tuple[str, str]]:
         if entry["what"] == "unknown":
@@ -84,10 +85,8 @@ class Told:
             yield name, f"{len(gone)} partitions detached or dropped"
         if come := [each for each in partitions.keys() - known.keys() if partitions[each]]:
             yield name, f"{len(come)} partitions with rows attached"
-        if before is not None or (self._wants(*_parts(name)) and len(self._names) < _MOST_TABLES):
+        if before is not None or (self._is_wanted(name) and len(self._names) < _MOST_TABLES):
             self._names[oid], self._partitions[oid] = name, dict(partitions)
 
-
-def _parts(name: str) -> tuple[str, str]:
-    schema, _, table = name.partition(".")
-    return schema, table
+    def _is_wanted(self, name: str) -> bool:
+        return any(self._wants(schema, table) for schema, table in readings(name))

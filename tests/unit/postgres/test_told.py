@@ -66,6 +66,14 @@ def test_what_was_told_counts_for_what_is_told_next() -> None:
     assert list(changes(heard, entry(2, "event", "there", partitions={"21": True, "22": False}))) == ["public.event"]
 
 
+def test_a_dot_may_be_a_part_of_a_schema() -> None:
+    made = Told(lambda schema, table: (schema, table) == ("acme.com", "item"))
+    dropped = {"oid": 7, "schema": "acme.com", "table": "item", "what": "dropped"}
+    assert changes(made, dropped) == {"acme.com.item": "dropped or renamed"}
+    made.looked({"acme.com.item": TableFacts(7, (), {}, {})})
+    assert changes(made, {"what": "unknown"}).keys() == {"acme.com.item"}
+
+
 def test_swapped_tables_are_both_named() -> None:
     heard = told()
     assert list(changes(heard, entry(1, "item_old", "there"))) == ["public.item"]

@@ -238,6 +238,16 @@ def test_a_gap_adds_the_coarse_form_of_every_rule() -> None:
     assert states["users"].widened == {"gap": 1}
 
 
+def test_a_gap_of_a_table_finds_its_rules_when_a_dot_is_a_part_of_its_name() -> None:
+    engine, _, _ = make_engine(
+        make_rule("tenants", "user", schema="*"),
+        make_rule("items", "order.item"),
+        make_rule("other", "user", schema="acme"),
+    )
+    assert [name for name, _ in engine.coarse({"acme.example.com.user"})] == ["tenants"]
+    assert [name for name, _ in engine.coarse({"public.order.item"})] == ["items"]
+
+
 def test_a_gap_makes_wider_what_it_cannot_know() -> None:
     coarse = Coarse(
         keys=(parse("k[1]:{meta.table}"),),
