@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -38,6 +38,11 @@ _SESSION = {
     "synchronous_commit": "local",
     "idle_session_timeout": "0",
 }
+
+_TRANSACTION_TIMEOUT_SERVER: Final = 170000
+_NO_TRANSACTION_TIMEOUT: Final = "SET transaction_timeout = 0"
+"""A walsender counts a transaction that it sends, and the time that a target makes it wait: one that takes longer would
+be cut off again and again. Older servers do not know the setting, and refuse a connection whose options name it."""
 
 _TCP: Mapping[str, int] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -108,7 +113,21 @@ async def connect(dsn: Dsn, *, replication: bool = False, application_name: str)
         defaults["target_session_attrs"] = "primary"
     parameters = defaults | parameters
     parameters["options"] = f"{parameters.get('options') or ''} {pinned}".strip()
-    return await _opened(parameters)
+    connection = await _opened(parameters)
+    if connection.info.server_version >= _TRANSACTION_TIMEOUT_SERVER:
+        await _set(connection, _NO_TRANSACTION_TIMEOUT)
+    return connection
+
+
+async def _set(connection: psycopg.AsyncConnection[Any], statement: LiteralString) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(connection.close)  # whatever goes wrong, also when nobody waits any more
+        try:
+            with answered_within(connection, CONNECT_TIMEOUT_SECONDS):
+                await connection.execute(statement)
+        except psycopg.Error as error:
+            raise ours(error, doing="connecting to Postgres") from error
+        stack.pop_all()
 
 
 async def connect_pooled(dsn: Dsn, *, application_name: str) -> psycopg.AsyncConnection[Any]:

@@ -16,6 +16,7 @@ from invalidator.errors import ConfigError, SlotInUse, SlotLost, SourceDisconnec
 from invalidator.model import Batch, Invalidation, Lsn, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction, Rules
 from invalidator.postgres import replication
+from invalidator.postgres.connection import connect
 from invalidator.postgres.reader import CHUNK
 from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
@@ -485,3 +486,18 @@ async def test_a_server_that_hangs_while_replication_starts_is_given_up(monkeypa
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await ReplicationStream.open(dsn, slot="s", publication="p")
         await ended.wait()
+
+
+@pytest.mark.parametrize("replication", [True, False])
+async def test_no_setting_of_the_server_limits_how_long_a_transaction_may_take_to_be_read(
+    database: Database, *, replication: bool
+) -> None:
+    if int(database.execute("SHOW server_version_num")[0][0]) < 170000:
+        pytest.skip("transaction_timeout is new in 17")
+    database.execute(f"ALTER DATABASE {database.name} SET transaction_timeout = '1h'")
+    connection = await connect(database.dsn, replication=replication, application_name="test")
+    try:
+        cursor = await connection.execute("SHOW transaction_timeout")
+        assert await cursor.fetchone() == ("0",)
+    finally:
+        await connection.close()
