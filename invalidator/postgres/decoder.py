@@ -146,6 +146,21 @@ def logical_message(message: bytes) -> LogicalMessage:
     return LogicalMessage(bool(flags & 1), prefix, content)
 
 
+def as_utf8(message: bytes, encoding: str) -> bytes:
+    """The Message with its content in UTF-8: the server sends that as its database holds it, and only names converted.
+
+    Args:
+        message: a Message.
+        encoding: Python's name of the database's encoding. Content that is not in it stays as it is.
+    """
+    content = logical_message(message).content
+    try:
+        text = content.decode(encoding).encode()
+    except UnicodeError:
+        return message
+    return message[: len(message) - len(content) - 4] + len(text).to_bytes(4) + text
+
+
 def standby_status(received: int, flushed: int, *, now: float, reply_requested: bool) -> bytes:
     """Write a standby status update.
 

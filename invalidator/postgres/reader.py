@@ -87,6 +87,8 @@ class Reader:
         self._relations: dict[bytes, Relation] = {}
         if recent is not None:
             recent.relations = self._relations
+        self.encoding: str | None = None
+        """Of the content of messages, as Python calls it; None: UTF-8, or whatever the application wrote."""
         self.unbound: Relation | None = None
         """A relation whose name must be looked up before anything else is read; see ``bind``."""
         self.rows = 0
@@ -276,6 +278,9 @@ class Reader:
 
     def _message(self, data: bytes) -> None:
         message = decoder.logical_message(data)
+        if self.encoding is not None and message.prefix in (MESSAGE_PREFIX, DDL_PREFIX):
+            data = decoder.as_utf8(data, self.encoding)
+            message = decoder.logical_message(data)
         if message.prefix == HEARTBEAT_PREFIX:
             name, _, sent = message.content.decode("ascii", "replace").rpartition(" ")
             if name == self._heartbeat_name:

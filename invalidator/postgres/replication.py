@@ -50,6 +50,8 @@ class ReplicationStream:
         self._waiting = array.array("i", [0])
         self._callback: Callable[[], None] | None = None
         self._is_writing = False
+        self.content_encoding: str | None = None
+        """Python's name of the encoding in which the content of messages comes; None: UTF-8, or none at all."""
         self.socket = self._pgconn.socket
         self.read = self._pgconn.get_copy_data
 
@@ -75,9 +77,10 @@ class ReplicationStream:
         async with contextlib.AsyncExitStack() as stack:
             # Whatever goes wrong, also when nobody waits any more: else its walsender would keep the slot.
             stack.push_async_callback(connection.close)
-            await _start(connection, slot, publication)
+            encoding = await _start(connection, slot, publication)
             stack.pop_all()
         stream = cls(connection)
+        stream.content_encoding = encoding
         stream._pgconn.nonblocking = 1
         if receive_buffer_bytes:
             stream._limit_receive_buffer(receive_buffer_bytes)
@@ -189,18 +192,33 @@ class ReplicationStream:
         self._loop.remove_writer(self.socket)
 
 
-async def _start(connection: psycopg.AsyncConnection[Any], slot: str, publication: str) -> None:
+async def _start(connection: psycopg.AsyncConnection[Any], slot: str, publication: str) -> str | None:
     try:
         with answered_within(connection, _START_SECONDS):
-            if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
-                # Such a database holds any bytes, and the server refuses to send those that are no UTF-8 as UTF-8.
-                await connection.execute("SET client_encoding TO 'SQL_ASCII'")
+            encoding = await _encoding(connection)
             await connection.execute(_start_replication(slot, publication))
+            return encoding
     except psycopg.errors.UndefinedObject as error:  # a publication that is missing is told later
         msg = f"the replication slot '{slot}' is gone"
         raise SlotLost(msg) from error
     except psycopg.Error as error:
         raise ours(error, doing=f"starting replication from slot '{slot}'") from error
+
+
+async def _encoding(connection: psycopg.AsyncConnection[Any]) -> str | None:
+    """See to it that values come in UTF-8 where that can be; and in which encoding the content of messages comes."""
+    server_encoding = connection.info.parameter_status("server_encoding")
+    if server_encoding == "SQL_ASCII":
+        # Such a database holds any bytes, and the server refuses to send those that are no UTF-8 as UTF-8.
+        await connection.execute("SET client_encoding TO 'SQL_ASCII'")
+    if server_encoding in (None, "UTF8", "SQL_ASCII"):
+        return None
+    await connection.execute(f"SET client_encoding TO '{server_encoding}'".encode())
+    encoding = None
+    with contextlib.suppress(psycopg.NotSupportedError):  # Python has no codec for it
+        encoding = connection.info.encoding
+    await connection.execute("SET client_encoding TO 'UTF8'")
+    return encoding
 
 
 def _start_replication(slot: str, publication: str) -> bytes:

@@ -127,6 +127,7 @@ class Session(Connected):
         except SlotInUse as error:
             error.system = self._start.system
             raise
+        self._reader.encoding = self._stream.content_encoding
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
         self._events.stream_connected(position=self._start.position, server_version=side.server_name)

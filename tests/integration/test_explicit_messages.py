@@ -15,7 +15,7 @@ from invalidator.rules.rule import RuleSet
 from invalidator.sources.pgoutput import PgoutputSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
-from tests.support.postgres import Database
+from tests.support.postgres import Database, Server, own_database
 from tests.support.processes import DEADLINE_SECONDS
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -81,6 +81,16 @@ async def test_a_message_arrives_with_its_transaction_and_a_rolled_back_one_neve
         await seen.until(b"cms:1")
         assert seen.keys == {b"cms:1"}
         assert seen.state.source.messages.counts == {Verdict.APPLIED: 1}
+
+
+async def test_messages_are_read_in_the_encoding_of_the_database(postgres_server: Server) -> None:
+    with own_database(postgres_server, "ENCODING 'LATIN1' LOCALE 'C'") as database:
+        async with stream(database) as seen:
+            await sql(database, emit('{"keys": ["cms:café"]}'))
+            await sql(database, emit('{"keys": ["cms:last"]}'))
+            await seen.until(b"cms:last")
+            assert seen.keys == {"cms:café".encode(), b"cms:last"}
+            assert seen.state.source.messages.counts == {Verdict.APPLIED: 2}
 
 
 async def test_bad_messages_are_counted_and_the_stream_goes_on(database: Database) -> None:

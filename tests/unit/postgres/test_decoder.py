@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from invalidator.errors import ProtocolError
 from invalidator.model import Column
 from invalidator.postgres import decoder
+from tests.support import pgoutput as wire
 
 HEADER = b"w" + bytes(24)
 
@@ -50,6 +51,26 @@ def test_a_relation_has_raw_names_and_knows_its_identity() -> None:
     assert relation.name == 'Über.a"b'
     assert relation.replica_identity == "f"
     assert relation.columns == (Column("id", 25, is_identity=True), Column("na me", 25, is_identity=False))
+
+
+@pytest.mark.parametrize(
+    ("written", "encoding", "read"),
+    [
+        (b"caf\xe9", "iso8859-1", "café"),
+        (b"", "iso8859-1", ""),
+        (b"\xc5\xb8", "cp1251", "Её"),  # is UTF-8 too, by chance
+        (b"\x81\xe9", "cp1252", None),  # no character has the first byte
+    ],
+)
+def test_the_content_of_a_message_comes_in_the_encoding_of_the_database(
+    written: bytes, encoding: str, read: str | None
+) -> None:
+    message = wire.message("invalidator", written, lsn=7, transactional=True)
+
+    made = decoder.as_utf8(message, encoding)
+
+    expected = written if read is None else read.encode()
+    assert made == wire.message("invalidator", expected, lsn=7, transactional=True)
 
 
 def test_the_empty_schema_of_the_wire_is_pg_catalog() -> None:

@@ -372,3 +372,28 @@ def test_messages_with_which_an_application_invalidates_are_kept() -> None:
 
     (kept,) = recent.transactions()
     assert kept.changes == [LogicalMessage(is_transactional=True, prefix="invalidator", content=b'{"keys": ["a"]}')]
+
+
+def test_what_messages_say_in_the_encoding_of_the_database_is_handed_on_and_kept_in_utf8() -> None:
+    recent = Recent(100)
+    heard: list[bytes] = []
+
+    def on_message(content: bytes, *, is_transactional: bool, invalidation: Invalidation) -> None:
+        heard.append(content)
+
+    def on_ddl(content: bytes) -> Iterable[tuple[str, str]]:
+        heard.append(content)
+        return ()
+
+    reader = make_reader(recent=recent, on_message=on_message, on_ddl=on_ddl)
+    reader.encoding = "iso8859-1"
+    begin, _, commit = transaction(1, [1])
+    messages = [
+        wire.message(name, b"caf\xe9", transactional=True) for name in ("invalidator", "invalidator.ddl", "other")
+    ]
+
+    play(reader, [begin, *messages, commit])
+
+    assert heard == ["café".encode()] * 2
+    (kept,) = recent.transactions()
+    assert kept.changes == [LogicalMessage(is_transactional=True, prefix="invalidator", content="café".encode())]
