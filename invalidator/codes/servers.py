@@ -132,6 +132,17 @@ CODES: Final = (
         "It is asked for each batch of changes, and deliveries wait for its answer.",
     ),
     Code(
+        "lookup-filtered",
+        "warning",
+        "A lookup reads a table with row-level security, and no policy shows all of its rows to the role that asks.",
+        "What a policy hides is not found, without an error, and what it names stays stale. Streaming itself passes by"
+        " all policies. Fine if the hidden rows are in no cache.",
+        "ALTER TABLE post_authors ENABLE ROW LEVEL SECURITY;\n"
+        "-- lookup: SELECT post_id FROM post_authors WHERE author_id = {id}",
+        "CREATE POLICY invalidator ON post_authors FOR SELECT TO invalidator USING (true);",
+        "sql",
+    ),
+    Code(
         "no-select-privilege",
         "error",
         "The role may not read a table that a lookup reads.",

@@ -11,6 +11,7 @@
         server        server, slot and role
         standbys      whether the slot survives a failover
         lookups       SQL of the rules, by EXPLAIN
+        row_security  policies that hide rows from it
     targets       asks each target whether it would take our calls
     online        all of it once, for check --online
     snapshot      facts ↔ schema file

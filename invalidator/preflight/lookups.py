@@ -13,6 +13,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from invalidator.postgres.failures import ours
+from invalidator.preflight import row_security
 from invalidator.preflight.case import why_not_publishable
 from invalidator.preflight.facts import Facts
 from invalidator.preflight.finding import At, Finding, finding
@@ -109,6 +110,8 @@ async def _one(connection: psycopg.AsyncConnection[Any], asked: _Asked, places: 
     await cursor.execute(described, nothing, prepare=False)
     names = [column.name for column in cursor.description or ()][1:]
     findings = list(_unknown_results(asked, names, places))
+    hiding = await row_security.hiding(connection, _EXPLAIN + asked.wrapped.text, nothing, asked.lookup.sql.text)
+    findings += _filtered(asked, hiding, places, connection.info.user) if hiding else []
     for node, comparisons in (scan for top in plan for scan in _scans(top.get("Plan", {}), "")):
         rows = await _rows(connection, node)
         if rows > MANY_ROWS:
@@ -157,6 +160,25 @@ def _slow(asked: _Asked, node: Mapping[str, Any], comparisons: str, rows: float,
         why="it is asked for each batch of changes, and deliveries wait for its answer",
         fix=fix,
     )
+
+
+def _filtered(asked: _Asked, tables: Sequence[sql.Identifier], places: Places, user: str) -> list[Finding]:
+    """What policies hide from a lookup is not found, and nothing says that there was more."""
+    role = sql.Identifier(user).as_string(None)
+    names = [table.as_string(None) for table in tables]
+    policy = "CREATE POLICY invalidator ON {} FOR SELECT TO {} USING (true);"
+    return [
+        finding(
+            _subject(asked),
+            _at(asked, places),
+            "lookup-filtered",
+            f"row-level security decides what lookup '{asked.lookup.name}' finds in {', '.join(names)}",
+            severity="warning",
+            why=f"rows that role '{user}' may not see are not found, and what they name stays stale",
+            help=f"fine if they are in no cache; where a restrictive policy stands: ALTER ROLE {role} BYPASSRLS;",
+            fix="\n".join(policy.format(name, role) for name in names),
+        )
+    ]
 
 
 def _compared(node: Mapping[str, Any], comparisons: str) -> list[str]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from invalidator.preflight.finding import Finding
+from invalidator.preflight.lookups import examine_lookups
+from invalidator.preflight.needs import needs
+from invalidator.rules import document
 from tests.support.checked import Project
 
 SCHEMA = """
@@ -100,6 +105,36 @@ def test_a_table_that_the_role_may_not_read_comes_with_the_grant(project: Projec
         assert project.run("check", "--online", "--json").codes() == []
     finally:
         project.database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def test_a_policy_that_may_hide_rows_comes_with_one_that_shows_them(checked: Project) -> None:
+    database, role = checked.database, f"weak_{checked.database.name}"
+    database.execute(SCHEMA)
+    checked.write(GOOD)
+    loaded = document.load_with_warnings([checked.folder / "rules.yaml"])
+    facts = await checked.facts(needs(loaded.ruleset.rules))
+    database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON posts, post_authors TO {role}")
+    dsn = make_conninfo(database.dsn, user=role, password="x")  # noqa: S106
+
+    async def found() -> list[Finding]:
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            return await examine_lookups(connection, loaded.ruleset, loaded.sources, facts)
+
+    try:
+        assert await found() == []
+        database.execute("ALTER TABLE posts ENABLE ROW LEVEL SECURITY; ALTER TABLE authors ENABLE ROW LEVEL SECURITY")
+        database.execute("CREATE POLICY drafts ON posts USING (slug <> 'draft')")
+        (one,) = await found()
+        assert (one.code, one.diagnostic.line) == ("lookup-filtered", 7)
+        assert one.diagnostic.message == 'row-level security decides what lookup \'post\' finds in "public"."posts"'
+        database.execute(one.diagnostic.fix or "")
+        assert await found() == []
+        database.execute("CREATE POLICY no_drafts ON posts AS RESTRICTIVE USING (slug <> 'draft')")
+        assert [each.code for each in await found()] == ["lookup-filtered"]
+        database.execute(f"ALTER ROLE {role} BYPASSRLS")
+        assert await found() == []
+    finally:
+        database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_lookup_is_not_run(project: Project) -> None:
