@@ -131,6 +131,18 @@ CODES: Final = (
         "Rules see nothing of the other rows, and what they name stays stale. Run the fix, or `setup --apply`.",
     ),
     Code(
+        "partition-move-unseen",
+        "warning",
+        "A rule for a partitioned table looks at updates, but not at both deletes and inserts. An UPDATE that changes"
+        " the partition key moves the row, and Postgres sends that as DELETE from the one partition and INSERT into the"
+        " other.",
+        "The rule sees only one half of the move, or nothing, and what it names stays stale. Let it look at all three"
+        " events. Fine if no UPDATE ever changes the partition key.",
+        "events: [update]",
+        "events: [insert, update, delete]",
+        "text",
+    ),
+    Code(
         "bad-schema-file",
         "error",
         "The file given by `--schema` is none that this version understands.",

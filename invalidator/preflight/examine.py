@@ -32,6 +32,7 @@ OF_A_SCHEMA: Final[tuple[Check, ...]] = (
     publication.unpublished_tables,
     publication.hidden_columns,
     publication.filtered_rows,
+    publication.moved_rows,
     identity.missing_identities,
     identity.unfit_publications,
     identity.old_values,

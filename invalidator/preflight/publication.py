@@ -8,11 +8,13 @@ from typing import Final
 
 from psycopg import sql
 
+from invalidator.model import Operation
 from invalidator.postgres import provision
 from invalidator.postgres.catalog import PARTITIONED, Publication, PublishedTable, Table
 from invalidator.postgres.provision import Purpose, filters, fitness
 from invalidator.preflight.case import Case, Subject, rule_names
 from invalidator.preflight.finding import Finding, finding, listed
+from invalidator.rules.rule import Rule
 
 _ORDER: Final = ("insert", "update", "delete", "truncate")
 
@@ -170,6 +172,34 @@ def _outdated_filter(
         why=f"{rule_names(subjects)} would never see the others, and what they name would stay stale",
         fix=case.mending(table) or "invalidator setup --apply",
     )
+
+
+def moved_rows(case: Case) -> Iterator[Finding]:
+    """Rules that look at UPDATE alone, and miss the one that moves a row to another partition."""
+    for subject, table in case.pairs:
+        events = subject.rule.events
+        missed = _halves(subject.rule) - events
+        if table.kind != PARTITIONED or Operation.UPDATE not in events or not missed:
+            continue
+        names = " and ".join(operation.value for operation in sorted(missed))
+        yield finding(
+            table.full_name,
+            case.places.at(subject.rule, "events"),
+            "partition-move-unseen",
+            f"an UPDATE that moves a row of {table.full_name} to another partition is sent as DELETE and INSERT, and"
+            f" this rule does not look at {names}",
+            severity="warning",
+            why="what it names for such a row stays stale",
+            help=f"add {names} to events:; fine if no UPDATE ever changes the partition key",
+        )
+
+
+def _halves(rule: Rule) -> set[Operation]:
+    """What the names of the row before a move, and of that after it, come with."""
+    used = [reference for template in rule.exact.templates for reference in template.references]
+    scopes = {reference.scope for reference in used if reference.scope != "meta"}
+    found = {Operation.INSERT} if scopes - {"old"} else set[Operation]()
+    return found | ({Operation.DELETE} if scopes - {"new"} else set[Operation]())
 
 
 def published_via_root(case: Case) -> Iterator[Finding]:

@@ -183,3 +183,26 @@ def test_a_filter_passes_what_another_wants_only_if_each_alternative_is_one_of_i
     standing: str | None, wanted: str | None, *, is_passed: bool
 ) -> None:
     assert filters.passes(standing, wanted) is is_passed
+
+
+@pytest.mark.parametrize(
+    ("events", "keys", "missed"),
+    [
+        ("[update]", "post:{id}", "delete and insert"),
+        ("[update, insert]", "post:{id}", "delete"),
+        ("[update, insert]", "post:{new.slug}", None),
+        ("[update, delete]", "post:{new.slug}", "insert"),
+        ("[update, delete]", "post:{old.id}", None),
+        ("[insert, update, delete]", "post:{id}", None),
+        ("[insert]", "post:{id}", None),
+    ],
+)
+def test_rules_that_do_not_see_a_row_move_between_partitions_are_told(
+    events: str, keys: str, missed: str | None
+) -> None:
+    part = table("posts_1", POSTS.columns, oid=9, root_oid=7, parent_oid=7)
+    written = f"  - {{name: post, table: public.posts, events: {events}, invalidate: {{keys: ['{keys}']}}}}\n"
+    assert "partition-move-unseen" not in codes(written, facts(POSTS))
+    found = [each for each in examined(written, facts(ROOT, part)) if each.code == "partition-move-unseen"]
+    assert [each.diagnostic.message.rpartition(" look at ")[2] for each in found] == ([missed] if missed else [])
+    assert all((each.diagnostic.line, each.diagnostic.severity) == (3, "warning") for each in found)
