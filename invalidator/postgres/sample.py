@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import psycopg
@@ -37,17 +39,23 @@ async def rows_where(connection: psycopg.AsyncConnection[Any], table: Table, whe
         where=sql.SQL(where),  # no literal, on purpose: see above
         limit=sql.Literal(limit),
     )
-    try:
+    with _explained(table):
         async with connection.transaction(force_rollback=True):
             await connection.execute("SET TRANSACTION READ ONLY")
             await connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'")
             result = (await connection.execute(query, prepare=True)).pgresult  # prepared: one statement, no more
-            if result is None:
-                return []
-            return [
-                {name: _text(result.get_value(row, at)) for at, name in enumerate(columns)}
-                for row in range(result.ntuples)
-            ]
+    if result is None:
+        return []
+    return [
+        {name: _text(result.get_value(row, at)) for at, name in enumerate(columns)} for row in range(result.ntuples)
+    ]
+
+
+@contextlib.contextmanager
+def _explained(table: Table) -> Iterator[None]:
+    """Turns what psycopg raises into our errors, which say what to do."""
+    try:
+        yield
     except psycopg.errors.QueryCanceled as error:
         message = f"finding rows of {table.full_name} takes longer than {STATEMENT_TIMEOUT_SECONDS} s"
         raise ConfigError(message, fix="write a condition that an index serves, such as the primary key") from error

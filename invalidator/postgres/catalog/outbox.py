@@ -29,6 +29,19 @@ _OTHERS: Final[LiteralString] = """
     UNION ALL
     SELECT proname || '()', '' FROM pg_proc WHERE pronamespace = %(schema)s::oid AND prorettype <> 'trigger'::regtype
 """
+_FUNCTIONS: Final[LiteralString] = """
+    SELECT proname, prosrc, coalesce(proconfig, '{}'), prosecdef, coalesce(obj_description(oid, 'pg_proc'), '')
+      FROM pg_proc WHERE pronamespace = %s::oid AND prorettype = 'trigger'::regtype
+"""
+_TRIGGERS: Final[LiteralString] = """
+    SELECT t.tgrelid::bigint, n.nspname, c.relname, t.tgname, p.proname, t.tgenabled::text
+      FROM pg_trigger t
+      JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = %s::oid
+      JOIN pg_class c ON c.oid = t.tgrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE NOT t.tgisinternal
+     ORDER BY 2, 3, 4
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,32 +111,13 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
     schemas = await fetch(connection, "SELECT oid::bigint FROM pg_namespace WHERE nspname = %s", [SCHEMA])
     if not schemas:
         return Outbox()
-    columns = await _columns(connection, schemas[0][0], TABLE)
-    confirmed_columns = await _columns(connection, schemas[0][0], CONFIRMED)
-    others = await fetch(connection, _OTHERS, {"schema": schemas[0][0]})
-    functions = await fetch(
-        connection,
-        """
-        SELECT proname, prosrc, coalesce(proconfig, '{}'), prosecdef, coalesce(obj_description(oid, 'pg_proc'), '')
-          FROM pg_proc WHERE pronamespace = %s::oid AND prorettype = 'trigger'::regtype
-        """,
-        [schemas[0][0]],
-    )
-    triggers = await fetch(
-        connection,
-        """
-        SELECT t.tgrelid::bigint, n.nspname, c.relname, t.tgname, p.proname, t.tgenabled::text
-          FROM pg_trigger t
-          JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = %s::oid
-          JOIN pg_class c ON c.oid = t.tgrelid
-          JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE NOT t.tgisinternal
-         ORDER BY 2, 3, 4
-        """,
-        [schemas[0][0]],
-    )
-    found = [Trigger(*row) for row in triggers]
-    own = [trigger for trigger in found if (trigger.schema, trigger.table) == (SCHEMA, TABLE)]
+    [(oid,)] = schemas
+    columns = await _columns(connection, oid, TABLE)
+    confirmed_columns = await _columns(connection, oid, CONFIRMED)
+    others = await fetch(connection, _OTHERS, {"schema": oid})
+    functions = await fetch(connection, _FUNCTIONS, [oid])
+    triggers = [Trigger(*row) for row in await fetch(connection, _TRIGGERS, [oid])]
+    own = [trigger for trigger in triggers if (trigger.schema, trigger.table) == (SCHEMA, TABLE)]
     has_tables = bool(columns and confirmed_columns)
     return Outbox(
         has_schema=True,
@@ -133,7 +127,7 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
         strangers=tuple(name for name, _ in others if name not in {TABLE, CONFIRMED}),
         reader_pid=await holder(connection, LOCK_KEY),
         functions={name: Function(source, tuple(config), *rest) for name, source, config, *rest in functions},
-        triggers=tuple(trigger for trigger in found if trigger not in own),
+        triggers=tuple(trigger for trigger in triggers if trigger not in own),
         guard=own[0] if own else None,
         privileges=await _privileges(connection, role, has_tables=has_tables),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from invalidator.postgres.asking import fetch
-from invalidator.postgres.catalog.queries import like
+from invalidator.postgres.catalog.relations import like
 
 
 @dataclass(frozen=True, slots=True)

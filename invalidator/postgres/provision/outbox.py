@@ -10,8 +10,7 @@ Application roles need nothing for it: the functions run as their owner (SECURIT
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +31,7 @@ from invalidator.postgres.provision.capture import (
     trigger_statements,
 )
 from invalidator.postgres.provision.grants import login_plan, lookup_plan
+from invalidator.postgres.provision.missing import missing_tables, similar
 from invalidator.postgres.provision.outbox_table import COLUMNS, GUARD, PRIVILEGES, grants, table_plan, table_removal
 from invalidator.postgres.provision.run import reads
 from invalidator.postgres.provision.words import (
@@ -155,11 +155,7 @@ def captures(
 ) -> tuple[tuple[Capture, ...], list[Finding]]:
     """What is to be written down of each table, and what of the rules that leaves open."""
     found: list[Capture] = []
-    findings: list[Finding] = []
-    for need in needs:
-        if not any(need.wants(table) for table in facts.tables):
-            text = f"rule '{need.rule}' ({need.place}): no table matches {need.full_name}"
-            findings.append(Finding(text, _similar(need.full_name, facts.table_names)))
+    findings = missing_tables(needs, facts.tables, facts.table_names)
     for table in facts.tables:
         own = [need for need in needs if need.wants(table)]
         if not own:
@@ -288,7 +284,7 @@ def _table_findings(needs: Sequence[Need], table: Table) -> Iterator[Finding]:
         where = f"rule '{need.rule}' ({need.place})"
         for name in sorted(need.columns):
             if name not in known:
-                yield Finding(f"{where}: {table.full_name} has no column '{name}'", _similar(name, known))
+                yield Finding(f"{where}: {table.full_name} has no column '{name}'", similar(name, known))
             elif known[name].generated == VIRTUAL:
                 text = (
                     f"{where}: '{name}' of {table.full_name} is a virtual generated column, which triggers do not see"
@@ -297,8 +293,3 @@ def _table_findings(needs: Sequence[Need], table: Table) -> Iterator[Finding]:
     if table.has_children:
         text = f"other tables inherit from {table.full_name}: a statement that names one of them is not seen here"
         yield Finding(text, "name those tables in rules of their own", is_problem=False)
-
-
-def _similar(name: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(name, sorted(known), 1, 0.6)
-    return f"write '{near[0]}' in the rule, if that is meant" if near else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from psycopg import sql
@@ -11,6 +9,7 @@ from psycopg import sql
 from invalidator.postgres.catalog import KINDS, ORDINARY, PARTITIONED, Table
 from invalidator.postgres.provision import filters, fitness
 from invalidator.postgres.provision.identity import Choice, choose, fits, full, identity_of
+from invalidator.postgres.provision.missing import missing_tables, similar
 from invalidator.postgres.provision.words import (
     COLUMN_LISTS,
     GENERATED_COLUMNS,
@@ -65,11 +64,7 @@ def entries(
         operations: what the publication publishes, or will.
     """
     decided: list[Entry] = []
-    findings: list[Finding] = []
-    for need in needs:
-        if not any(need.wants(table) for table in facts.tables):
-            text = f"rule '{need.rule}' ({need.place}): no table matches {need.full_name}"
-            findings.append(Finding(text, _similar(need.full_name, facts.table_names)))
+    findings = missing_tables(needs, facts.tables, facts.table_names)
     for table in facts.tables:
         wanted = tuple(need for need in needs if need.wants(table))
         if not wanted:
@@ -206,7 +201,7 @@ def _column_findings(table: Table, needs: tuple[Need, ...], facts: Facts) -> lis
             where = f"rule '{need.rule}' ({need.place})"
             if column is None:
                 text = f"{where}: {table.full_name} has no column '{name}'"
-                findings.append(Finding(text, _similar(name, known)))
+                findings.append(Finding(text, similar(name, known)))
             elif column.generated == "v" or (column.generated and facts.server.version < GENERATED_COLUMNS):
                 text = f"{where}: '{name}' of {table.full_name} is a generated column, which Postgres does not send"
                 findings.append(Finding(text, "use the columns that it is made of"))
@@ -250,12 +245,6 @@ def _without_key(table: Table, needs: tuple[Need, ...]) -> Finding:
         f" identity, and every UPDATE on it would fail (left out; {_rules(needs)} sees nothing of it)"
     )
     return Finding(text, f"ALTER TABLE {identifier(table).as_string(None)} ADD PRIMARY KEY (…);")
-
-
-def _similar(name: str, known: Iterable[str]) -> str | None:
-    """What may have been meant."""
-    near = difflib.get_close_matches(name, sorted(known), 1, 0.6)
-    return f"write '{near[0]}' in the rule, if that is meant" if near else None
 
 
 def _rules(needs: tuple[Need, ...]) -> str:
