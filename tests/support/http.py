@@ -8,11 +8,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Self
 
 import pytest
 
-from tests.support.processes import DEADLINE_SECONDS
+from tests.support.scripted import LoopbackServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,62 +75,28 @@ class Received:
         return [tag for name, value in self.headers.items() if name.startswith("xkey-") for tag in value.split()]
 
 
-class ScriptedServer:
+class ScriptedServer(LoopbackServer):
     """Plays its replies in order, then ``otherwise`` (or what it returns) for ever; keeps every request."""
 
     def __init__(self) -> None:
+        super().__init__("http")
         self.requests: list[Received] = []
         self.replies: deque[Reply] = deque()
         self.otherwise: Reply | Callable[[Received], Reply] = accepted()
         self.most_at_once = 0
         self._at_once = 0
-        self._came = asyncio.Condition()
-        self._connections: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
 
     @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+    def kept(self) -> list[Received]:
+        return self.requests
 
     def script(self, *replies: Reply) -> None:
         """Add answers for the next requests."""
         self.replies.extend(replies)
 
-    async def received(self, count: int, *, within_seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until so many requests have come."""
-        async with asyncio.timeout(within_seconds), self._came:
-            await self._came.wait_for(lambda: len(self.requests) >= count)
-
-    async def idle(self, *, within_seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until no connection is open."""
-        async with asyncio.timeout(within_seconds):
-            while self._connections:
-                await asyncio.wait(self._connections, return_when=asyncio.FIRST_COMPLETED)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for connection in tuple(self._connections):
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client is gone, or the test is over
-        finally:
-            self._connections.discard(task)
-            writer.close()
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await self._answer(reader, writer):
+            pass
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         request = await _read(reader)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from typing import Self
 
 import hiredis
 import pytest
 
-from tests.support.processes import DEADLINE_SECONDS
+from tests.support.scripted import LoopbackServer
 
 Command = tuple[bytes, ...]
 
@@ -54,7 +53,7 @@ def well(command: Command) -> bytes:
             return b"+OK\r\n"
 
 
-class ScriptedRedis:
+class ScriptedRedis(LoopbackServer):
     """Answers every command by ``answer``; keeps all commands but those that introduce a connection.
 
     Args:
@@ -62,62 +61,27 @@ class ScriptedRedis:
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
+        super().__init__("redis", tls)
         self.commands: list[Command] = []
         self.introductions: list[Command] = []
         self.answer: Callable[[Command], Answer] = well
-        self._came = asyncio.Condition()
-        self._connections: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+
+    @property
+    def kept(self) -> list[Command]:
+        return self.commands
 
     @property
     def url(self) -> str:
-        assert self._server is not None
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return f"{super().url}/0"
 
-    async def received(self, count: int, *, within_seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until so many commands have come."""
-        async with asyncio.timeout(within_seconds), self._came:
-            await self._came.wait_for(lambda: len(self.commands) >= count)
-
-    async def idle(self, *, within_seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until no connection is open."""
-        async with asyncio.timeout(within_seconds):
-            while self._connections:
-                await asyncio.wait(self._connections, return_when=asyncio.FIRST_COMPLETED)
-
-    async def hang_up(self) -> None:
-        """Close all connections, as a server does with idle ones."""
-        for connection in tuple(self._connections):
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        await self.hang_up()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         parser = hiredis.Reader()
-        try:
-            while data := await reader.read(65536):
-                parser.feed(data)
-                while (command := parser.gets()) is not False:
-                    assert isinstance(command, list)
-                    if not await self._reply(tuple(command), writer):
-                        return
-        except (ConnectionError, asyncio.CancelledError):
-            pass  # the client is gone, or the test is over
-        finally:
-            self._connections.discard(task)
-            writer.close()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                assert isinstance(command, list)
+                if not await self._reply(tuple(command), writer):
+                    return
 
     async def _reply(self, command: Command, writer: asyncio.StreamWriter) -> bool:
         async with self._came:
