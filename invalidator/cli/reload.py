@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,19 +27,20 @@ def command(path: str | None, settings_file: Path | None, overrides: tuple[str, 
     from invalidator.cli import _admin
 
     outcome = _admin.ask(_admin.socket_path(path, settings_file, overrides), "POST", "/reload")
-    if as_json:
-        click.echo(json.dumps(outcome, indent=2, ensure_ascii=False))
-    elif outcome["result"] == "refused":
-        click.echo(outcome["error"])
-        click.echo(f"\nrefused: the rules {outcome['hash']} stay in force")
+    click.echo(json.dumps(outcome, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(outcome)))
+    return Exit.PROBLEMS if outcome["result"] == "refused" else Exit.FINE
+
+
+def _lines(outcome: dict[str, Any]) -> Iterator[str]:
+    if outcome["result"] == "refused":
+        yield outcome["error"]
+        yield f"\nrefused: the rules {outcome['hash']} stay in force"
     else:
         since = f" since {outcome['in_force_since']}" * (outcome["result"] == "unchanged")
-        click.echo(f"{outcome['result']}: rules {outcome['hash']} are in force{since}")
+        yield f"{outcome['result']}: rules {outcome['hash']} are in force{since}"
         for word in ("added", "removed", "changed"):
             if outcome[word]:
-                click.echo(f"  {word:<8} {', '.join(outcome[word])}")
-        for line in outcome["skipped_tests"]:
-            click.echo(line)
-    if outcome["edited_settings"] and not as_json:
-        click.echo(f"{outcome['edited_settings']} has changed since the daemon started: settings need a restart")
-    return Exit.PROBLEMS if outcome["result"] == "refused" else Exit.FINE
+                yield f"  {word:<8} {', '.join(outcome[word])}"
+        yield from outcome["skipped_tests"]
+    if outcome["edited_settings"]:
+        yield f"{outcome['edited_settings']} has changed since the daemon started: settings need a restart"

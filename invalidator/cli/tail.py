@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import click
@@ -59,23 +60,27 @@ def command(  # noqa: PLR0913  (one parameter per option)
     with Ctrl-C, or when the daemon stops. Exit code 69: no daemon answers, or it is gone without a farewell.
     """
     from invalidator.cli import _admin
-    from invalidator.cli.output.tail_lines import lines
 
     query = {"table": tables, "rule": rules, "kind": kinds, "name": names, "target": targets, "last": [str(last)]}
     asked = {name: values for name, values in query.items() if values} | ({"all": ["1"]} if wants_all else {})
-    color = False if os.environ.get("NO_COLOR") else None  # None: on a terminal only
     try:
-        for record in _admin.follow(
-            _admin.socket_path(path, settings_file, overrides), f"/tail?{urlencode(asked, doseq=True)}"
-        ):
-            if as_json:
-                click.echo(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
-            else:
-                for line in lines(record):
-                    click.echo(line, color=color)
+        socket = _admin.socket_path(path, settings_file, overrides)
+        for record in _admin.follow(socket, f"/tail?{urlencode(asked, doseq=True)}"):
+            _print(record, as_json=as_json)
             if record["record"] == "end":
                 return Exit.FINE
     except KeyboardInterrupt:
         if sys.stdout.isatty():
             click.echo()  # the line that begins with ^C
     return Exit.FINE
+
+
+def _print(record: dict[str, Any], *, as_json: bool) -> None:
+    from invalidator.cli.output.tail_lines import lines
+
+    if as_json:
+        click.echo(json.dumps(record, ensure_ascii=False, separators=(",", ":")))
+        return
+    color = False if os.environ.get("NO_COLOR") else None  # None: on a terminal only
+    for line in lines(record):
+        click.echo(line, color=color)

@@ -108,7 +108,6 @@ async def subscribe(
                         cache.connected()
                         ready.set()
                     elif message["type"] == "message":
-                        content = json.loads(message["data"])
-                        on_message(content)
+                        on_message(json.loads(message["data"]))
         cache.clear("silent")
         await asyncio.sleep(_RECONNECT_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Final
 
 from invalidator.postgres.provision.outbox import VIRTUAL, captures, problem_of
@@ -48,11 +49,10 @@ def wrong_triggers(case: Case) -> Iterator[Finding]:
         needs = [replace(subject.need, schema=table.schema, table=table.name) for subject in subjects]
         problems: dict[str, list[str]] = {}
         for capture in captures(needs, facts, request)[0]:
-            for operation in capture.operations:
-                for member in capture.members:
-                    problem = problem_of(capture, member, operation, facts, is_always=request.fires_always)
-                    if problem is not None:
-                        problems.setdefault(problem, []).append(f"{operation} of {member.full_name}")
+            for operation, member in product(capture.operations, capture.members):
+                problem = problem_of(capture, member, operation, facts, is_always=request.fires_always)
+                if problem is not None:
+                    problems.setdefault(problem, []).append(f"{operation} of {member.full_name}")
         for problem, what in problems.items():
             yield _wrong(subjects, problem, what)
 

@@ -160,20 +160,7 @@ def _table(table: Table, names: dict[int, Name]) -> _Table:
         root=names.get(table.root_oid or 0),
         replica_identity=table.replica_identity,
         has_children=table.has_children,
-        columns=[
-            _Column(
-                name=column.name,
-                type=column.type_name,
-                type_oid=column.type_oid if 0 < column.type_oid < _FIRST_USER_OID else None,
-                is_not_null=column.is_not_null,
-                generated=column.generated,
-                is_toastable=column.is_toastable,
-                collation=_COLLATIONS.get(column.collation_oid, "other"),
-                base_oid=column.base_oid,
-                enum_labels=list(column.enum_labels),
-            )
-            for column in table.columns
-        ],
+        columns=[_column(column) for column in table.columns],
         indexes=[
             _Index(
                 name=index.name,
@@ -183,6 +170,20 @@ def _table(table: Table, names: dict[int, Name]) -> _Table:
             )
             for index in table.indexes
         ],
+    )
+
+
+def _column(column: Column) -> _Column:
+    return _Column(
+        name=column.name,
+        type=column.type_name,
+        type_oid=column.type_oid if 0 < column.type_oid < _FIRST_USER_OID else None,
+        is_not_null=column.is_not_null,
+        generated=column.generated,
+        is_toastable=column.is_toastable,
+        collation=_COLLATIONS.get(column.collation_oid, "other"),
+        base_oid=column.base_oid,
+        enum_labels=list(column.enum_labels),
     )
 
 

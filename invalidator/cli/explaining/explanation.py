@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from invalidator.cli.explaining.change import Change
-    from invalidator.model import Relation
+    from invalidator.model import Invalidation, Relation
     from invalidator.rules.document import Loaded
     from invalidator.rules.explain import Answer, RuleExplanation, Scene
+    from invalidator.rules.rule import Rule
 
 _VERBS = {
     "keys": "unlink",
@@ -89,23 +90,14 @@ class Explained:
     def _names(self, explanation: RuleExplanation) -> Iterator[str]:
         """Per kind: the names, and beneath them what made them."""
         invalidation = explanation.invalidation
-        made = dict.fromkeys(KINDS, frozenset[bytes]())
-        origins: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        for group in GROUPS:
-            for template in getattr(explanation.rule.exact, group):
-                alone = self.scene.exact(explanation.rule, group, template)
-                place = self.loaded.places.get((explanation.rule.name, group, template.text), explanation.rule.place)
-                for kind in KINDS:
-                    if names := getattr(alone, kind):
-                        made[kind] |= names
-                        origins[kind].append(f"← {template.text} ({place.file}:{place.line})")
+        templates = list(self._templates(explanation.rule))
         for kind in KINDS:
             names = getattr(invalidation, kind)
             if not names:
                 continue
             yield _row(_LABELS.get(kind, kind), "  ".join(name_text(name) for name in sorted(names)), _VERBS[kind])
-            yield from (_row("", origin) for origin in origins[kind])
-            if names - made[kind]:
+            yield from (_row("", f"← {origin}") for origin, alone in templates if getattr(alone, kind))
+            if names.difference(*(getattr(alone, kind) for _, alone in templates)):
                 yield _row("", "← the coarse form")
         if invalidation.cdn_all:
             yield _row("cdn", "everything", "purge, where purge_all_on_gap consents")
@@ -114,6 +106,13 @@ class Explained:
 
             why = "; ".join(f"{reason}: {WIDEN_WORDS[reason]}" for reason in explanation.widened)
             yield _row("widened", why)
+
+    def _templates(self, rule: Rule) -> Iterator[tuple[str, Invalidation]]:
+        """Each exact template of the rule, with its place, and what it makes by itself."""
+        for group in GROUPS:
+            for template in getattr(rule.exact, group):
+                place = self.loaded.places.get((rule.name, group, template.text), rule.place)
+                yield f"{template.text} ({place.file}:{place.line})", self.scene.exact(rule, group, template)
 
 
 def _nothing(relation: Relation, loaded: Loaded) -> Iterator[str]:

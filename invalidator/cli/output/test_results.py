@@ -145,27 +145,26 @@ def junit(shown: Shown) -> str:
         lines.append(
             f'  <testsuite name={name} tests="{len(results)}" failures="{failed}" errors="0" skipped="{skipped}">'
         )
-        for result in results:
-            head = f"    <testcase classname={name} name={quoteattr(printable(result.test.name))}"
-            head += f' file={name} line="{result.test.place.line}"'
-            if result.passed:
-                lines.append(f"{head}/>")
-                continue
-            if result.needs is not None:
-                lines += [
-                    f"{head}>",
-                    f"      <skipped message={quoteattr(printable(result.needs))}/>",
-                    "    </testcase>",
-                ]
-                continue
-            body = escape("\n".join(map(printable, _failure(result))))
-            lines += [
-                f"{head}>",
-                f'      <failure message="not what the test expects">{body}</failure>',
-                "    </testcase>",
-            ]
+        lines += [line for result in results for line in _testcase(result, name)]
         lines.append("  </testsuite>")
     return "\n".join([*lines, "</testsuites>"])
+
+
+def _testcase(result: Result, file: str) -> Iterator[str]:
+    from invalidator.yamlfile.diagnostic import printable
+
+    head = f"    <testcase classname={file} name={quoteattr(printable(result.test.name))}"
+    head += f' file={file} line="{result.test.place.line}"'
+    if result.passed:
+        yield f"{head}/>"
+        return
+    yield f"{head}>"
+    if result.needs is not None:
+        yield f"      <skipped message={quoteattr(printable(result.needs))}/>"
+    else:
+        body = escape("\n".join(map(printable, _failure(result))))
+        yield f'      <failure message="not what the test expects">{body}</failure>'
+    yield "    </testcase>"
 
 
 RENDERERS: Final[dict[str, Callable[[Shown], str]]] = {"text": text, "json": json_document, "junit": junit}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from invalidator.config import Settings
     from invalidator.postgres.connection import Dsn
+    from invalidator.postgres.options import DatabaseOptions
     from invalidator.postgres.provision import Need
 
 Function = TypeVar("Function", bound="Callable[..., object]")
@@ -61,9 +62,7 @@ class Source:
         import os
 
         from invalidator.errors import ConfigError
-        from invalidator.postgres.notify.options import NotifyOptions
-        from invalidator.postgres.options import DatabaseOptions, StreamOptions
-        from invalidator.postgres.outbox.options import OutboxOptions
+        from invalidator.postgres.options import DatabaseOptions
 
         options = settings.source
         if not isinstance(options, DatabaseOptions) or (kind or options.type) not in KINDS:
@@ -71,18 +70,11 @@ class Source:
             raise ConfigError(msg)
         is_written = bool(options.dsn.get_secret_value())
         user = asyncio.run(options.address.parameters()).get("user") if is_written else os.environ.get("PGUSER")
-        more: dict[str, Any] = {}
-        if isinstance(options, StreamOptions):
-            more = {"slot": options.slot, "publication": options.publication}
-        elif isinstance(options, NotifyOptions):
-            more = {"channel": options.channels[0]}
-        elif isinstance(options, OutboxOptions):
-            more = {"wakes": options.wake == "notify", "fires_always": options.fire_always}
         return cls(
             kind=kind or options.type,
             dsn=options.address if dsn is None else dsn,
             role=role or (str(user) if user else "invalidator"),
-            **more,
+            **_of_its_type(options),
         )
 
     def refuse_hook(self, *, is_asked_for: bool) -> None:
@@ -96,6 +88,22 @@ class Source:
         if self.kind != "pgoutput":
             msg = f"--offline knows nothing of '{self.kind}': what triggers write depends on the columns of your tables"
             raise click.UsageError(msg)
+
+
+def _of_its_type(options: DatabaseOptions) -> dict[str, Any]:
+    from invalidator.postgres.notify.options import NotifyOptions
+    from invalidator.postgres.options import StreamOptions
+    from invalidator.postgres.outbox.options import OutboxOptions
+
+    match options:
+        case StreamOptions():
+            return {"slot": options.slot, "publication": options.publication}
+        case NotifyOptions():
+            return {"channel": options.channels[0]}
+        case OutboxOptions():
+            return {"wakes": options.wake == "notify", "fires_always": options.fire_always}
+        case _:
+            return {}
 
 
 def needs_of(settings: Settings) -> tuple[Need, ...]:

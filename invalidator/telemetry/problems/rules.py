@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from invalidator.telemetry.problems.problem import Problem, problem, psql
 
 if TYPE_CHECKING:
-    from invalidator.telemetry.state import State
+    from invalidator.telemetry.state import RuleState, State
 
 
 def found(state: State) -> Iterator[Problem]:
@@ -43,32 +43,36 @@ def _rules(state: State) -> Iterator[Problem]:
             loaded.refused_at,
         )
     for rule in state.rules.values():
-        if rule.has_lookup and rule.lookup_error is not None:
-            yield problem(
-                "lookup-failing",
-                rule.name,
-                f"a lookup of rule {rule.name} fails ({rule.lookup_error}); its coarse form is applied instead,"
-                " and after a failure it is not asked for up to 30 s",
-                "invalidator check --online   (runs EXPLAIN over each lookup, and looks at the privileges)",
-                rule.lookup_failing_since,
-            )
-        for relation, why in rule.condition_misfits.items():
-            yield problem(
-                "condition-misfit",
-                rule.name,
-                f"the condition of rule {rule.name} does not fit {relation}: {why}; its coarse form is applied instead",
-                "compare the column with what it can hold   (invalidator check --online shows the place)",
-            )
-        for relation, columns in rule.missing_columns.items():
-            names = ", ".join(columns)
-            yield problem(
-                "missing-column",
-                rule.name,
-                f"rule {rule.name} names columns that {relation} does not have or does not publish: {names}; "
-                "its coarse form is applied instead",
-                "name the new column in the rule, or publish it; the columns that come: "
-                + psql(f"SELECT pubname, attnames FROM pg_publication_tables{_where_table(relation)}"),
-            )
+        yield from _of_rule(rule)
+
+
+def _of_rule(rule: RuleState) -> Iterator[Problem]:
+    if rule.has_lookup and rule.lookup_error is not None:
+        yield problem(
+            "lookup-failing",
+            rule.name,
+            f"a lookup of rule {rule.name} fails ({rule.lookup_error}); its coarse form is applied instead,"
+            " and after a failure it is not asked for up to 30 s",
+            "invalidator check --online   (runs EXPLAIN over each lookup, and looks at the privileges)",
+            rule.lookup_failing_since,
+        )
+    for relation, why in rule.condition_misfits.items():
+        yield problem(
+            "condition-misfit",
+            rule.name,
+            f"the condition of rule {rule.name} does not fit {relation}: {why}; its coarse form is applied instead",
+            "compare the column with what it can hold   (invalidator check --online shows the place)",
+        )
+    for relation, columns in rule.missing_columns.items():
+        names = ", ".join(columns)
+        yield problem(
+            "missing-column",
+            rule.name,
+            f"rule {rule.name} names columns that {relation} does not have or does not publish: {names}; "
+            "its coarse form is applied instead",
+            "name the new column in the rule, or publish it; the columns that come: "
+            + psql(f"SELECT pubname, attnames FROM pg_publication_tables{_where_table(relation)}"),
+        )
 
 
 def _where_table(relation: str) -> str:

@@ -55,6 +55,23 @@ def test_each_name_is_followed_by_the_line_that_makes_it() -> None:
     ]
 
 
+def test_one_template_for_two_kinds_on_one_line_makes_both_names() -> None:
+    Path("rules.yaml").write_text(
+        "version: 1\n"
+        "rules: [{name: post, table: public.posts, invalidate: {keys: ['post:{id}'], l1: ['post:{id}']}}]\n",
+        encoding="utf-8",
+    )
+
+    lines = explain("public.posts", '{"id": 1}').stdout.splitlines()
+
+    assert lines[1:] == [
+        "  keys     post:1                             unlink",
+        "           ← post:{id} (rules.yaml:2)",
+        "  l1       post:1                             publish",
+        "           ← post:{id} (rules.yaml:2)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("json_text", "message"),
     [
