@@ -76,6 +76,8 @@ async def test_the_way_to_a_slot_that_survives_a_failover_is_told_step_by_step(
             told = await until(primary, "standby-not-awaited")
             run(primary, told["standby-not-awaited"].diagnostic.fix or "")
             await until(primary)
+            told = await until(standby, "server-is-standby", "slot-not-synced")
+            run(standby, told["slot-not-synced"].diagnostic.fix or "")
             await until(standby, "server-is-standby", meanwhile=lambda: run(primary, CONFIRM))
 
         told = await until(primary, "standby-away")
