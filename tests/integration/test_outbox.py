@@ -21,7 +21,7 @@ from invalidator.sources.outbox import OutboxSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
 from tests.support.outbox import asleep, emptied, is_asleep, reading, setup
-from tests.support.postgres import Database, Server
+from tests.support.postgres import Database, Server, own_database
 from tests.support.processes import DEADLINE_SECONDS
 from tests.support.reading import Reading, engine_of, read, rule
 
@@ -61,6 +61,18 @@ async def test_inserts_updates_and_deletes_name_old_and_new_values(shop: Databas
         shop.execute("DELETE FROM item WHERE id = 11")
         await reader.until("item:11", "slug:aa")
         assert reader.keys == {b"item:11", b"slug:aa"}
+
+
+async def test_bytes_of_a_database_without_an_encoding_are_kept(postgres_server: Server) -> None:
+    with own_database(postgres_server, "ENCODING 'SQL_ASCII' LOCALE 'C'") as database:
+        database.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+        rules = [rule("item", "id:{id}", "name:{name}")]
+        await setup(database.dsn, rules)
+        statement = "INSERT INTO item VALUES (1, convert_from('\\xfffe41', 'SQL_ASCII'))"
+        await asyncio.to_thread(database.execute, statement)
+        async with reading(database.dsn, rules) as reader:
+            await reader.until("id:1")
+            assert reader.keys == {b"id:1", b"name:\xff\xfeA"}
 
 
 async def test_what_was_written_before_the_daemon_came_is_read(shop: Database) -> None:

@@ -3,6 +3,7 @@
 options    what it can be told
 history    which outbox it is, and from where on it holds everything
 window     which rows are new, without ever passing over a transaction that commits late
+loading    how values leave a connection: arrays as they came
 images     arrays of texts become row messages as logical replication would send them
 pace       when to look again, and when writers must notify
 reader     rows go into the open batch

@@ -16,8 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar
 
 import psycopg
-from psycopg.adapt import Loader
-from psycopg.pq import Format
 
 from invalidator.errors import ConfigError, ProtocolError, SourceDisconnected, SourceError
 from invalidator.model import Batch, Gap, GapReason, Lsn
@@ -28,6 +26,7 @@ from invalidator.postgres.connection import answered_within, connect, hang_up
 from invalidator.postgres.failures import ours
 from invalidator.postgres.outbox.history import CONFIRM_SQL, EMPTY_SQL, START_SQL, begun
 from invalidator.postgres.outbox.images import texts
+from invalidator.postgres.outbox.loading import prepare
 from invalidator.postgres.outbox.pace import ROUSE_SQL, SLEEP_SQL, Pace
 from invalidator.postgres.outbox.reader import HEARTBEAT, LOST, Layout, Reader, Row
 from invalidator.postgres.outbox.window import NOTHING, PAGE_SQL, Window, page, unseen
@@ -37,8 +36,6 @@ from invalidator.postgres.side import SideConnection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from psycopg.abc import Buffer
-
     from invalidator.model import Relation, StreamStart
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
     from invalidator.postgres.recent import Recent
     from invalidator.telemetry.events import Events
 
-_TEXT_ARRAY_OID: Final = 1009
 _DELETE_INTERVAL_SECONDS: Final = 0.2
 _FORGET_SECONDS: Final = 10.0
 """Names and types of relations are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
@@ -63,15 +59,6 @@ _HEARTBEAT: Final[LiteralString] = """
     INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation)
     VALUES (0, 'invalidator', %s, %s) RETURNING extract(epoch FROM clock_timestamp())::float8
 """
-
-
-class _Raw(Loader):
-    """Gives arrays as they came: ``images`` reads them without making a text of each value."""
-
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> bytes:
-        return bytes(data)
 
 
 class OutboxSession(Connected):
@@ -127,9 +114,9 @@ class OutboxSession(Connected):
         """
         dsn = self._options.address
         self._connection = connection = await connect(dsn, application_name=f"invalidator/{self._options.name}")
-        connection.adapters.register_loader(_TEXT_ARRAY_OID, _Raw)
         connection.add_notify_handler(lambda _: self._stirred.set())
         self._run(self._keep_listening(), "silence")
+        await self._ask(prepare)
         await self._rows(_SESSION)
         await self._ask(_verify)
         await self._ask(lambda own: leader.lead(own, LOCK_KEY, what="reads this outbox"))
