@@ -8,6 +8,7 @@ relation that reads just the columns it needs (decisions: own pgoutput decoding)
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError  # noqa: N812  (it is an exception class with a lower-case name)
@@ -144,6 +145,17 @@ def logical_message(message: bytes) -> LogicalMessage:
     if len(content) != size:
         raise damaged(message, "Message", f"its content of {size} bytes has {len(content)}")
     return LogicalMessage(bool(flags & 1), prefix, content)
+
+
+def codec(server_encoding: str) -> str | None:
+    """Python's name of the encoding of a database; None: UTF-8, none at all, or one that Python does not know."""
+    if server_encoding in ("UTF8", "SQL_ASCII"):
+        return None
+    name = server_encoding.replace("WIN", "cp").replace("KOI8", "koi8-")
+    try:
+        return codecs.lookup(name).name
+    except LookupError:
+        return None
 
 
 def as_utf8(message: bytes, encoding: str) -> bytes:

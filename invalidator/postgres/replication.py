@@ -21,6 +21,7 @@ import psycopg
 from psycopg import pq
 
 from invalidator.errors import ConfigError, SlotLost, SourceDisconnected
+from invalidator.postgres import decoder
 from invalidator.postgres.connection import Dsn, answered_within, connect
 from invalidator.postgres.failures import ours
 
@@ -211,14 +212,7 @@ async def _encoding(connection: psycopg.AsyncConnection[Any]) -> str | None:
     if server_encoding == "SQL_ASCII":
         # Such a database holds any bytes, and the server refuses to send those that are no UTF-8 as UTF-8.
         await connection.execute("SET client_encoding TO 'SQL_ASCII'")
-    if server_encoding in (None, "UTF8", "SQL_ASCII"):
-        return None
-    await connection.execute(f"SET client_encoding TO '{server_encoding}'".encode())
-    encoding = None
-    with contextlib.suppress(psycopg.NotSupportedError):  # Python has no codec for it
-        encoding = connection.info.encoding
-    await connection.execute("SET client_encoding TO 'UTF8'")
-    return encoding
+    return decoder.codec(server_encoding or "UTF8")
 
 
 def _start_replication(slot: str, publication: str) -> bytes:

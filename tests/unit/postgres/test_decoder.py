@@ -54,6 +54,31 @@ def test_a_relation_has_raw_names_and_knows_its_identity() -> None:
 
 
 @pytest.mark.parametrize(
+    ("server_encoding", "codec"),
+    [
+        ("UTF8", None),
+        ("SQL_ASCII", None),
+        ("EUC_TW", None),
+        ("MULE_INTERNAL", None),
+        ("LATIN1", "iso8859-1"),
+        ("LATIN5", "iso8859-9"),
+        ("LATIN10", "iso8859-16"),
+        ("ISO_8859_5", "iso8859-5"),
+        ("WIN866", "cp866"),
+        ("WIN1252", "cp1252"),
+        ("KOI8R", "koi8-r"),
+        ("KOI8U", "koi8-u"),
+        ("EUC_JP", "euc_jp"),
+        ("EUC_CN", "gb2312"),
+        ("EUC_KR", "euc_kr"),
+        ("EUC_JIS_2004", "euc_jis_2004"),
+    ],
+)
+def test_encodings_of_databases_have_other_names_in_python(server_encoding: str, codec: str | None) -> None:
+    assert decoder.codec(server_encoding) == codec
+
+
+@pytest.mark.parametrize(
     ("written", "encoding", "read"),
     [
         (b"caf\xe9", "iso8859-1", "café"),
