@@ -63,9 +63,10 @@ CODES: Final = (
         "template-habit",
         "warning",
         "The template is written as in another language: `{{id}}`, `${id}`, `$id`, `%s`, `<id>`, `:id`; or a column in"
-        " capitals; `.*` where a glob stands; typographic quotes or an invisible character; or a variable in `table:`."
-        " It is valid, and means these very characters. A column that was made in capitals is written in quotes:"
-        ' `{"ID"}`. What may well be meant, such as `users::all`, is told only if the name is one of a column.',
+        " capitals; `.*` where a glob stands; typographic quotes, an invisible character or a blank at an end; or a"
+        " variable in `table:`. It is valid, and means these very characters. A column that was made in capitals is"
+        ' written in quotes: `{"ID"}`. What may well be meant, such as `users::all`, is told only if the name is one of'
+        " a column.",
         "The name that it makes is in no cache, so nothing would ever be dropped.",
         'invalidate: {keys: ["user:{{id}}"]}',
         'invalidate: {keys: ["user:{id}"]}',

@@ -14,6 +14,7 @@ from invalidator.preflight.finding import Finding, finding, listed
 from invalidator.preflight.identity import made_full
 from invalidator.preflight.places import Use
 from invalidator.rules import condition
+from invalidator.rules.table_names import join_table
 
 _SESSION_SETTINGS: Final = {
     "timestamp with time zone": "TimeZone and DateStyle",
@@ -50,7 +51,8 @@ def _unknown_table(case: Case, subject: Subject) -> Finding:
     near = difflib.get_close_matches(wanted, known, 1, 0.6)
     elsewhere = [name for name in known if name.partition(".")[2] == subject.need.table]
     suggestions = elsewhere or near
-    help_text = f"did you mean '{suggestions[0]}'?" if suggestions else None
+    schema, _, table = suggestions[0].partition(".") if suggestions else ("", "", "")
+    help_text = f"did you mean '{join_table(schema, table)}'?" if suggestions else None
     if not subject.need.is_exact:
         message = f"no table matches {wanted} yet"
         return finding(wanted, subject.at_table, "unknown-table", message, severity="warning", why=_silent(subject))

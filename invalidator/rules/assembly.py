@@ -16,7 +16,8 @@ from invalidator.rules.condition import Condition
 from invalidator.rules.lints import lint
 from invalidator.rules.lookup_sql import parse_sql
 from invalidator.rules.rule import Coarse, Exact, Lookup, Place, Rule
-from invalidator.rules.schema import RuleFile, RuleModel, duration_seconds, split_table
+from invalidator.rules.schema import RuleFile, RuleModel, duration_seconds
+from invalidator.rules.table_names import split_table
 from invalidator.rules.template import Literal, Template, TemplateError, parse
 from invalidator.rules.written import REFERENCE, glob_offset, map_literals, open_glob
 from invalidator.yamlfile import Diagnostic, Document, Path, Severity, Span
@@ -164,7 +165,9 @@ class _Assembler:
             return
         verb = "unlinks exactly this name" if group == "keys" else "looks for exactly this tag"
         message = f"'{text[offset]}' is no glob here: this {verb}; patterns are for l1: and coarse:"
-        self._note_part(path, offset, "glob-in-key", message, "write the pattern under coarse: or l1:")
+        named = re.match(r"\[([A-Za-z_]\w+)\]", text[offset:])
+        column = f"; if a column is meant: {{{named[1]}}}" if named else ""
+        self._note_part(path, offset, "glob-in-key", message, f"write the pattern under coarse: or l1:{column}")
 
     def _check_glob_around_value(self, text: str, path: Path) -> None:
         """A value inside a class, or behind a backslash, would become a part of the glob's syntax."""

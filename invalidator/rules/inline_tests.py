@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from invalidator.model import Operation, Relation, WidenReason
 from invalidator.rules.compiler.bound import missing_columns
@@ -18,9 +18,12 @@ from invalidator.rules.explain import KINDS
 from invalidator.rules.guessing import with_likely_types
 from invalidator.rules.rows import JsonRow, relation_of
 from invalidator.rules.rule import Place, Rule, RuleSet
-from invalidator.rules.schema import InlineTestModel, RuleFile, split_table
+from invalidator.rules.schema import InlineTestModel, RuleFile
+from invalidator.rules.table_names import split_table
 from invalidator.rules.template import encode
 from invalidator.yamlfile import Diagnostic, Document, Path, Span
+
+_IDENTITY_HELP: Final = "leave identity: out: without it all of the old row is sent, as with FULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,8 @@ def _bad_identity(document: Document, path: Path, test: InlineTest) -> Iterator[
         if column not in given and test.operation is not Operation.TRUNCATE:
             message = f"the row of this test has no column '{column}'"
             span = document.span((*path, "identity", index))
-            yield document.diagnostic(span, "test-missing-column", message, _near(column, sorted(given)))
+            near = _IDENTITY_HELP if column.lower() == "full" else _near(column, sorted(given))
+            yield document.diagnostic(span, "test-missing-column", message, near)
 
 
 def check_tests(tests: Sequence[InlineTest], ruleset: RuleSet) -> Iterator[Diagnostic]:

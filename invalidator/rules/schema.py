@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from invalidator.model import WidenReason
-from invalidator.rules import condition, lookup_sql, template
+from invalidator.rules import condition, lookup_sql, table_names, template
 
 MAX_REPEAT_SECONDS: Final = 3600.0
 
@@ -32,8 +32,6 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _DURATION_HELP: Final = "write a number and ms, s, m or h, as in 500ms or 5s"
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_PART: Final = re.compile(r'"(?:[^"]|"")+"|[^\s".]+')
-_TABLE: Final = re.compile(rf"(?:{_PART.pattern})\.(?:{_PART.pattern})")
 
 
 def duration_seconds(text: str) -> float:
@@ -47,20 +45,6 @@ def duration_seconds(text: str) -> float:
         msg = f"'{text}' is not a duration"
         raise ValueError(msg)
     return float(match[1]) * _UNIT_SECONDS[match[2]]
-
-
-def split_table(text: str) -> tuple[str, str]:
-    """Schema and table of ``public.users`` or ``public."Order.Items"``, without the quotes.
-
-    Raises:
-        ValueError: the text is not of that form.
-    """
-    parts = [match[0] for match in _PART.finditer(text)]
-    if len(parts) != 2 or ".".join(parts) != text:
-        msg = f"'{text}' is not of the form schema.table"
-        raise ValueError(msg)
-    schema, table = (part[1:-1].replace('""', '"') if part[0] == '"' else part for part in parts)
-    return schema, table
 
 
 def _refuse(
@@ -78,11 +62,9 @@ def _check_name(text: str) -> str:
 
 def _check_table(text: str) -> str:
     try:
-        split_table(text)
+        table_names.split_table(text)
     except ValueError as error:
-        bare = re.fullmatch(r"[\w*]+", text)
-        help_text = f"write the schema too: public.{text}" if bare else "write schema.table, as in public.users"
-        _refuse(str(error), help_text)
+        _refuse(str(error), table_names.instead_of(text))
     if any("*" in part for part in re.findall(r'"[^"]*"', text)):
         _refuse("'*' cannot stand inside a quoted name", "write it without quotes to match any characters")
     return text
@@ -178,7 +160,12 @@ RuleName = Annotated[
 TableName = Annotated[
     str,
     AfterValidator(_check_table),
-    _examples("public.users", "tenant_*.users", pattern=_TABLE, message="write schema.table, as in public.users"),
+    _examples(
+        "public.users",
+        "tenant_*.users",
+        pattern=re.compile(table_names.PATTERN),
+        message="write schema.table, as in public.users",
+    ),
 ]
 Duration = Annotated[
     str,
@@ -366,9 +353,10 @@ class InlineTestModel(Strict):
         given = [name for name in ("insert", "update", "delete", "truncate") if getattr(self, name) is not None]
         if len(given) != 1:
             named = f"has {' and '.join(given)}" if given else "has none"
+            example = "write truncate: {}" if "truncate" in self.model_fields_set else "as in insert: {id: 1}"
             _refuse(
                 f"a test needs exactly one of insert, update, delete and truncate; this one {named}",
-                "write a test for each" if given else "as in insert: {id: 1}",
+                "write a test for each" if given else example,
                 code="test-event",
             )
         return self

@@ -6,6 +6,8 @@ from typing import Final
 
 SUGGESTIONS: Final = {
     "on": "events",
+    "before": "old",
+    "after": "new",
     "event": "events",
     "operations": "events",
     "columns": "changed",
@@ -14,6 +16,7 @@ SUGGESTIONS: Final = {
     "overflow": "coarse",
     "fallback": "coarse",
     "repeat": "repeat_after",
+    "delay": "repeat_after",
     "if": "when",
     "where": "when",
     "filter": "when",
@@ -24,6 +27,8 @@ SUGGESTIONS: Final = {
     "select": "sql",
     "max_rows": "limit",
     "l2": "keys",
+    "key": "keys",
+    "tag": "tags",
     "redis": "keys",
     "unlink": "keys",
     "l3": "cdn",

@@ -12,7 +12,6 @@ bytes that are no valid UTF-8 and a key must equal the application's key.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -287,7 +286,7 @@ class _Parser:
                 f"unknown fact 'meta.{column}': known are {', '.join(META)}",
                 width=self.at - start,
                 code="unknown-meta",
-                help=_suggestion(column, META),
+                help=template_advice.fact_meant(column, META),
             )
         return name, column
 
@@ -311,7 +310,8 @@ class _Parser:
         if match is None:
             what = "a column name is missing" if char in "|}." else f"{char!r} cannot start a column name"
             is_missing = char in "|}." or self.text[start : self.text.find("}", start)].isdigit()
-            raise _error(start, what, help=template_advice.NAME_HELP if is_missing else template_advice.UNUSUAL_HELP)
+            quotes = template_advice.instead_of_quotes(self.text[start:])
+            raise _error(start, what, help=template_advice.NAME_HELP if is_missing else quotes)
         self.at = match.end()
         return start, False, match[0]
 
@@ -327,7 +327,7 @@ class _Parser:
                 f"unknown filter '{name}': known are {', '.join(known)}" if name else "a filter's name is missing",
                 width=len(name),
                 code="unknown-filter" if name else "template-syntax",
-                help=_suggestion(name, known),
+                help=template_advice.filter_meant(name, known),
             )
         self.at = start + len(name)
         has_argument = self.char(opened) == ":"
@@ -358,11 +358,6 @@ class _Parser:
         if self.at >= len(self.text):
             raise _error(opened, "no closing '}'", width=len(self.text) - opened, help=template_advice.UNCLOSED_HELP)
         return self.text[self.at]
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str | None:
-    near = difflib.get_close_matches(word, known, 1, 0.5)
-    return f"did you mean '{near[0]}'?" if near else None
 
 
 def _error(

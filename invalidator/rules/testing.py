@@ -23,6 +23,7 @@ from invalidator.rules.guessing import misfit
 from invalidator.rules.inline_tests import InlineTest
 from invalidator.rules.reasons import Reasons
 from invalidator.rules.rule import Place, Rule
+from invalidator.rules.table_names import join_table
 from invalidator.rules.template import Template
 from invalidator.yamlfile import Diagnostic
 
@@ -183,6 +184,11 @@ def untested_templates(loaded: Loaded, report: Report) -> tuple[Untested, ...]:
     )
 
 
+def _table_to_test(rule: Rule) -> str:
+    written = join_table(rule.schema, rule.table)
+    return f"a table that {written} matches" if "*" in written else f"table: {written}"
+
+
 def findings(report: Report) -> list[Diagnostic]:
     """What the tests say about the rules: ``test-failed`` for each failure, ``untested-rule`` if there are tests."""
     if not report.results:
@@ -195,7 +201,7 @@ def findings(report: Report) -> list[Diagnostic]:
             1,
             "untested-rule",
             f"no test fires rule '{rule.name}'",
-            f"add one under tests: with table: {rule.schema}.{rule.table}",
+            f"add one under tests: with {_table_to_test(rule)}",
             "info",
         )
         for rule in report.never_fired

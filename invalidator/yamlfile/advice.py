@@ -18,6 +18,7 @@ _MAX_EXAMPLE: Final = 160
 _MAX_NUMBER: Final = 40
 _YAML_1_1_BOOL: Final = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 _PLAIN: Final = re.compile(r"[A-Za-z_][\w.-]*")
+_SCALAR: Final = re.compile(r"[\w.+-]{1,40}")
 _NUMBER: Final = re.compile(r"(?P<digits>-?\d[\d_, ]*(?:\.\d+)?) *(?P<unit>[A-Za-z]*)")
 _FACTORS: Final = {"": 1, "k": 1000, "m": 1_000_000}
 _SECONDS: Final = {"": 1, "ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
@@ -46,10 +47,16 @@ def missing(name: str, field: FieldInfo | None) -> str | None:
     return None if made is None else f"write {name}: {made}"
 
 
-def for_text(value: object, field: FieldInfo | None) -> str | None:
-    """What to write where a text belongs."""
+def for_text(value: object, field: FieldInfo | None, written: str) -> str | None:
+    """What to write where a text belongs.
+
+    Args:
+        value: what YAML made of it.
+        field: that it is the value of.
+        written: how it stands in the file: ``007`` and ``1.50`` are not what YAML makes of them.
+    """
     if isinstance(value, bool | int | float):
-        return f"put it into quotes: '{shown(value)}'"
+        return f"put it into quotes: '{written if _SCALAR.fullmatch(written) else shown(value)}'"
     made = None if field is None else _example(field)
     return None if made is None else f"write it as in {made}"
 
@@ -61,13 +68,15 @@ def for_list(value: object, field: FieldInfo | None) -> str | None:
         is_entries = field is None or _is_list_of_models(field.annotation)
         return f"{remove}{'begin each entry with' if is_entries else 'write entries that begin with'} '- '"
     if not isinstance(value, str):
-        return "write a list in [ ]"
+        made = None if field is None else _example(field)
+        return "write a list in [ ]" if made is None else f"write a list, as in [{made.strip('[]')}]"
     known = () if field is None else _literals(field.annotation)
-    entries = [part.strip() for part in value.split(",")]
+    lines = [line.strip().removeprefix("- ") for line in value.splitlines() if line.strip()]
+    entries = [part.strip() for line in lines for part in line.split(",")]
     if known and not set(entries) <= set(known):
         entries = list(known)
     elif not all(map(_PLAIN.fullmatch, entries)):
-        entries = [value]
+        entries = lines
     return f"write a list: {_flow(entries)}"
 
 

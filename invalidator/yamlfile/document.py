@@ -314,7 +314,7 @@ class _Composer:
             if key in data:
                 first = self.keys[where].line
                 text = f"{shown(key)} is given twice in this mapping (first at line {first})"
-                self._refuse(event, text, None, code="duplicate-key")
+                self._refuse(event, text, "keep one of the two", code="duplicate-key")
             else:
                 self.keys[where] = _span(event, event)
             data[key] = self._node(next(self._events), where)

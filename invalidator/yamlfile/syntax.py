@@ -61,12 +61,13 @@ def mistake(error: yaml.MarkedYAMLError, lines: list[str], line: int, column: in
         _tab(lines, at, context, message)
         or _blank(lines, at, context)
         or _not_closed(error, lines, at, context)
+        or _quote_over_lines(lines, at)
         or _field(error, lines, at, context)
         or _indentation(error, lines, at)
         or _partly_quoted(error, lines, at, message)
     )
     around = {lines[line - 1], lines[context.line - 1]}
-    return found or Mistake(line, column, message, _general_help(around, lines, at))
+    return found or Mistake(line, column, message, _general_help(message, around, lines, at))
 
 
 def _tab(lines: list[str], at: _Spot, context: _Spot, message: str) -> Mistake | None:
@@ -96,6 +97,17 @@ def _not_closed(error: yaml.MarkedYAMLError, lines: list[str], at: _Spot, contex
             return Mistake(*context, f"this '{opened}' is not closed", f"close it with '{closing}'")
         case _:
             return None
+
+
+def _quote_over_lines(lines: list[str], at: _Spot) -> Mistake | None:
+    """A double quote that nobody closed on its line, so that the next one, which opens another text, closes it."""
+    above = _line_above(lines, at.line)
+    if above is None:
+        return None
+    opened, text = lines[above - 1], lines[at.line - 1][: at.column - 1]
+    if "\\" in opened + text or opened.count('"') % 2 == 0 or text.count('"') % 2 == 0:
+        return None
+    return Mistake(above, opened.rindex('"') + 1, 'this " is not closed on its line', 'close it with "')
 
 
 def _field(error: yaml.MarkedYAMLError, lines: list[str], at: _Spot, context: _Spot) -> Mistake | None:
@@ -149,13 +161,32 @@ def _partly_quoted(error: yaml.MarkedYAMLError, lines: list[str], at: _Spot, mes
         return None
     if not re.search(r"mapping values are not allowed|block end|expected key", error.problem or ""):
         return None
-    value = field["value"]
+    value = _unwrapped(field["value"])
     quoted = f'"{value}"' if '"' not in value and "\\" not in value else "'" + value.replace("'", "''") + "'"
     written = mask_secrets(f"{field['key']}: {quoted}")
     return Mistake(*at, message, f"all of the value needs quotes: {written}")
 
 
-def _general_help(around: set[str], lines: list[str], at: _Spot) -> str | None:
+def _unwrapped(value: str) -> str:
+    """Without the quotes around all of it, if quotes of the same kind inside made an end of them."""
+    quote = value[0]
+    closing = value.find(quote, 1)
+    is_wrapped = quote in "\"'" and 0 < closing < len(value) - 1 and not value[closing + 1].isspace()
+    return value[1:-1] if is_wrapped and value.endswith(quote) else value
+
+
+def _in_flow(problem: str, lines: list[str], at: _Spot) -> str | None:
+    """For what is wrong with quoted entries: one more pair of quotes would not help."""
+    before, behind = lines[at.line - 1][: at.column - 1].rstrip(), lines[at.line - 1][at.column - 1 :]
+    if "unknown escape" in problem:
+        return "inside double quotes '\\' begins an escape: leave it out, write '\\\\', or use single quotes"
+    is_between = before.endswith(("'", '"')) and behind.startswith(("'", '"'))
+    return "write ',' between two entries" if "expected ','" in problem and is_between else None
+
+
+def _general_help(problem: str, around: set[str], lines: list[str], at: _Spot) -> str | None:
+    if (found := _in_flow(problem, lines, at)) is not None:
+        return found
     if any(re.search(r"(?:[:\-,]\s+|\[\s*)\*", text) for text in around):
         return ALIAS_HELP
     if any("{" in text for text in around):

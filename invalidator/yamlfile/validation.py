@@ -179,12 +179,11 @@ class _Explainer:
         listing = f"allowed here: {', '.join(sorted(allowed))}" if allowed else "nothing is allowed here"
         meant = self._suggestions.get(name)
         if meant in allowed:
-            return f"did you mean '{meant}'? {listing}"
-        inner = next((field for field, models in allowed.items() if name in _fields(models)), None)
+            longer = next((field for field in sorted(allowed) if field.endswith(f"_{name}")), meant)
+            return f"did you mean '{longer}'? {listing}"
+        inner = self._inside(parent, name, allowed) or self._inside(parent, meant, allowed)
         if inner is not None:
-            at = self._document.keys.get((*self._root, *parent, inner))
-            put = f"indent it under line {at.line}" if at else f"put it under '{inner}:'"
-            return f"'{name}' is a field of '{inner}': {put}"
+            return inner if meant is None or f"'{name}'" in inner else f"did you mean '{meant}'? {inner}"
         near = advice.near(name, allowed)
         if near is not None:
             return f"did you mean '{near}'? {listing}"
@@ -195,6 +194,15 @@ class _Explainer:
                 renamed = "" if found == name else f"did you mean '{found}'? "
                 return f"{renamed}'{found}' is a field of {self._place(parent[:end])}: indent it less. {listing}"
         return listing
+
+    def _inside(self, parent: Path, name: str | None, allowed: Mapping[str, Any]) -> str | None:
+        """For the field of one of the fields that are allowed."""
+        inner = next((field for field, models in allowed.items() if name in _fields(models)), None)
+        if inner is None:
+            return None
+        at = self._document.keys.get((*self._root, *parent, inner))
+        put = f"indent it under line {at.line}" if at else f"put it under '{inner}:'"
+        return f"'{name}' is a field of '{inner}': {put}"
 
     def _missing_field(self, location: Path) -> Diagnostic:
         parent = self._known(location[:-1])
@@ -236,7 +244,7 @@ class _Explainer:
 
     def _wrong_type(self, expected: str, value: object, location: Path) -> tuple[str, str, str | None]:
         if expected == "text" and _is_template_like(value):
-            source = self._template_source(location)
+            source = self._source(location)
             quoted = f"'{source}'" if source and "'" not in source and len(source) <= 80 else "'{id}'"
             help_text = f"a value that starts with '{{', or stands inside [ ... ], needs quotes: {quoted}"
             return "unquoted-template", "a template was expected here, but YAML read a mapping", help_text
@@ -248,7 +256,7 @@ class _Explainer:
         field = self._field(location)
         match expected:
             case "text":
-                return advice.for_text(value, field)
+                return advice.for_text(value, field, self._source(location))
             case "a list":
                 return advice.for_list(value, field)
             case "a mapping":
@@ -283,8 +291,8 @@ class _Explainer:
         fields = (model.model_fields.get(name) for model in models if isinstance(name, str))
         return any(field is not None and _mentions(field.annotation, (SecretStr, SecretBytes)) for field in fields)
 
-    def _template_source(self, location: Path) -> str:
-        """The source of a value that stands on one line, for quoting it in a help line."""
+    def _source(self, location: Path) -> str:
+        """How a value stands in the file, if on one line: for quoting it in a help line."""
         span: Span = self._document.span(self._root + location)
         if span.line != span.end_line:
             return ""

@@ -184,7 +184,8 @@ def test_a_key_given_twice_names_the_first_place() -> None:
         "shop.yaml:5:5: error[duplicate-key]: 'name' is given twice in this mapping (first at line 3)\n"
         "   |\n"
         " 5 |     name: b\n"
-        "   |     ^^^^"
+        "   |     ^^^^\n"
+        "   = help: keep one of the two"
     )
 
 
@@ -300,6 +301,20 @@ def test_every_mistake_of_a_file_is_reported_in_order_with_place_and_help() -> N
     [
         ("{name: 3}", 10, "bad-value", "text was expected here, but YAML read the number 3", "put it into quotes: '3'"),
         ("{name: true}", 10, "bad-value", "text was expected here, but YAML read true", "put it into quotes: 'true'"),
+        (
+            "{name: 007}",
+            10,
+            "bad-value",
+            "text was expected here, but YAML read the number 7",
+            "put it into quotes: '007'",
+        ),
+        (
+            "{name: 1.50}",
+            10,
+            "bad-value",
+            "text was expected here, but YAML read the number 1.5",
+            "put it into quotes: '1.50'",
+        ),
         ("{name: }", 10, "bad-value", "text was expected here, but YAML read nothing (null)", None),
         ("{name: [a]}", 10, "bad-value", "text was expected here, but YAML read a list", None),
         ("{name: a, count: 0}", 20, "bad-value", "0 is out of range: it must be at least 1", None),

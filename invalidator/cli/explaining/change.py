@@ -42,7 +42,7 @@ def split(table: str) -> tuple[str, str]:
     Raises:
         click.BadParameter: it is not of the form schema.table.
     """
-    from invalidator.rules.schema import split_table
+    from invalidator.rules.table_names import split_table
 
     try:
         return split_table(table)

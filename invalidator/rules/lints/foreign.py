@@ -56,7 +56,10 @@ _LIKE_A_COLUMN: Final = re.compile(r"(?:\w*_)?(?:id|uuid|slug|sku|email)|\w*[a-z
 _CAPITALS: Final = re.compile(r"\{\s*(?:(?:new|old)\s*\.\s*)?(?P<name>[A-Z][A-Z0-9_]*)\s*(?=[|}])")
 _QUOTES: Final = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 _INVISIBLE: Final = re.compile("[\u00a0\u00ad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]")
-_SUSPECT: Final = re.compile(rf"[$#%<]|\.\*|\{{\{{|[:/]:|^:|\{{[^{{}}]*[A-Z]|{_QUOTES.pattern}|{_INVISIBLE.pattern}")
+_OUTER_BLANKS: Final = re.compile(r"\A +(?=\S)|(?<=\S) +\Z")
+_SUSPECT: Final = re.compile(
+    rf"\A | \Z|[$#%<]|\.\*|\{{\{{|[:/]:|^:|\{{[^{{}}]*[A-Z]|{_QUOTES.pattern}|{_INVISIBLE.pattern}"
+)
 _GLOBS: Final = (
     (re.compile(r"(?<![\w}\]])\.\*"), "'.*' is no regular expression here: it stands for a dot and anything behind it"),
     (re.compile(r"(?<=[:/_-])%\Z"), "'%' is no wildcard here: it stands for itself"),
@@ -127,6 +130,9 @@ def _characters(text: str) -> Iterator[Habit]:
     """What word processors put in."""
     if _QUOTES.match(text[:1]) and _QUOTES.match(text[-1:]):
         yield Habit(0, len(text), "typographic quotes are a part of the name", "use plain quotes: ' or \"")
+    for match in _OUTER_BLANKS.finditer(text):
+        where = "end" if match.start() else "beginning"
+        yield Habit(match.start(), len(match[0]), f"the blank at the {where} is a part of the name", "remove it")
     for match in _INVISIBLE.finditer(text):
         message = f"the character U+{ord(match[0]):04X} is a part of the name, and nobody sees it"
         yield Habit(match.start(), 1, message, "remove it, or write a plain space")

@@ -42,6 +42,13 @@ def test_the_suggestion_comes_from_all_tables_of_the_database_and_also_from_anot
     )
 
 
+def test_a_suggested_name_with_a_dot_is_spelled_as_a_rule_has_to_spell_it() -> None:
+    of = facts(POSTS)
+    of = replace(of, database=replace(of.database, table_names=("public.Order.Items",)))
+    found = only(examined(rule(name='public."order.items"'), of), "unknown-table").diagnostic
+    assert found.help == "did you mean 'public.\"Order.Items\"'?"
+
+
 def test_a_pattern_that_matches_nothing_yet_is_no_more_than_a_warning() -> None:
     assert only(examined(rule(name="tenant_*.posts"), facts()), "unknown-table").diagnostic.severity == "warning"
 

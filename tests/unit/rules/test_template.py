@@ -59,7 +59,7 @@ def test_a_template_is_text_and_references(text: str, parts: tuple[Literal | Ref
         ("user:{id", "{id", "template-syntax", "write '}' behind the name, as in {id}; '{{' is a literal brace"),
         ("user:id}", "}", "template-syntax", "write '}}' for a literal brace"),
         ("user:{}", "}", "template-syntax", "write the name of a column, as in {id}"),
-        ("{1st}", "1", "template-syntax", 'put unusual column names in quotes: {"Weird Name"}'),
+        ("{1st}", "1", "template-syntax", 'put unusual column names in double quotes: {"Weird Name"}'),
         ('{""}', '""', "template-syntax", None),
         ('{"id}', '"id}', "template-syntax", None),
         ("{new.}", "}", "template-syntax", "write the name of a column, as in {id}"),

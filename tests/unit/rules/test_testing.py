@@ -308,6 +308,22 @@ def test_rules_and_templates_that_no_test_reaches_are_told(tmp_path: Path) -> No
     }
 
 
+def test_an_untested_rule_says_which_table_a_test_of_it_is_for(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    names = ("public.users", "tenant_*.users", 'public."Order.Items"')
+    rules = [
+        f"  - {{name: r{at}, table: '{name}', invalidate: {{keys: ['r{at}:{{id}}']}}}}\n"
+        for at, name in enumerate(names)
+    ]
+    test = "tests:\n  - {name: a, table: public.users, insert: {id: 1}, expect: {keys: ['r0:1']}}\n"
+    path.write_text("version: 1\nrules:\n" + "".join(rules) + test, encoding="utf-8")
+    found = testing.findings(testing.run(document.load_with_warnings([path])))
+    assert [each.help for each in found] == [
+        "add one under tests: with a table that tenant_*.users matches",
+        'add one under tests: with table: public."Order.Items"',
+    ]
+
+
 def test_without_tests_no_rule_counts_as_untested(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(RULES.removesuffix("tests:\n"), encoding="utf-8")
