@@ -2,7 +2,7 @@
 
 What is written
     document     rule files become a ``RuleSet``; all that is wrong in them at once, with its places
-    schema       what a file may hold; ``suggestions``: what people call it who know another tool
+    schema       what a file may hold; ``table_names``; ``suggestions``: what people call it who know another tool
     assembly     one rule of a file becomes a ``Rule`` (``rule``), with its coarse form (``derivation``)
     lints/       what can be used, and is hardly meant
     markdown     rule files that stand in pages
