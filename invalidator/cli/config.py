@@ -65,11 +65,16 @@ def _written(value: object) -> str:
 
 
 def _rows(loaded: Loaded) -> Iterator[Row]:
+    import dataclasses
+
+    from pydantic import BaseModel
+
     settings, origins = loaded.settings, loaded.origins
     yield ("rules",), [str(path) for path in settings.rules], origins.get(("rules",), "default")
     sections: dict[tuple[str, ...], BaseModel] = {("source",): settings.source}
     sections |= {("targets", name): options for name, options in settings.targets.items()}
-    sections |= {(name,): getattr(settings, name) for name in ("delivery", "http", "log", "shutdown")}
+    others = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    sections |= {(name,): value for name, value in others.items() if isinstance(value, BaseModel) and name != "source"}
     for path, model in sections.items():
         yield from _model_rows(path, model, origins)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -15,6 +16,7 @@ import pytest
 from invalidator.cli import status, verbs
 from invalidator.cli._exits import Exit, report
 from invalidator.codes import all_codes
+from invalidator.config import Settings
 from invalidator.errors import ConfigError, ProtocolError, SlotInUse, SlotLost, SourceDisconnected
 from invalidator.telemetry.problems import CODES
 from tests.support import commandline
@@ -322,6 +324,8 @@ def test_config_shows_values_with_origin_and_no_secret(project: Path) -> None:
     environment = {
         "INVALIDATOR_SOURCE__DSN": "postgresql://u:canary@db/app",
         "INVALIDATOR_TARGETS__EDGE__SECRET": "canary",
+        "INVALIDATOR_LOOKUPS__DSN": "postgresql://u:canary@replica/app",
+        "INVALIDATOR_LOOKUPS__PASSWORD": "canary",
     }
     text = run(project, "config", environment=environment).output
     assert "canary" not in text
@@ -335,6 +339,12 @@ def test_config_shows_values_with_origin_and_no_secret(project: Path) -> None:
         "origin": "default",
         "variable": "INVALIDATOR_SOURCE__SLOT",
     }
+
+
+def test_config_shows_every_section_of_the_settings(project: Path) -> None:
+    shown = {row["setting"].partition(".")[0] for row in json.loads(run(project, "config", "--json").output)}
+
+    assert shown == {field.name for field in dataclasses.fields(Settings)} - {"file"}
 
 
 # -- reference pages -------------------------------------------------------------------------------------------------
