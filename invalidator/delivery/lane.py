@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _HICCUP_SECONDS: Final = 3.0
+"""A target that has failed for less may be back with the next attempt."""
 _MAX_ITEMS: Final = 20_000
 """Names that one application takes together."""
 
@@ -56,8 +57,8 @@ class Entry:
     sequence: int
     batch: Batch
     on_finished: Callable[[], None]
-    holds: int = 1  # the lanes together; each repeat adds one
-
+    holds: int = 1
+    """What it waits for: the lanes, which count as one, and each repeat."""
     followers: list[Callable[[], None]] = field(default_factory=list)
     """Empty batches behind it: they finish with it."""
 
@@ -81,7 +82,15 @@ class Item:
 
 
 class Lane:
-    """One target with its inbox. Applies in order, retries, and tells how far it has come."""
+    """One target with its inbox. Applies in order, retries, and tells how far it has come.
+
+    Args:
+        target: applies the batches.
+        required: positions wait for it; else a batch that fails is given up at the deadline of ``retry``.
+        retry: how long to wait between two attempts.
+        state: the target's figures, for metrics and problems.
+        order: says how far the inner layers are, and hears how far this lane is.
+    """
 
     def __init__(
         self,
@@ -98,7 +107,8 @@ class Lane:
         self.is_excused = False
         """Positions go on without it, although it is required: everything there is dropped when it is back."""
         self._is_required = required
-        self._failing_since: float | None = None  # when what is in hand failed first
+        self._failing_since: float | None = None
+        """Monotonic seconds at which the batch that is being applied failed first; None: it has not."""
         self.state = state
         self.applied = 0
         self.pending_items = 0

@@ -51,6 +51,10 @@ class CdnCover:
     def shrink(self, tags: Collection[bytes], wanted: int) -> tuple[set[bytes], Invalidation]:
         """Replace the tags of rules by coarse ones, most first, until no more than ``wanted`` are left.
 
+        Args:
+            tags: exact CDN tags that wait to be purged.
+            wanted: how many of them may be left. More are, if no rule's coarse tags cover enough of them.
+
         Returns:
             The tags that are replaced, and what replaces them; tags of no rule are never among them.
         """

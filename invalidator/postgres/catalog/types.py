@@ -71,6 +71,16 @@ async def described(
     """The relation with this OID as if the stream had announced just these columns of it, with full identity.
 
     A column that is not there (any more) is a text. A relation that is not there has the names that are given.
+
+    Args:
+        connection: an open connection.
+        oid: of the relation; of a partition, the result has the names of its root.
+        schema: its name, should there be no such relation any more.
+        table: likewise.
+        names: of the columns, in the order in which their values come.
+
+    Raises:
+        ConfigError, SourceDisconnected: the catalog cannot be read.
     """
     rows = await fetch(
         connection,

@@ -93,7 +93,7 @@ def _reason(table: Table, entry: PublishedTable | None) -> str | None:
     is_full = table.replica_identity == "f"
     if entry is not None and entry.columns is not None:
         if is_full:
-            return "it has a column list, which REPLICA IDENTITY FULL does not bear"
+            return "it has a column list, which REPLICA IDENTITY FULL does not allow"
         if identity - entry.columns:
             return f"its column list leaves out {_quoted(identity - entry.columns)}, a part of the identity"
     if entry is not None and not is_full and entry.filter_columns - identity:

@@ -35,7 +35,15 @@ def condition_misfit(rule: Rule, relation: Relation) -> str | None:
 
 
 class BoundRule:
-    """One rule of one relation: its state, and the functions that the generated source calls."""
+    """One rule of one relation: its state, and the functions that the generated source calls.
+
+    Args:
+        index: the rule's place in the rule set.
+        rule: what it says.
+        relation: the columns that its rows have.
+        state: counts what the rule does.
+        grammars: what the configured CDNs take as a tag.
+    """
 
     def __init__(
         self, index: int, rule: Rule, relation: Relation, state: RuleState, grammars: Sequence[TagGrammar]

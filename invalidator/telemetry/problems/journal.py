@@ -1,4 +1,4 @@
-"""What is wrong with the journal of a target and what to type; a part of the one list."""
+"""Problems of the journal of a target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with what applications send us, and what to type; a part of the one list."""
+"""Problems of logical messages and of notifications that applications send."""
 
 from __future__ import annotations
 

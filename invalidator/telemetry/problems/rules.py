@@ -1,4 +1,4 @@
-"""What is wrong with rules, and between them and the database; a part of the one list."""
+"""Problems of rules, by themselves and with the database that they meet."""
 
 # ruff: noqa: S608  (the statements are printed for people, never executed)
 

@@ -1,4 +1,4 @@
-"""What the server keeps for the slot, who holds it, and what to type; a part of the one list."""
+"""Problems of the replication slot: whether it is lost, and how much WAL the server keeps for it, because of whom."""
 
 # ruff: noqa: S608  (the statements are printed for people, never executed)
 

@@ -1,4 +1,4 @@
-"""Whether changes come out of the source; a part of the one list."""
+"""Problems of the source: whether changes come, and whether any are missing."""
 
 # ruff: noqa: S608  (the statements are printed for people, never executed)
 

@@ -1,4 +1,4 @@
-"""What is wrong with targets and what to type; a part of the one list."""
+"""Problems of targets."""
 
 from __future__ import annotations
 
