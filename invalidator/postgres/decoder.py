@@ -54,10 +54,9 @@ _STATUS = Struct(">cQQQqB").pack
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """The server's position and clock; sent while there is nothing to stream, or before it gives us up."""
+    """The server's position; sent while there is nothing to stream, or before it gives us up."""
 
     wal_end: int
-    server_time: float  # unix seconds
     reply_requested: bool
 
 
@@ -79,8 +78,8 @@ class LogicalMessage:
 
 def keepalive(message: bytes) -> Keepalive:
     """Read a primary keepalive message."""
-    wal_end, clock, reply = _fields(_KEEPALIVE, message, 1, "keepalive")
-    return Keepalive(wal_end, unix_seconds(clock), reply == 1)
+    wal_end, _clock, reply = _fields(_KEEPALIVE, message, 1, "keepalive")
+    return Keepalive(wal_end, reply == 1)
 
 
 def begin(message: bytes) -> Transaction:

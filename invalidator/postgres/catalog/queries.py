@@ -137,8 +137,8 @@ async def role(connection: psycopg.AsyncConnection[Any], name: str) -> Role | No
     return Role(*rows[0]) if rows else None
 
 
-async def without_identity(connection: psycopg.AsyncConnection[Any], publication: str, *, limit: int = 50) -> list[int]:
-    """The tables, by OID, that the publication sends updates of and that have nothing to name their rows by."""
+async def without_identity(connection: psycopg.AsyncConnection[Any], publication: str) -> list[int]:
+    """The tables, by OID, that the publication sends updates of and have nothing to name rows by; 50 at most."""
     rows = await fetch(
         connection,
         """
@@ -152,9 +152,9 @@ async def without_identity(connection: psycopg.AsyncConnection[Any], publication
                 WHERE i.indrelid = c.oid AND i.indimmediate
                   AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)
          ORDER BY c.oid
-         LIMIT %s
+         LIMIT 50
         """,
-        [publication, limit],
+        [publication],
     )
     return [oid for (oid,) in rows]
 

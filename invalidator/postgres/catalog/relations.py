@@ -80,7 +80,7 @@ async def tables(
     )
 
 
-async def table_names(connection: psycopg.AsyncConnection[Any], *, limit: int = 5000) -> tuple[str, ...]:
+async def table_names(connection: psycopg.AsyncConnection[Any]) -> tuple[str, ...]:
     """``schema.table`` of what the database holds, for suggestions."""
     rows = await fetch(
         connection,
@@ -90,11 +90,10 @@ async def table_names(connection: psycopg.AsyncConnection[Any], *, limit: int = 
           JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
            AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-           AND n.nspname NOT LIKE 'pg!_toast%%' ESCAPE '!' AND n.nspname NOT LIKE 'pg!_temp%%' ESCAPE '!'
+           AND n.nspname NOT LIKE 'pg!_toast%' ESCAPE '!' AND n.nspname NOT LIKE 'pg!_temp%' ESCAPE '!'
          ORDER BY 1
-         LIMIT %s
+         LIMIT 5000
         """,
-        [limit],
     )
     return tuple(name for (name,) in rows)
 
