@@ -53,6 +53,8 @@ class ReplicationStream:
         self._is_writing = False
         self.content_encoding: str | None = None
         """Python's name of the encoding in which the content of messages comes; None: UTF-8, or none at all."""
+        self.pid = self._pgconn.backend_pid
+        """Of the walsender."""
         self.socket = self._pgconn.socket
         self.read = self._pgconn.get_copy_data
 

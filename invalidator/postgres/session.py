@@ -79,6 +79,8 @@ class Session(Connected):
         self._status_sent_at = 0.0
         self._status_timer: asyncio.TimerHandle | None = None
         self._start: StreamStart | None = None
+        self.process: slots.Process | None = None
+        """What streams to us."""
 
     def __repr__(self) -> str:
         return f"<Session {self._reader} confirmed={Lsn(self._confirmed)} failure={self._failure!r}>"
@@ -91,16 +93,19 @@ class Session(Connected):
         *,
         has_streamed: bool,
         stands_by: bool = False,
+        before: slots.Process | None = None,
         inspections: Sequence[Inspection] = (),
         keeper: SlotKeeper | None = None,
     ) -> None:
-        """Check, connect and start streaming; while it ``stands_by``, look first whether the slot is free."""
+        """Check, connect and start streaming; while it ``stands_by``, look first whether the slot is free.
+
+        So it does when a process has streamed to us ``before``, of which the server may not know yet that it is done.
+        """
         settings = self._settings
-        dsn = settings.address
-        self._side = side = await SideConnection.open(dsn, slot=settings.slot)
+        self._side = side = await SideConnection.open(settings.address, slot=settings.slot)
         await slots.verify_primary(side)
-        if stands_by:
-            await slots.refuse_if_in_use(side, settings.slot)
+        if stands_by or before is not None:
+            await slots.refuse_if_in_use(side, settings.slot, before=before)
         is_first = not has_streamed
         was_there = has_streamed or await slots.exists(side, settings.slot)
         if keeper is not None and not was_there:
@@ -118,16 +123,9 @@ class Session(Connected):
             keeper.allow_new_slot(gap)
             await slots.make_anew(side, settings.slot)
         self._start = await slots.start(side, settings.slot, gap)
-        buffer_bytes = settings.receive_buffer_bytes
-        try:
-            self._stream = await ReplicationStream.open(dsn, **names, receive_buffer_bytes=buffer_bytes)
-        except SlotLost as error:
-            # Lost since it was looked at: the next connection sees it as it is now, and decides.
-            raise SourceDisconnected(str(error), reason="slot_lost") from error
-        except SlotInUse as error:
-            error.system = self._start.system
-            raise
+        self._stream = await self._streaming(self._start)
         self._reader.encoding = self._stream.content_encoding
+        self.process = await slots.process(side, self._stream.pid)
         # A server that shuts down waits for its walsenders, and they wait for us: hang up before anything else.
         side.watch(self._fail)
         self._events.stream_connected(position=self._start.position, server_version=side.server_name)
@@ -138,6 +136,22 @@ class Session(Connected):
         for inspection in inspections:
             self._run(self._keep_looking(inspection), "preflight")
         self._resume()
+
+    async def _streaming(self, start: StreamStart) -> ReplicationStream:
+        settings = self._settings
+        try:
+            return await ReplicationStream.open(
+                settings.address,
+                slot=settings.slot,
+                publication=settings.publication,
+                receive_buffer_bytes=settings.receive_buffer_bytes,
+            )
+        except SlotLost as error:
+            # Lost since it was looked at: the next connection sees it as it is now, and decides.
+            raise SourceDisconnected(str(error), reason="slot_lost") from error
+        except SlotInUse as error:
+            error.system = start.system
+            raise
 
     async def close(self) -> None:
         """Hang up; what was confirmed last is told to the server first."""

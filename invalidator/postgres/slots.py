@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from invalidator.errors import ConfigError, SlotInUse, SourceDisconnected
@@ -33,6 +34,14 @@ class SlotFigures:
     unconfirmed_wal_bytes: int | None
     safe_wal_bytes: int | None
     server_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A server process: after a restart of the server another one may have its number."""
+
+    pid: int
+    started: datetime | None
 
 
 async def verify_primary(side: SideConnection) -> None:
@@ -92,19 +101,35 @@ async def exists(side: SideConnection, slot: str) -> bool:
     return bool(await side.fetch("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", [slot]))
 
 
-async def refuse_if_in_use(side: SideConnection, slot: str) -> None:
+async def refuse_if_in_use(side: SideConnection, slot: str, *, before: Process | None = None) -> None:
     """Ask what a standby asks again and again: one small question.
 
+    Args:
+        side: where to ask.
+        slot: what is to be streamed.
+        before: what has streamed it to us.
+
     Raises:
-        SlotInUse: somebody streams from the slot.
+        SlotInUse: somebody else streams from the slot.
+        SourceDisconnected: the server has not noticed yet that our own connection of before is gone.
     """
     statement: LiteralString = """
-        SELECT s.active_pid, c.system_identifier::text FROM pg_replication_slots s, pg_control_system() c
+        SELECT s.active_pid, a.backend_start, c.system_identifier::text
+          FROM pg_control_system() c, pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
          WHERE s.slot_name = %s AND s.active
     """
-    for holder, system in await side.fetch(statement, [slot]):
-        msg = f"replication slot '{slot}' is active for PID {holder}"
-        raise SlotInUse(msg, holder_pid=holder, system=system)
+    for pid, started, system in await side.fetch(statement, [slot]):
+        if before == Process(pid, started):
+            msg = f"the server has not noticed yet that our own last connection to slot '{slot}' (PID {pid}) is gone"
+            raise SourceDisconnected(msg, reason="own_connection")
+        msg = f"replication slot '{slot}' is active for PID {pid}"
+        raise SlotInUse(msg, holder_pid=pid, system=system)
+
+
+async def process(side: SideConnection, pid: int) -> Process | None:
+    """The server process of that number; None: the server does not say when it began."""
+    rows = await side.fetch("SELECT backend_start FROM pg_stat_activity WHERE pid = %s", [pid])
+    return Process(pid, rows[0][0]) if rows and rows[0][0] is not None else None
 
 
 async def start(side: SideConnection, slot: str, gap: Gap | None) -> StreamStart:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from invalidator.ports import Rules
     from invalidator.postgres.companions import Inspection, Preparation, SlotKeeper
     from invalidator.postgres.reader import DdlFunction, MessageFunction
+    from invalidator.postgres.slots import Process
     from invalidator.telemetry.events import Events
 
 _LOOK_SECONDS = 60.0
@@ -94,6 +95,7 @@ class PgoutputSource(SessionSource[Session]):
         self._on_ddl = on_ddl
         self._has_seen_slot = False
         self._looked_at = -math.inf
+        self._process: Process | None = None
         events.state.source.slot = settings.slot
         events.state.source.heartbeat_interval_seconds = settings.heartbeat_seconds
 
@@ -112,11 +114,13 @@ class PgoutputSource(SessionSource[Session]):
                 self._prepare,
                 has_streamed=self._has_seen_slot,
                 stands_by=stands_by,
+                before=self._process,
                 inspections=self._inspections,
                 keeper=self._keeper,
             )
             self._has_seen_slot = True
             self._looked_at = -math.inf
+            self._process = session.process
             while True:
                 yield await session.next()
         except ConfigError as error:

@@ -13,7 +13,7 @@ MAX_TABLES: Final = 200
 
 RECONNECT_REASONS: Final = (
     "connection", "server_shutdown", "silence", "configuration", "credentials", "record", "record_taken", "redo",
-    "slot_lost", "unheard", "standby",
+    "slot_lost", "unheard", "standby", "own_connection",
 )  # fmt: skip
 SKIP_REASONS: Final = ("no_rule", "unchanged")
 RELOAD_RESULTS: Final = ("applied", "unchanged", "refused")

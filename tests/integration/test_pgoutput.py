@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -376,6 +376,26 @@ async def test_a_second_reader_of_the_slot_stands_by_until_the_first_is_gone(sho
 
     async with reading(shop) as successor:
         await successor.until(b"public.item I 1")
+
+
+async def test_what_streamed_to_us_before_is_no_other_daemon(shop: Database) -> None:
+    async with reading(shop) as reader:
+        await sql(shop, "INSERT INTO item VALUES (1)")
+        await reader.until(b"public.item I 1")
+        own = reader.source._process
+        ((pid,),) = await sql(shop, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = current_database()")
+        assert own is not None
+        assert (own.pid, own.started is not None) == (pid, True)
+
+        again = PgoutputSource(settings(shop), Events(State()))
+        again._process = own  # as after a connection that we know to be lost, and the server does not
+        for _ in range(2):
+            with pytest.raises(SourceDisconnected, match=rf"our own last connection .*PID {pid}\b") as caught:
+                await anext(aiter(again.batches(Recorder())))
+            assert caught.value.reason == "own_connection"
+        again._process = replace(own, started=None)  # the same number after a restart of the server
+        with pytest.raises(SlotInUse):
+            await anext(aiter(again.batches(Recorder())))
 
 
 async def test_while_it_stands_by_only_the_slot_is_looked_at_and_a_slot_that_goes_is_a_hole(shop: Database) -> None:
