@@ -53,6 +53,18 @@ CODES: Final = (
         "sql",
     ),
     Code(
+        "no-execute-privilege",
+        "error",
+        "With an outbox or notifications: a role may not call a function of Postgres that PUBLIC may call by default."
+        " The daemon's role needs two for the advisory lock that tells which daemon leads; with `wake: notify` the"
+        " owner of the outbox' triggers needs two to wake it.",
+        "The daemon does not start; or each statement of the application is written down as one of which nobody knows"
+        " what it changed, and the rules of its table apply their coarse form.",
+        "REVOKE EXECUTE ON FUNCTION pg_try_advisory_lock(bigint) FROM PUBLIC;",
+        "GRANT EXECUTE ON FUNCTION pg_try_advisory_lock(bigint) TO invalidator;",
+        "sql",
+    ),
+    Code(
         "slot-missing",
         "error",
         "There is no replication slot of the configured name. With `source.create: true` the daemon makes it at its"

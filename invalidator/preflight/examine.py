@@ -43,6 +43,7 @@ AFTER_THE_PUBLICATION: Final[tuple[Check, ...]] = (server.wrong_slot, standbys.u
 """A slot decodes nothing that is older than the publication, so that one comes first."""
 OF_AN_OUTBOX: Final[tuple[Check, ...]] = (
     server.wrong_server,
+    server.barred_functions,
     outbox.missing_outbox,
     columns.unknown_tables,
     columns.unknown_columns,
@@ -54,6 +55,7 @@ OF_AN_OUTBOX: Final[tuple[Check, ...]] = (
 """Those for changes that triggers write down."""
 OF_NOTIFICATIONS: Final[tuple[Check, ...]] = (
     server.wrong_server,
+    server.barred_functions,
     columns.unknown_tables,
     columns.unknown_columns,
     columns.unfit_conditions,

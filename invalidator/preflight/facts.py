@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from invalidator.errors import ConfigError
 from invalidator.postgres import catalog, provision
-from invalidator.postgres.catalog import PARTITIONED, Publication, Table
+from invalidator.postgres.catalog import PARTITIONED, Publication, Table, privileges
+from invalidator.postgres.catalog.privileges import Barred
 from invalidator.postgres.notify.options import NotifyOptions
 from invalidator.postgres.options import DatabaseOptions, StreamOptions
 from invalidator.postgres.outbox.options import OutboxOptions
@@ -36,6 +37,8 @@ class Facts:
     outbox_request: OutboxRequest | None = None
     is_notified: bool = False
     """Changes come from an application's own notifications."""
+    barred: tuple[Barred, ...] = ()
+    """Functions that daemon and triggers need and may not call."""
 
     @property
     def needs_log(self) -> bool:
@@ -146,12 +149,20 @@ async def _gather_outbox(connection: AsyncConnection[Any], needs: Sequence[Need]
     found = await provision.outbox_facts(connection, needs, request)
     role = await catalog.role(connection, found.server.user)
     database = provision.Facts(found.server, role, found.tables, {}, None, table_names=found.table_names)
-    return Facts(database, Request("", "", role=None), role=role, outbox=found, outbox_request=request)
+    return Facts(
+        database,
+        Request("", "", role=None),
+        role=role,
+        outbox=found,
+        outbox_request=request,
+        barred=await privileges.barred(connection),
+    )
 
 
 async def _gather_notified(connection: AsyncConnection[Any], needs: Sequence[Need]) -> Facts:
     request = Request("", "", role=None)
-    return Facts(await provision.facts(connection, needs, request), request, is_notified=True)
+    database = await provision.facts(connection, needs, request)
+    return Facts(database, request, is_notified=True, barred=await privileges.barred(connection))
 
 
 def _as_one(statements: Sequence[str]) -> str:

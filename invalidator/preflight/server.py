@@ -77,6 +77,24 @@ def wrong_slot(case: Case) -> Iterator[Finding]:
         yield finding(name, at, "slot-lost", message, why=why, fix=fix)
 
 
+def barred_functions(case: Case) -> Iterator[Finding]:
+    """Functions that PUBLIC may call by default, and that somebody has taken away from it."""
+    by_role: dict[tuple[str, bool], list[str]] = {}
+    for each in case.facts.barred:
+        by_role.setdefault((each.role, each.is_trigger), []).append(each.function)
+    for (role, is_trigger), functions in by_role.items():
+        names = ", ".join(functions)
+        why = "the daemon does not start: the lock tells which of several leads"
+        if is_trigger:
+            why = (
+                "triggers of the outbox fail behind what they wrote down: each statement widens the rules of its table"
+            )
+        grant = sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {};").format(sql.SQL(names), sql.Identifier(role))
+        fix = f"{grant.as_string(None)}   -- as a superuser"
+        message = f"the role '{role}' may not call {names}"
+        yield finding(role, case.at_setting("dsn"), "no-execute-privilege", message, why=why, fix=fix)
+
+
 def unprivileged_role(case: Case) -> Iterator[Finding]:
     """The role may not read the replication stream."""
     role, server = case.facts.role, case.facts.database.server

@@ -42,6 +42,7 @@ _WIDENS: Final = frozenset(
         "lookup-invalid",
         "unknown-lookup-column",
         "no-select-privilege",
+        "no-execute-privilege",
         "condition-type",
         "column-not-captured",
         "trigger-outdated",

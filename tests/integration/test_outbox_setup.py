@@ -55,7 +55,7 @@ def role(database: Database) -> Iterator[str]:
     name = f"daemon_{database.name}"
     yield name
     if database.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", name):
-        database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+        database.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
 
 async def test_a_second_run_finds_nothing_to_do(shop: Database) -> None:
@@ -201,6 +201,35 @@ async def test_the_daemons_role_reads_and_empties_the_outbox_and_nothing_else(sh
         shop.execute("INSERT INTO item VALUES (1, 'a', 1)")
         await reader.until("item:1")
         await emptied(shop)
+
+
+def test_functions_that_may_not_be_called_are_told_with_the_grant(checked: Project, role: str) -> None:
+    """As on a server where PUBLIC may do less than by default."""
+    database = checked.database
+    database.execute("CREATE TABLE posts (id int PRIMARY KEY)")
+    checked.source = {"type": "outbox", "dsn": database.dsn, "wake": "notify"}
+    checked.write(POSTS)
+    assert checked.run("setup", "--apply", "--role", role).code == 0
+    database.execute(f"ALTER ROLE {role} PASSWORD 'x'")
+    for (function,) in database.execute(
+        "SELECT DISTINCT tgfoid::regprocedure::text FROM pg_trigger WHERE tgrelid = 'posts'::regclass"
+    ):
+        database.execute(f"ALTER FUNCTION {function} OWNER TO {role}")  # no superuser, who may call anything
+    checked.source["dsn"] = make_conninfo(database.dsn, user=role, password="x")  # noqa: S106
+    checked.write(POSTS)
+    database.execute("REVOKE EXECUTE ON FUNCTION pg_try_advisory_lock(bigint), pg_notify(text, text) FROM PUBLIC")
+    database.execute("REVOKE EXECUTE ON FUNCTION pg_try_advisory_xact_lock_shared(bigint) FROM PUBLIC")
+    database.execute("INSERT INTO posts VALUES (1)")
+
+    found = checked.run("check", "--online", "--json").json()["findings"]
+    told = [each for each in found if each["severity"] == "error"]
+    assert [each["code"] for each in told] == ["no-execute-privilege"] * 2
+    for each in told:
+        database.execute(each["fix"])
+
+    assert checked.run("check", "--online").code == 0
+    database.execute("INSERT INTO posts VALUES (2)")
+    assert database.execute("SELECT operation::text FROM invalidator.outbox ORDER BY id") == [("C",), ("I",)]
 
 
 def test_the_command_prints_sql_applies_compares_and_drops(checked: Project) -> None:

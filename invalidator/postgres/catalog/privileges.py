@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -85,6 +85,42 @@ async def readables(connection: psycopg.AsyncConnection[Any], query: str, role: 
             return tuple(Readable(*row) for row in await cursor.fetchall())
     except psycopg.Error as error:
         raise ours(error, doing="asking what a query reads") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """A function of Postgres' own that a role may not call: PUBLIC may, until somebody takes that away."""
+
+    role: str
+    function: str
+    """As GRANT names it."""
+    is_trigger: bool
+    """The role is that of triggers of ours, and not the daemon's."""
+
+
+_LEADING: Final = ("pg_try_advisory_lock(bigint)", "pg_advisory_unlock(bigint)")
+_WAKING: Final = ("pg_try_advisory_xact_lock_shared(bigint)", "pg_notify(text, text)")
+
+
+async def barred(connection: psycopg.AsyncConnection[Any]) -> tuple[Barred, ...]:
+    """What whoever is connected lacks to lead, and the owners of the outbox' triggers to wake the daemon."""
+    statement: LiteralString = """
+        SELECT DISTINCT r.rolname::text, 'pg_catalog.' || called.name, called.is_trigger
+          FROM (SELECT current_user::text, unnest(%s::text[]), false
+                 UNION ALL
+                SELECT pg_get_userbyid(p.proowner)::text, unnest(%s::text[]), true
+                  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                 WHERE n.nspname = 'invalidator' AND p.prorettype = 'trigger'::regtype AND p.prosecdef
+                   AND strpos(p.prosrc, 'pg_try_advisory_xact_lock_shared') > 0) AS called (role, name, is_trigger)
+          JOIN pg_roles r ON r.rolname = called.role
+         WHERE NOT has_function_privilege(r.oid, 'pg_catalog.' || called.name, 'EXECUTE')
+         ORDER BY 1, 2
+    """
+    try:
+        cursor = await connection.execute(statement, [list(_LEADING), list(_WAKING)])
+        return tuple(Barred(*row) for row in await cursor.fetchall())
+    except psycopg.Error as error:
+        raise ours(error, doing="asking which functions may be called") from error
 
 
 async def holdings(connection: psycopg.AsyncConnection[Any], role: str) -> tuple[Holding, ...]:
