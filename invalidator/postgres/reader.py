@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from invalidator.batching import coalesce
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Protocol
 
+    from invalidator.model import Column
     from invalidator.ports import RowFunction, Rules
     from invalidator.telemetry.state import SourceState
 
@@ -85,6 +87,7 @@ class Reader:
         self._recent = recent
         self._bound = _Bound()
         self._relations: dict[bytes, Relation] = {}
+        self._columns: dict[tuple[Column, ...], tuple[Column, ...]] = {}
         if recent is not None:
             recent.relations = self._relations
         self.encoding: str | None = None
@@ -129,7 +132,10 @@ class Reader:
     def bind(self, relation: Relation) -> None:
         """Learn what rows of this relation mean."""
         oid = relation.oid.to_bytes(4)
-        self._relations[oid] = relation
+        # Kept as long as the connection: the stream tells a relation once. Where each tenant has a schema, most of what
+        # that takes is columns, which are the same for very many relations.
+        columns = self._columns.setdefault(relation.columns, relation.columns)
+        self._relations[oid] = relation = replace(relation, columns=columns)
         self._bound[oid] = self._rules.bind(relation)
         self.unbound = None
 

@@ -93,6 +93,23 @@ def transaction(number: int, rows: Sequence[int]) -> list[bytes]:
     ]
 
 
+def test_relations_with_the_same_columns_share_them() -> None:
+    """A schema for each tenant: 100,000 tables that are alike."""
+    bound: list[Relation] = []
+
+    class Remembering(FirstColumn):
+        def bind(self, relation: Relation) -> RowFunction | None:
+            bound.append(relation)
+            return super().bind(relation)
+
+    tenants = [wire.make_relation("id", "name", name=f"tenant_{n}.item", oid=n) for n in (1, 2)]
+    other = wire.make_relation("id", "title", name="tenant_1.other", oid=3)
+    play(make_reader(rules=Remembering()), map(wire.relation, (*tenants, other)))
+
+    assert bound == [*tenants, other]
+    assert bound[0].columns is bound[1].columns
+
+
 @given(
     rows=st.lists(st.lists(st.integers(0, 10_000), max_size=600), min_size=1, max_size=4),
     max_items=st.integers(1, 700),
