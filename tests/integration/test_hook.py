@@ -259,6 +259,25 @@ async def test_setup_makes_compares_and_drops_the_hook(checked: Project) -> None
     assert "has none" in checked.run("setup", "--ddl-hook", "--source", "outbox").errors
 
 
+async def test_a_schema_that_somebody_else_has_made_is_refused(
+    shop: Database, owner: Connection[tuple[Any, ...]]
+) -> None:
+    """Its owner could give the function another body, and wait for a superuser's DDL."""
+    name = f"owner_{shop.name}"
+    assert (await hook(shop.dsn, remove=True)).to_run == ()
+    shop.execute(f"GRANT CREATE ON DATABASE {shop.name} TO {name}")
+    owner.execute("CREATE SCHEMA invalidator")
+    assert [f"belongs to role '{name}'" in each.text for each in (await hook(shop.dsn)).problems] == [True]
+
+    owner.execute("CREATE FUNCTION invalidator.tell_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
+    shop.execute("ALTER SCHEMA invalidator OWNER TO CURRENT_USER")
+    assert [f"belongs to role '{name}'" in each.text for each in (await hook(shop.dsn)).problems] == [True]
+    assert shop.execute("SELECT count(*) FROM pg_event_trigger") == [(0,)]
+
+    shop.execute("DROP SCHEMA invalidator CASCADE")
+    assert (await hook(shop.dsn)).problems == ()
+
+
 async def test_who_may_not_make_event_triggers_is_told_so(checked: Project) -> None:
     database = checked.database
     database.execute("CREATE TABLE post (id int PRIMARY KEY)")

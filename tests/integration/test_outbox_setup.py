@@ -290,3 +290,18 @@ def test_an_outbox_that_is_not_ours_or_is_being_read_stays(checked: Project) -> 
     gone = checked.run("setup", "--source", "outbox", "--drop", "--apply")
     assert (gone.code, "schema invalidator stays: notes in it is not ours" in gone.output) == (0, True)
     assert checked.database.execute("SELECT to_regclass('invalidator.outbox')::text") == [(None,)]
+
+
+async def test_a_schema_or_table_that_somebody_else_has_made_is_refused(shop: Database, role: str) -> None:
+    """Its owner could give the outbox a trigger, which would run as whoever ran set-up."""
+    await setup(shop.dsn, [ITEM])
+    shop.execute(f"CREATE ROLE {role}")
+    for what, back in (("TABLE invalidator.outbox", "CURRENT_USER"), ("SCHEMA invalidator", role)):
+        shop.execute(f"ALTER {what} OWNER TO {role}")
+        plan = await setup(shop.dsn, [ITEM, rule("other", "other:{id}")])
+        assert plan.to_run == ()
+        assert [f"belongs to role '{role}'" in each.text for each in plan.problems] == [True]
+        shop.execute(f"ALTER {what} OWNER TO {back}")
+    shop.execute(f"ALTER ROLE {role} SUPERUSER")
+    assert (await setup(shop.dsn, [ITEM])).problems == ()
+    shop.execute("ALTER SCHEMA invalidator OWNER TO CURRENT_USER")

@@ -43,6 +43,19 @@ _TRIGGERS: Final[LiteralString] = """
      ORDER BY 2, 3, 4
 """
 
+_STRANGER: Final[LiteralString] = """
+    WITH owned (owner) AS (
+        SELECT nspowner FROM pg_namespace WHERE nspname = %(schema)s
+        UNION SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = %(schema)s
+        UNION SELECT p.proowner FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+               WHERE n.nspname = %(schema)s)
+    SELECT owner.rolname::text
+      FROM owned JOIN pg_roles owner ON owner.oid = owned.owner JOIN pg_roles me ON me.rolname = current_user
+     WHERE owner.oid <> me.oid AND NOT owner.rolsuper AND (me.rolsuper OR NOT pg_has_role(me.oid, owner.oid, 'USAGE'))
+     ORDER BY 1 LIMIT 1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Function:
@@ -88,6 +101,8 @@ class Outbox:
     """Those that write changes down."""
     guard: Trigger | None = None
     """The one on the outbox itself."""
+    stranger: str | None = None
+    """See :func:`stranger`."""
     privileges: frozenset[str] = frozenset()
     """What the role in question may do: ``USAGE`` of the schema; ``SELECT``, ``INSERT``, ``DELETE`` of the table;
     ``UPDATE`` (and SELECT) of the confirmed position."""
@@ -129,8 +144,19 @@ async def outbox(connection: psycopg.AsyncConnection[Any], role: str | None) -> 
         functions={name: Function(source, tuple(config), *rest) for name, source, config, *rest in functions},
         triggers=tuple(trigger for trigger in triggers if trigger not in own),
         guard=own[0] if own else None,
+        stranger=await stranger(connection),
         privileges=await _privileges(connection, role, has_tables=has_tables),
     )
+
+
+async def stranger(connection: psycopg.AsyncConnection[Any]) -> str | None:
+    """Somebody who owns the schema or something in it, and may do less than whoever is connected; None: nobody.
+
+    Our functions run as who made them, or as whoever runs DDL. An owner could give them another body, or the outbox a
+    trigger, and so do whatever those may do.
+    """
+    rows = await fetch(connection, _STRANGER, {"schema": SCHEMA})
+    return str(rows[0][0]) if rows else None
 
 
 async def _columns(

@@ -13,8 +13,9 @@ from psycopg import sql
 
 from invalidator.postgres.asking import fetch
 from invalidator.postgres.catalog import Server, server
-from invalidator.postgres.catalog.outbox import SCHEMA
+from invalidator.postgres.catalog.outbox import SCHEMA, stranger
 from invalidator.postgres.catalog.told import EVENTS, PREFIX
+from invalidator.postgres.provision.outbox_table import refusal
 from invalidator.postgres.provision.providers import Provider, detect
 from invalidator.postgres.provision.words import Finding, Mark, Plan, Purpose, Step
 
@@ -84,6 +85,8 @@ class HookFacts:
     """But for the hook."""
     source: str | None
     """Of the function; None: there is none."""
+    stranger: str | None
+    """See ``catalog.outbox.stranger``."""
     firing: dict[str, str]
     """Event trigger of ours → ``A`` always, ``O`` as usual, ``R`` while replicating only, ``D`` disabled."""
 
@@ -108,11 +111,14 @@ async def hook_facts(connection: psycopg.AsyncConnection[Any]) -> HookFacts:
         """,
         {"schema": SCHEMA, "function": FUNCTION, "names": [_name(event) for event in EVENTS]},
     )
-    return HookFacts(await server(connection), *rows[0])
+    has_schema, is_empty, source, firing = rows[0]
+    return HookFacts(await server(connection), has_schema, is_empty, source, await stranger(connection), firing)
 
 
 def with_hook(plan: Plan, facts: HookFacts, provider: Provider | None) -> Plan:
     """The plan, and behind it what the hook needs."""
+    if facts.stranger is not None:
+        return Plan(plan.steps, (*plan.findings, refusal(facts.stranger)), plan.kept)
     made = _making(facts)
     steps, findings = made.steps, made.findings
     if steps and not facts.server.is_superuser:

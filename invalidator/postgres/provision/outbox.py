@@ -32,7 +32,15 @@ from invalidator.postgres.provision.capture import (
 )
 from invalidator.postgres.provision.grants import login_plan, lookup_plan
 from invalidator.postgres.provision.missing import missing_tables, similar
-from invalidator.postgres.provision.outbox_table import COLUMNS, GUARD, PRIVILEGES, grants, table_plan, table_removal
+from invalidator.postgres.provision.outbox_table import (
+    COLUMNS,
+    GUARD,
+    PRIVILEGES,
+    grants,
+    refusal,
+    table_plan,
+    table_removal,
+)
 from invalidator.postgres.provision.run import reads
 from invalidator.postgres.provision.words import (
     OPERATIONS,
@@ -109,6 +117,8 @@ def outbox_plan(needs: Sequence[Need], facts: OutboxFacts, request: OutboxReques
         return Plan((), (Finding(f"Postgres {facts.server.version // 10000} is too old: 14 or newer is needed"),))
     if facts.server.is_standby:
         return Plan((), (Finding("this server is a standby: run setup against the primary"),))
+    if facts.outbox.stranger is not None:
+        return Plan((), (refusal(facts.outbox.stranger),))
     wanted, findings = captures(needs, facts, request)
     table = table_plan(facts.outbox)
     parts = [table, _role(facts, request), facts.lookups]

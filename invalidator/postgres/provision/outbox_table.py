@@ -58,6 +58,17 @@ _OUTBOX: Final = sql.Identifier(SCHEMA, TABLE)
 _CONFIRMED: Final = sql.Identifier(SCHEMA, CONFIRMED)
 
 
+def refusal(stranger: str) -> Finding:
+    """Why nothing is made in a schema over which somebody else has power."""
+    text = (
+        f"schema {SCHEMA}, or something in it, belongs to role '{stranger}', which could make what setup puts there do"
+        " whatever you may do"
+    )
+    owner = sql.Identifier(stranger).as_string(None)
+    fix = f"SET ROLE {owner};   -- and run setup as that role, if the schema is to be its own\n"
+    return Finding(text, fix + f"DROP SCHEMA {SCHEMA} CASCADE;   -- if it is not, and nothing of yours is in it")
+
+
 def table_plan(found: Outbox) -> Plan:
     """Make what is missing of them."""
     parts = [_table(found), _confirmed(found)]
