@@ -10,7 +10,7 @@ from typing import Any
 
 from invalidator.demo.servers import PostgresServer, ServerMissing
 from tests.support.daemon import Stack
-from tests.support.postgres import Server, own_database
+from tests.support.postgres import CopiedServer, Server, own_database
 from tests.support.processes import Program
 from tests.support.proxy import Fault, FaultProxy
 from tests.support.services import missing
@@ -160,6 +160,6 @@ async def test_a_prepared_transaction_is_named_survives_a_restart_and_arrives_wh
 
 def two_phase_server() -> PostgresServer:
     try:
-        return PostgresServer(settings={"max_prepared_transactions": "5"})
+        return CopiedServer({"max_prepared_transactions": "5"})
     except ServerMissing as error:
         missing(str(error))

@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from invalidator.demo.servers import PostgresServer, ServerMissing
+from invalidator.demo.servers import ServerMissing
 from tests.support.daemon import Stack
-from tests.support.postgres import Database, Server
+from tests.support.postgres import CopiedServer, Database, Server
 from tests.support.processes import Program
 from tests.support.purged import Cdn
 from tests.support.services import missing
@@ -24,7 +24,7 @@ NARROW = {"max_slot_wal_keep_size": "64MB", "min_wal_size": "32MB", "max_wal_siz
 async def narrow(tmp_path: Path, redis_url: str, run_program: Callable[..., Program], cdn: Cdn) -> AsyncIterator[Stack]:
     """A stack over a server that keeps 64 MB of WAL, with a CDN and no journal."""
     try:
-        server = PostgresServer(settings=NARROW)
+        server = CopiedServer(NARROW)
     except ServerMissing as reason:
         missing(str(reason))
     with server:

@@ -16,6 +16,7 @@ from invalidator.errors import SourceDisconnected
 from invalidator.postgres.connection import connect, connect_pooled
 from invalidator.postgres.replication import ReplicationStream
 from invalidator.postgres.side import SideConnection
+from tests.support.postgres import CopiedServer
 from tests.support.processes import DEADLINE_SECONDS
 from tests.support.standby import Standby
 
@@ -23,7 +24,7 @@ from tests.support.standby import Standby
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[PostgresServer, Standby]]:
     """A primary and its standby, with the same password."""
-    with PostgresServer() as primary, Standby(primary) as standby:
+    with CopiedServer() as primary, Standby(primary) as standby:
         with psycopg.connect(primary.dsn(), autocommit=True) as admin:
             admin.execute("CREATE PUBLICATION p")
             admin.execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")

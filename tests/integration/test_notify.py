@@ -18,7 +18,7 @@ from invalidator.telemetry.problems import problems
 from tests.support.checked import Project
 from tests.support.notify import CHANNEL, listening, notify, triggers
 from tests.support.pooler import Pooler
-from tests.support.postgres import Database, Server, own_database
+from tests.support.postgres import CopiedServer, Database, Server, own_database
 from tests.support.processes import DEADLINE_SECONDS
 from tests.support.reading import Reading, rule
 
@@ -266,7 +266,7 @@ async def test_a_pooler_that_comes_later_is_told_too(
 @pytest.fixture(scope="module")
 def small_queue() -> Iterator[PostgresServer]:
     """A server whose queue for notifications is as small as can be."""
-    with PostgresServer(settings={"max_notify_queue_pages": "64"}) as server:
+    with CopiedServer({"max_notify_queue_pages": "64"}) as server:
         yield server
 
 

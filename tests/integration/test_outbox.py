@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from invalidator.continuity.recorder import database as database_of
-from invalidator.demo.servers import PostgresServer
 from invalidator.errors import ConfigError, SlotInUse
 from invalidator.model import GapReason, Lsn, WidenReason
 from invalidator.postgres.catalog.outbox import LOCK_KEY, SLEEP_KEY
@@ -21,7 +20,7 @@ from invalidator.sources.outbox import OutboxSource, Settings
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.state import State
 from tests.support.outbox import asleep, emptied, is_asleep, reading, setup
-from tests.support.postgres import Database, Server, own_database
+from tests.support.postgres import CopiedServer, Database, Server, own_database
 from tests.support.processes import DEADLINE_SECONDS
 from tests.support.reading import Reading, engine_of, read, rule
 
@@ -129,7 +128,7 @@ async def test_a_transaction_that_commits_while_a_window_is_read_is_neither_lost
 
 
 async def test_a_prepared_transaction_comes_when_it_is_committed() -> None:
-    with PostgresServer(settings={"max_prepared_transactions": "2"}) as server:
+    with CopiedServer({"max_prepared_transactions": "2"}) as server:
         database = Database(Server(server.dsn()), "postgres")
         database.execute("CREATE TABLE item (id int PRIMARY KEY, slug text)")
         await setup(database.dsn, [ITEM])

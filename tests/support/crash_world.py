@@ -17,11 +17,12 @@ import psycopg
 import pytest
 import redis
 
-from invalidator.demo.servers import KeyValueServer, PostgresServer
+from invalidator.demo.servers import KeyValueServer
 from tests.support.chaos.layers import Edge, Mood, Processes
 from tests.support.crashing import VARIABLE
 from tests.support.daemon import write_whole
 from tests.support.outbox import setup
+from tests.support.postgres import CopiedServer
 from tests.support.processes import DEADLINE_SECONDS, Program
 
 ROWS: Final = 6
@@ -63,7 +64,7 @@ class CrashWorld:
         self._version = 0
         self._armed = folder / "armed"
         self.journal = folder / "state.db"
-        self.postgres = PostgresServer()
+        self.postgres = CopiedServer()
         self.redis = KeyValueServer()
         self.store = redis.Redis.from_url(self.redis.url, decode_responses=True)
         self.edge = Edge()

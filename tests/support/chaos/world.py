@@ -26,6 +26,7 @@ from tests.support.chaos.layers import Edge, Mood, Processes
 from tests.support.daemon import write_whole
 from tests.support.notify import CHANNEL, triggers
 from tests.support.outbox import setup
+from tests.support.postgres import CopiedServer
 from tests.support.processes import Program
 from tests.support.proxy import Fault as NetworkFault
 from tests.support.proxy import FaultProxy
@@ -135,7 +136,7 @@ class World:
         self._begun = time.monotonic()
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(self._servers)
-            self.postgres = self.adopt(PostgresServer(settings={"wal_sender_timeout": "10s"}))
+            self.postgres = self.adopt(CopiedServer({"wal_sender_timeout": "10s"}))
             self.redis = self.adopt(KeyValueServer())
             await stack.enter_async_context(self.edge)
             ports = {"postgres": self.postgres.port, "redis": self.redis.port, "edge": self.edge.port}
