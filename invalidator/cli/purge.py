@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from invalidator.cli._exits import Exit
 from invalidator.cli._options import json_option, load_settings, settings_options
+
+if TYPE_CHECKING:
+    from invalidator.postgres.connection import Dsn
 
 _MAX_ROWS = 10_000
 
@@ -30,6 +33,7 @@ _MAX_ROWS = 10_000
 @click.option(
     "--where", metavar="SQL", help='With one --rule: what it names for the rows that match, as in "id < 100".'
 )
+@click.option("--dsn", metavar="DSN", help="Read the rows of --where as a role with SELECT, instead of by source.dsn.")
 @click.option("--all", "everything", is_flag=True, help="The coarse form of every rule, as after a gap.")
 @click.option("--dry-run", is_flag=True, help="Print what would be dropped, and ask no daemon.")
 @click.option("--socket", "path", metavar="PATH", help="Of the daemon.  [default: admin.socket of the settings]")
@@ -44,6 +48,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
     cdn: tuple[str, ...],
     rules: tuple[str, ...],
     where: str | None,
+    dsn: str | None,
     path: str | None,
     settings_file: Path | None,
     overrides: tuple[str, ...],
@@ -62,7 +67,7 @@ def command(  # noqa: PLR0913  (one parameter per option)
         if len(rules) != 1 or everything:
             msg = "--where goes with one --rule"
             raise click.UsageError(msg)
-        _merge(order, _of_rows(rules[0], where, settings_file, overrides))
+        _merge(order, _of_rows(rules[0], where, dsn, settings_file, overrides))
     elif rules:
         order["rules"] = list(rules)
     if everything:
@@ -93,7 +98,9 @@ def _ask(
     return Exit.FINE if answer["applied"] else Exit.PROBLEMS
 
 
-def _of_rows(rule: str, where: str, settings_file: Path | None, overrides: tuple[str, ...]) -> dict[str, list[str]]:
+def _of_rows(
+    rule: str, where: str, dsn: str | None, settings_file: Path | None, overrides: tuple[str, ...]
+) -> dict[str, list[str]]:
     """What one rule names for rows that are in the database now."""
     import asyncio
 
@@ -102,6 +109,7 @@ def _of_rows(rule: str, where: str, settings_file: Path | None, overrides: tuple
     from invalidator.config.agreement import tag_grammars
     from invalidator.errors import ConfigError
     from invalidator.rules import document
+    from invalidator.rules.table_names import join_table
     from invalidator.sources import pgoutput
 
     settings = load_settings(settings_file, overrides)
@@ -110,12 +118,14 @@ def _of_rows(rule: str, where: str, settings_file: Path | None, overrides: tuple
     if found is None or "*" in found.schema + found.table:
         msg = f"there is no rule '{rule}' for one table"
         raise ConfigError(msg, fix="invalidator explain --key KEY   (names the rules that can drop a key)")
-    if not isinstance(settings.source, pgoutput.Settings):
-        msg = f"--where reads rows of a source of type 'pgoutput'; the settings say '{settings.source.type}'"
-        raise ConfigError(msg)
-    dsn = settings.source.address
-    table = f"{found.schema}.{found.table}"
-    changes = asyncio.run(from_database(dsn, table, where, None, "delete", limit=_MAX_ROWS))
+    address: Dsn | None = dsn
+    if address is None:
+        if not isinstance(settings.source, pgoutput.Settings):
+            msg = f"--where reads rows of a source of type 'pgoutput'; the settings say '{settings.source.type}'"
+            raise ConfigError(msg, fix="add --dsn DSN")
+        address = settings.source.address
+    table = join_table(found.schema, found.table)
+    changes = asyncio.run(from_database(address, table, where, None, "delete", limit=_MAX_ROWS))
     grammars = list(tag_grammars(settings).values())
     order: dict[str, list[str]] = {}
     for change in changes:

@@ -196,8 +196,10 @@ class _Loading:
             where = self._document.span((*path, "type"))
             unknown = self._document.diagnostic(where, "unknown-type", str(error))
             if self._at((*path, "type")) != said:
-                name = variables.variable((*map(str, path), "type"))
-                unknown = yamlfile.Diagnostic(name, 0, 0, 1, unknown.code, unknown.message)
+                names = (*map(str, path), "type")
+                dotted = ".".join(names)
+                origin = f"--set {dotted}" if dotted in self._options else variables.variable(names)
+                unknown = yamlfile.Diagnostic(origin, 0, 0, 1, unknown.code, unknown.message)
             self._diagnostics.append(unknown)
             return
         found[path] = cast("type[Options]", module.Settings)

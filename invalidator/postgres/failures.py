@@ -20,6 +20,27 @@ _CONNECT_REFUSED = re.compile(
 )
 
 
+_LET_IN = (
+    (
+        "authentication failed|no password supplied",
+        "give the role's password in the DSN, in `password` beside it, in PGPASSWORD or in a pgpass file;"
+        " \\password in psql sets it",
+    ),
+    (
+        r"no pg_hba\.conf entry",
+        "let the role in, to its database only: a line in pg_hba.conf such as `hostssl DATABASE ROLE ADDRESS"
+        " scram-sha-256`, then SELECT pg_reload_conf()",
+    ),
+    ('role "[^"]*" does not exist', "invalidator setup   (prints the role and the grants that are needed)"),
+    ('database "[^"]*" does not exist', "name the application's database at the end of the DSN"),
+)
+"""What a refused connection says → what to do about it."""
+
+
+def _to_be_let_in(text: str) -> str | None:
+    return next((fix for pattern, fix in _LET_IN if re.search(pattern, text)), None)
+
+
 def ours(error: psycopg.Error, *, doing: str) -> SourceError | ConfigError:
     """The error of this package that a driver error means.
 
@@ -49,7 +70,7 @@ def ours(error: psycopg.Error, *, doing: str) -> SourceError | ConfigError:
             fix = "let source.dsn lead past the connection pooler (PgBouncer) to the server itself"
             mapped = ConfigError(message, fix=fix)
         case _ if _CONNECT_REFUSED.search(text):
-            mapped = ConfigError(message)
+            mapped = ConfigError(message, fix=_to_be_let_in(text))
         case _:
             mapped = SourceDisconnected(message)
     return mapped

@@ -64,10 +64,11 @@ def _explained(table: Table) -> Iterator[None]:
             f"finding rows of {table.full_name}: {error.diag.message_primary}\n"
             "   = help: the daemon's own role reads changes and may SELECT nothing but what lookups read"
         )
-        raise ConfigError(message, fix="connect as a role with SELECT: invalidator explain --dsn DSN …") from error
+        raise ConfigError(message, fix="connect as a role with SELECT: add --dsn DSN") from error
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
-        message = f"finding rows of {table.full_name}: {' '.join(str(error).split())}"
-        raise ConfigError(message) from error
+        told = error.diag.message_primary or str(error)  # without an excerpt of the statement around the condition
+        message = f"finding rows of {table.full_name}: {' '.join(told.split())}"
+        raise ConfigError(message, fix=error.diag.message_hint) from error
     except psycopg.Error as error:
         raise ours(error, doing=f"finding rows of {table.full_name}") from error
 

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 UNREACHABLE: Final = frozenset({"database-unreachable", "target-unreachable"})
 
+_UNREACHED: Final = "see that it runs and can be reached from here"
+_NO_DSN: Final = (
+    "source.dsn is empty, so libpq's own variables and defaults tell where Postgres is:"
+    " set INVALIDATOR_SOURCE__DSN=postgresql://user@host:5432/database"
+)
+
 
 @dataclass(slots=True)
 class Seen:
@@ -98,7 +104,8 @@ async def _database(settings: Settings, ruleset: RuleSet, sources: Mapping[str, 
     except ConfigError as error:
         return Seen([finding("database", at, "database-refused", str(error).partition("\n")[0], fix=error.fix)])
     except SourceError as error:
-        return Seen([finding("database", at, "database-unreachable", str(error))])
+        help_text = _UNREACHED if options.address.dsn else _NO_DSN
+        return Seen([finding("database", at, "database-unreachable", str(error), help=help_text)])
 
 
 async def _ask(

@@ -76,6 +76,13 @@ async def test_a_dry_run_asks_no_daemon(shop: Stack) -> None:
     every = await purge(shop, "--all", "--dry-run")
     rows = await purge(shop, "--rule", "item", "--where", "id = 1", "--dry-run", "--json")
     none = await purge(shop, "--rule", "item", "--where", "id = 99", "--dry-run")
+    await shop.sql('CREATE TABLE "Odd.Item" (id int PRIMARY KEY)')
+    await shop.sql('INSERT INTO "Odd.Item" VALUES (1)')
+    shop.rules.append({"name": "odd", "table": 'public."Odd.Item"', "invalidate": {"keys": ["odd:{id}"]}})
+    shop.source["dsn"] = "postgresql://nobody@127.0.0.1:1/none"
+    shop.write()
+    owner = ("--where", "id = 1", "--dry-run", "--json", "--dsn", shop.database.dsn)
+    as_owner = await purge(shop, "--rule", "odd", *owner)
 
     assert [line.split() for line in every.stdout.splitlines()] == [
         ["patterns", "item:*", "other:*"],
@@ -84,6 +91,7 @@ async def test_a_dry_run_asks_no_daemon(shop: Stack) -> None:
     ]
     assert json.loads(rows.stdout) == {"keys": ["item:1"], "l1": ["item:1"]}
     assert "no row matches" in none.stdout
+    assert json.loads(as_owner.stdout) == {"keys": ["odd:1"]}
     assert shop.client.exists("item:1")
 
 

@@ -120,7 +120,7 @@ def test_the_daemons_role_may_not_read_rows_and_another_may(database: Database) 
     try:
         refused = str(explain("public.posts", "--where", "id = 3").exception)
         assert "permission denied for table posts" in refused
-        assert "invalidator explain --dsn DSN" in refused
+        assert "add --dsn DSN" in refused
         assert document("public.posts", "--where", "id = 3", "--dsn", database.dsn)["table"] == "public.posts"
     finally:
         database.execute(f"DROP ROLE {role}")

@@ -155,4 +155,6 @@ def _other_ways(before: TableFacts, after: TableFacts) -> Iterator[str]:
     new = {str(oid) for oid, holds in after.partitions.items() if oid not in before.partitions and not holds}
     is_of_outbox = any(each.startswith(_TRIGGER) for each in gone | come)
     if gone or any(not is_of_outbox or each.split("/")[1] not in new for each in come):
-        yield "its triggers were made anew, altered or disabled" if is_of_outbox else "published in another way"
+        is_unpublished = not after.published and not is_of_outbox
+        other_way = "its triggers were made anew, altered or disabled" if is_of_outbox else "published in another way"
+        yield "not published any more" if is_unpublished else other_way

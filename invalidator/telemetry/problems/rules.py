@@ -68,9 +68,10 @@ def _of_rule(rule: RuleState) -> Iterator[Problem]:
         yield problem(
             "missing-column",
             rule.name,
-            f"rule {rule.name} names columns that {relation} does not have or does not publish: {names}; "
+            f"rule {rule.name} names columns that {relation} does not have, or that are not sent: {names}; "
             "its coarse form is applied instead",
-            "name the new column in the rule, or publish it; the columns that come: "
+            "name the new column in the rule, or have it sent: by invalidator setup, or in the notification; "
+            "the columns that are published: "
             + psql(f"SELECT pubname, attnames FROM pg_publication_tables{_where_table(relation)}"),
         )
 

@@ -133,6 +133,7 @@ def test_servers_that_do_not_answer_are_told_apart_and_the_others_are_asked(chec
     ended = checked.run("check", "--online")
     assert ended.code == 69
     assert "database-unreachable" in ended.output
+    assert "see that it runs and can be reached from here" in ended.output
     assert "UNLINK" in ended.output
     assert "hidden" not in ended.output + ended.errors
 

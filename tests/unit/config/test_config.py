@@ -319,6 +319,11 @@ def test_an_unknown_type_from_a_variable_is_reported_under_its_name(file: Path) 
     assert "did you mean 'redis_keys'?" in text
 
 
+def test_an_unknown_type_from_an_option_is_reported_under_the_option(file: Path) -> None:
+    text = refused(file, source__type="pgoutputt")
+    assert text.startswith("--set source.type: error[unknown-type]")
+
+
 def test_two_targets_whose_variables_would_be_the_same_are_refused(file: Path) -> None:
     file.write_text(EDGE + "  edge_eu:\n    type: blackhole\n")
     assert "would share their variables" in refused(file)

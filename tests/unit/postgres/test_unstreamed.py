@@ -20,7 +20,7 @@ def test_nothing_happened() -> None:
     ("after", "told"),
     [
         (replace(FACTS, oid=99), "made anew"),
-        (replace(FACTS, published=()), "published in another way"),
+        (replace(FACTS, published=()), "not published any more"),
         (replace(FACTS, published=("1/750true/16/90/741",)), "published in another way"),
         (replace(FACTS, partitions={17: True}), "1 partitions detached or dropped"),
         (replace(FACTS, partitions={17: True, 18: True, 19: True}), "1 partitions with rows attached"),
