@@ -71,6 +71,7 @@ class AdminServer:
         self._watches = watches or {}
         self._watchers = Watchers()
         self._runner: web.AppRunner | None = None
+        self._made: tuple[int, int] | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -88,16 +89,18 @@ class AdminServer:
         for path, watch in self._watches.items():
             application.router.add_get(path, self._watchers.handler(watch))
         listening = _listen(self._path)
+        self._made = _identity(self._path)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.SockSite(self._runner, listening).start()
 
     async def stop(self) -> None:
-        """Stop listening and remove the socket."""
+        """Stop listening and remove the socket, unless another daemon's has taken its place."""
         if self._runner is not None and self._path is not None:
             await self._watchers.stop()
+            if _identity(self._path) == self._made:  # while we listen: nobody takes the socket of the living
+                self._path.unlink(missing_ok=True)
             await self._runner.cleanup()
-            self._path.unlink(missing_ok=True)
             self._runner = None
 
 
@@ -205,6 +208,15 @@ def _listen(path: Path) -> socket.socket:
         raise ConfigError(msg, fix=fix) from error
     listening.setblocking(False)
     return listening
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one of its name; None: there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _bound(path: Path) -> socket.socket:

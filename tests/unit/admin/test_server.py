@@ -94,6 +94,19 @@ async def test_the_socket_of_a_living_daemon_is_not_taken(path: Path) -> None:
     assert await ask(path, "GET", "/see?name=b") == {"hello": "b"}
 
 
+async def test_a_daemon_that_stops_leaves_the_socket_of_another_one_in_its_place(path: Path) -> None:
+    first, second = server(path.with_name("shared.sock")), server(path.with_name("shared.sock"))
+    await first.start()
+    path.with_name("shared.sock").unlink()  # as what cleans temporary folders does
+    await second.start()
+    await first.stop()
+    try:
+        assert await ask(path.with_name("shared.sock"), "GET", "/see?name=you") == {"hello": "you"}
+    finally:
+        await second.stop()
+    assert not path.with_name("shared.sock").exists()
+
+
 async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     path.write_text("mine", encoding="utf-8")
