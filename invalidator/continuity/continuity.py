@@ -110,8 +110,9 @@ class Continuity:
         self._found([gap], partial(self._paid, name, number))
 
     def owns_record(self, name: str) -> bool:
-        """Whether the record at this target is about our database, as far as the target has said."""
-        return any(each.name == name and each.claimed_as for each in self._recorders)
+        """Whether the record at this target is about the database that we stream from, as far as it has said."""
+        ours = None if self._start is None else database(self._start.system)
+        return any(each.name == name and each.claimed_as == ours for each in self._recorders)
 
     # ---------------------------------------------------------------- what the source asks
 
@@ -165,7 +166,7 @@ class Continuity:
             )
             raise SlotLost(msg)
         now = self._clock.time()
-        lately = tuple(at for at in self._new_slots if at > now - _HOUR)
+        lately = tuple(at for at in self._new_slots if abs(now - at) < _HOUR)  # a clock may have been wrong
         if len(lately) >= self.settings.max_new_slots_per_hour:
             self._events.slot_lost(error=gap.detail)
             msg = (

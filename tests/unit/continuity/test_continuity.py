@@ -414,6 +414,16 @@ async def test_a_slot_is_made_anew_only_so_often_over_restarts_too() -> None:
     world.keeper.allow_new_slot(LOST)
 
 
+async def test_slots_that_a_wrong_clock_made_in_the_future_hold_up_nobody_after_it_was_set_right() -> None:
+    ahead = 1_000_000 + 365 * 86_400
+    world = World(Settings(max_new_slots_per_hour=1), a=Cache(record(100, new_slots=(ahead, ahead))))
+    await world.keeper.has_record("7")
+
+    world.keeper.allow_new_slot(LOST)
+    with pytest.raises(SourceDisconnected, match="1 times within an hour"):
+        world.keeper.allow_new_slot(LOST)
+
+
 async def test_with_stop_no_slot_is_made_anew() -> None:
     with pytest.raises(SlotLost, match=r"changes are missing.*ON_GAP=widen"):
         World(Settings(on_gap="stop")).keeper.allow_new_slot(LOST)
@@ -671,6 +681,20 @@ async def test_a_standby_does_not_take_the_record_from_the_one_that_took_over_fr
     assert second.keeper.owns_record("a")
     assert second.confirmed == [Lsn(300)]
     assert not first.keeper.owns_record("a")
+
+
+async def test_the_record_of_the_database_before_is_not_that_of_the_one_that_we_stream_from_now() -> None:
+    """What is kept beside it, of the tables, is about the one before too."""
+    world = World(a=Cache())
+    await world.begin()
+    assert world.keeper.owns_record("a")
+
+    world.keeper.begin(OTHER)
+    assert not world.keeper.owns_record("a")
+    await world.keeper.tend()
+    assert world.keeper.owns_record("a")
+    world.keeper.stand_by("7")
+    assert not world.keeper.owns_record("a")
 
 
 @pytest.mark.parametrize("system", ["8", "7/1/2"])
