@@ -229,7 +229,9 @@ class _Lexer:
             case ")":
                 self._open.pop()
             case ";":
-                raise _error(self.at, "a lookup is one SELECT: ';' cannot stand in it", help="remove the ';'")
+                is_last = not self.text[self.at + 1 :].strip()
+                help_text = "remove the ';'" if is_last else "keep one SELECT; what another one finds is another lookup"
+                raise _error(self.at, "a lookup is one SELECT: ';' cannot stand in it", help=help_text)
             case "}":
                 raise _error(self.at, "'}' without '{'")
             case "%" if found := _PERCENT.match(self.text, self.at):

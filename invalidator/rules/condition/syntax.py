@@ -65,7 +65,7 @@ _HABITS: Final = {
     "->>": "what is inside of JSON cannot be asked for: keep it in a (generated) column",
     "&": "write 'and' or '&&'",
     "|": "write 'or' or '||'",
-    **dict.fromkeys("{}$", "a condition names columns without braces: status = 'published'"),
+    **dict.fromkeys("{}$", "columns stand without braces, and values are written out: status = 'published'"),
     **dict.fromkeys(":@", "values are written out: status = 'published'"),
     ",": "join two conditions by 'and' or 'or'; a number has no commas",
     "[": "write a dot: new.status",

@@ -107,7 +107,8 @@ def _not_boolean(column: Column, known: ColumnType) -> ConditionError:
         )
     message = f"column '{column.name}' is {known.shown}, and only a boolean column is true or false by itself"
     example = "1" if known.kind in NUMBERS else "'…'"
-    return _error(column, message, f"compare it with a value, as in {column.name} = {example}")
+    asked = f"compare it with a value, as in {column.name} = {example}, or write {column.name} is not null"
+    return _error(column, message, asked)
 
 
 def _order_problems(operator: str, column: Column, known: ColumnType) -> Iterator[ConditionError]:

@@ -68,7 +68,7 @@ def test_what_a_column_can_hold_fits(text: str) -> None:
         ("status = true", "true", "compared with the boolean true", "single quotes"),
         ("published = 'maybe'", "'maybe'", "boolean, compared", "true or false"),
         ("published = 1", "1", "boolean, compared with the number 1", "true or false"),
-        ("status", "status", "only a boolean column", "status = '…'"),
+        ("status", "status", "only a boolean column", "status = '…', or write status is not null"),
         ("not number", "number", "only a boolean column", "number = 1"),
         ("custom", "custom", "not known whether", "custom = 't'"),
         ("uid = '0d9e'", "'0d9e'", "uuid", "0d9e3f1a-7c1f"),

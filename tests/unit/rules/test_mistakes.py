@@ -261,6 +261,7 @@ CONDITIONS = {
     "a choice of texts": (field("when: status = 'a' or 'b'"), "5:27", "condition-syntax", "in ('a', 'b')"),
     "a pattern": (field("when: status matches '^x'"), "5:18", "condition-syntax", "there are no patterns"),
     "a variable": (field("when: ${status} = 'x'"), "5:11", "condition-syntax", "without braces"),
+    "a numbered parameter": (field("when: status = $1"), "5:20", "condition-syntax", "written out"),
     "a parameter": (field("when: status = :x"), "5:20", "condition-syntax", "written out"),
     "a list without quotes": (field("when: status in [a, b]"), "5:22", "condition-syntax", "write 'a' for a text"),
     "is true": (field("when: is_active is true"), "5:24", "condition-syntax", "write is_active"),
@@ -335,6 +336,7 @@ LOOKUPS = {
     "%s": (sql(SELECT + "%s"), "7:58", "lookup-syntax", "as in {order_id}"),
     "quotes": (sql(SELECT + "'{order_id}'"), "7:59", "lookup-syntax", "write it outside of the quotes"),
     "a semicolon": (sql(SELECT + "{order_id};"), "7:68", "lookup-syntax", "remove the ';'"),
+    "two statements": (sql(SELECT + "{id}; SELECT 1"), "7:62", "lookup-syntax", "another lookup"),
     "a statement that writes": (sql("DELETE FROM o WHERE id = {id}"), "7:14", "lookup-syntax", "begins with SELECT"),
     "a name that comes near": (
         sql(SELECT + "{id}", "user:{ordr.user_id}"),
