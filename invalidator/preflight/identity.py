@@ -162,7 +162,7 @@ def _help(use: Use) -> str | None:
     if use.part == "changed":
         return "or leave it: the rule then fires for every UPDATE, which drops too much and never too little"
     if use.part not in _NAMING:
-        return None
+        return "fine as it is: more is dropped than has to be, and never less"
     new = "{new." + use.written[1:].replace("old.", "", 1).lstrip()
     if use.scope == "row":
         return f"or write {new} if what stands under the old value may live on until it expires"

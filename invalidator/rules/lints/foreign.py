@@ -57,9 +57,7 @@ _CAPITALS: Final = re.compile(r"\{\s*(?:(?:new|old)\s*\.\s*)?(?P<name>[A-Z][A-Z0
 _QUOTES: Final = re.compile("[\u2018-\u201f\u00ab\u00bb]")
 _INVISIBLE: Final = re.compile("[\u00a0\u00ad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]")
 _OUTER_BLANKS: Final = re.compile(r"\A +(?=\S)|(?<=\S) +\Z")
-_SUSPECT: Final = re.compile(
-    rf"\A | \Z|[$#%<]|\.\*|\{{\{{|[:/]:|^:|\{{[^{{}}]*[A-Z]|{_QUOTES.pattern}|{_INVISIBLE.pattern}"
-)
+_SUSPECT: Final = re.compile(rf"[$#%<]|\.\*|\{{\{{|[:/]:|^:|\{{[^{{}}]*[A-Z]|{_QUOTES.pattern}|{_INVISIBLE.pattern}")
 _GLOBS: Final = (
     (re.compile(r"(?<![\w}\]])\.\*"), "'.*' is no regular expression here: it stands for a dot and anything behind it"),
     (re.compile(r"(?<=[:/_-])%\Z"), "'%' is no wildcard here: it stands for itself"),
@@ -68,7 +66,7 @@ _GLOBS: Final = (
 
 def is_suspect(text: str) -> bool:
     """Whether it is worth looking closely: one search in place of a dozen, for nearly all templates are right."""
-    return _SUSPECT.search(text) is not None
+    return _SUSPECT.search(text) is not None or text != text.strip(" ")
 
 
 def habits(text: str, columns: Collection[str], *, is_glob: bool) -> list[Habit]:

@@ -132,6 +132,7 @@ def test_a_condition_on_the_old_row_lets_more_through_without_it() -> None:
     assert [(each.severity, each.line, each.column) for each in found] == [("warning", 7, 12), ("warning", 7, 35)]
     assert "every UPDATE and DELETE" in (found[0].why or "")
     assert "every UPDATE that" in (found[1].why or "")
+    assert all("never less" in (each.help or "") or "never too little" in (each.help or "") for each in found)
 
 
 def test_a_value_bound_in_a_lookup_is_needed_of_the_old_row_too() -> None:
