@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
 from invalidator.demo.servers import PostgresServer, ServerMissing, find_postgres
+from invalidator.errors import SourceDisconnected
 from invalidator.model import Operation
 from invalidator.rules.engine import Engine
 from invalidator.rules.rule import Coarse, Exact, Place, Rule, RuleSet
 from invalidator.rules.template import parse
 from tests.integration.test_pgoutput import publish, reading, sql
 from tests.support.postgres import Database, Server, own_database
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.services import missing
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
@@ -255,3 +258,14 @@ async def test_bytes_of_a_database_without_an_encoding_are_kept(postgres_server:
         async with reading(database, rules("n:{new.name}")) as reader:
             await sql(database, "INSERT INTO item VALUES (1, convert_from('\\xfffe41', 'SQL_ASCII'))")
             await reader.until(b"n:\xff\xfeA")
+
+
+async def test_a_value_that_utf8_has_no_character_for_stops_the_stream_and_is_told(postgres_server: Server) -> None:
+    with own_database(postgres_server, "ENCODING 'WIN1252' LOCALE 'C'") as database:
+        database.execute("CREATE TABLE item (id int PRIMARY KEY, name text)")
+        publish(database, "item")
+        async with reading(database, rules("n:{new.name}")) as reader:
+            await sql(database, "INSERT INTO item VALUES (1, convert_from('\\x8081', 'WIN1252'))")
+            with pytest.raises(SourceDisconnected, match=r'sequence 0x81 in encoding "WIN1252" has no equivalent'):
+                await asyncio.wait_for(asyncio.shield(reader.task), DEADLINE_SECONDS)
+        assert reader.names == set()
