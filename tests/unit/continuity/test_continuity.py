@@ -18,7 +18,7 @@ from invalidator.ports import Kept
 from invalidator.telemetry.events import Events
 from invalidator.telemetry.problems import problems
 from invalidator.telemetry.state import State, TargetState
-from tests.support.clock import ManualClock
+from tests.support.clock import ManualClock, settle
 
 pytestmark = pytest.mark.usefixtures("quiet_logs")
 
@@ -879,6 +879,7 @@ async def test_what_is_under_way_ends_with_the_daemon() -> None:
     working.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await working
+    await settle()
 
     assert asyncio.all_tasks() == before
 
