@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from invalidator.demo.servers import KeyValueServer
 from tests.support.daemon import Stack
 from tests.support.hurried import FAILING_SECONDS
+from tests.support.processes import DEADLINE_SECONDS
 from tests.support.tools import find_tool
 from tests.support.watched import Watched
 
@@ -94,8 +95,10 @@ async def test_a_hung_redis_is_a_problem_with_a_fix_while_it_hangs(stack: Stack,
         assert answer["source"]["staleness_s"] > FAILING_SECONDS
         await asyncio.to_thread(program.wait_for, lambda: bool(raised()), what="problem.raised")
         # The same failure is written once in ten seconds; it comes again after 0.7 s at most.
-        while await watched.value("invalidator_deliveries_total", target="redis", result="timeout") <= len(failed()):
-            pass
+        timeouts = "invalidator_deliveries_total"
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while await watched.value(timeouts, target="redis", result="timeout") <= len(failed()):
+                pass
     finally:
         os.kill(own_redis.pid, signal.SIGCONT)
     await watched.until_problems()
