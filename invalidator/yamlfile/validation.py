@@ -153,17 +153,24 @@ class _Explainer:
         self, location: Path, code: str, message: str, help_text: str | None, *, at_key: bool = False, width: int = 0
     ) -> Diagnostic:
         path = self._root + location
-        for end in range(len(path), 0, -1):
-            origin = self._origins.get(path[:end])
-            if origin is not None:
-                return Diagnostic(origin, 0, 0, 1, code, message, help_text)
-            if path[:end] in self._document.values:
-                break
+        origin = self._origin(path)
+        if origin is not None:
+            return Diagnostic(origin, 0, 0, 1, code, message, help_text)
         span = self._document.key_span(path) if at_key else self._document.span(path)
         found = self._document.diagnostic(span, code, message, help_text)
         if width:
             return Diagnostic(found.file, found.line, found.column, width, code, message, help_text)
         return found
+
+    def _origin(self, path: Path) -> str | None:
+        """Where a value comes from that does not stand in the file."""
+        for end in range(len(path), 0, -1):
+            origin = self._origins.get(path[:end])
+            if origin is not None:
+                return origin
+            if path[:end] in self._document.values:
+                break
+        return None
 
     # -- fields ------------------------------------------------------------------------------------------------
 
@@ -292,7 +299,9 @@ class _Explainer:
         return any(field is not None and _mentions(field.annotation, (SecretStr, SecretBytes)) for field in fields)
 
     def _source(self, location: Path) -> str:
-        """How a value stands in the file, if on one line: for quoting it in a help line."""
+        """How a value stands in the file, if it does and on one line: for quoting it in a help line."""
+        if self._origin(self._root + location) is not None:
+            return ""
         span: Span = self._document.span(self._root + location)
         if span.line != span.end_line:
             return ""

@@ -319,6 +319,11 @@ def test_an_unknown_type_from_a_variable_is_reported_under_its_name(file: Path) 
     assert "did you mean 'redis_keys'?" in text
 
 
+def test_a_number_from_an_option_is_not_quoted_as_what_stands_in_the_file(file: Path) -> None:
+    text = refused(file, rules="[7]")
+    assert "put it into quotes: '7'" in text
+
+
 def test_an_unknown_type_from_an_option_is_reported_under_the_option(file: Path) -> None:
     text = refused(file, source__type="pgoutputt")
     assert text.startswith("--set source.type: error[unknown-type]")
