@@ -102,7 +102,7 @@ async def _database(settings: Settings, ruleset: RuleSet, sources: Mapping[str, 
     try:
         return await _ask(options, settings.lookups.address, ruleset, sources, places)
     except ConfigError as error:
-        return Seen([finding("database", at, "database-refused", str(error).partition("\n")[0], fix=error.fix)])
+        return Seen([finding("database", at, "database-refused", str(error).partition("\n")[0], help=error.fix)])
     except SourceError as error:
         help_text = _UNREACHED if options.address.dsn else _NO_DSN
         return Seen([finding("database", at, "database-unreachable", str(error), help=help_text)])
