@@ -7,9 +7,9 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, LiteralString, TypeAlias
+from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -21,6 +21,8 @@ from invalidator.postgres import hosts
 from invalidator.postgres.failures import ours
 
 CONNECT_TIMEOUT_SECONDS = 10
+_CANCEL_SECONDS = 1.0
+"""For a statement to end when nobody waits for it any more."""
 WAL_SENDER_TIMEOUT = "10s"
 """Ours, not the server's minute: a daemon that died without a word frees its slot after this long."""
 
@@ -51,6 +53,8 @@ _TCP: Mapping[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+
+Answer = TypeVar("Answer")
 
 _HOSTS = hosts.Hosts()
 """Of the whole process: what one connection has waited for in vain, the next one need not."""
@@ -174,6 +178,29 @@ def hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
     if not connection.closed:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
+
+
+async def ask(
+    connection: psycopg.AsyncConnection[Any], question: Callable[[psycopg.AsyncConnection[Any]], Awaitable[Answer]]
+) -> Answer:
+    """The answer to a question; whoever is cancelled while he waits for it waits no longer than a second more.
+
+    psycopg then has the server end the statement, over a second connection, for which it waits 5 s, and as long again
+    for that end. A server that is healthy needs milliseconds; with one that hangs we hang up.
+    """
+    task = asyncio.ensure_future(question(connection))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+        if not task.done():
+            hang_up(connection)
+            task.cancel()  # it may wait for the second connection
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at: nobody wants to know any more
+        raise
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from psycopg import pq
 
 from invalidator.errors import ConfigError, SlotLost, SourceDisconnected
 from invalidator.postgres import decoder
-from invalidator.postgres.connection import Dsn, answered_within, connect
+from invalidator.postgres.connection import Dsn, answered_within, ask, connect
 from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ class ReplicationStream:
 async def _start(connection: psycopg.AsyncConnection[Any], slot: str, publication: str) -> str | None:
     try:
         with answered_within(connection, _START_SECONDS):
-            encoding = await _encoding(connection)
-            await connection.execute(_start_replication(slot, publication))
+            encoding = await ask(connection, _encoding)
+            await ask(connection, lambda own: own.execute(_start_replication(slot, publication)))
             return encoding
     except psycopg.errors.UndefinedObject as error:  # a publication that is missing is told later
         msg = f"the replication slot '{slot}' is gone"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, Self, TypeVar
 import psycopg
 
 from invalidator.errors import ConfigError, SourceError
-from invalidator.postgres.connection import Dsn, connect, hang_up
+from invalidator.postgres.connection import Dsn, ask, connect, hang_up
 from invalidator.postgres.failures import ours
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class SideConnection:
         doing = "asking Postgres on the side connection"
         try:
             async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
-                return await question(self.connection)
+                return await ask(self.connection, question)
         except psycopg.Error as error:
             raise ours(error, doing=doing) from error
         except TimeoutError as error:

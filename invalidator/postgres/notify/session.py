@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1000
 """Notifications between two turns of the event loop."""
-_CLOSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 1.5
 _FORGET_SECONDS: Final = 10.0
 """Names and types of tables are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
 
