@@ -14,6 +14,7 @@ from invalidator.continuity.recorder import database as database_of
 from invalidator.errors import ConfigError, SlotInUse
 from invalidator.model import GapReason, Lsn, WidenReason
 from invalidator.postgres.catalog.outbox import LOCK_KEY, SLEEP_KEY
+from invalidator.postgres.outbox.deletion import CONFIRM_SQL, Deletion
 from invalidator.postgres.outbox.window import LAST_ID, PAGE_SQL, Window, page, xmin
 from invalidator.postgres.provision.capture import CHANNEL
 from invalidator.sources.outbox import OutboxSource, Settings
@@ -94,6 +95,25 @@ async def test_what_is_confirmed_is_deleted_and_nothing_else(shop: Database) -> 
     async with reading(shop.dsn, [ITEM]) as reader:
         await reader.until("item:2", "item:3")
         await emptied(shop)
+
+
+async def test_a_backlog_is_deleted_in_parts_and_its_position_is_noted_before_any_of_it_is_gone(shop: Database) -> None:
+    """A server that deletes millions of rows at once says nothing for longer than it may."""
+    insert = "INSERT INTO invalidator.outbox (relation, schema_name, table_name, operation) VALUES (0, 's', 't', 'C')"
+    shop.execute(f"DO $$ BEGIN FOR n IN 1..3000 LOOP {insert}; COMMIT; END LOOP; END $$")
+    count = "SELECT count(*) FROM invalidator.outbox"
+    deletion, left = Deletion(CONFIRM_SQL, "7/1/1"), list[int]()
+    with shop.connect() as late, psycopg.connect(shop.dsn, autocommit=True) as daemon:
+        late.execute(insert)
+        daemon.execute("SET invalidator.reader = 'on'")
+        deletion.want(Lsn(100), shop.execute("SELECT pg_current_snapshot()::text")[0][0])
+        late.commit()
+        shop.execute(insert)
+        while (part := deletion.part()) is not None:
+            deletion.deleted(daemon.execute(deletion.statement, part).fetchall(), seconds=0.05)
+            left.append(shop.execute(count)[0][0])
+            assert shop.execute("SELECT position::text FROM invalidator.confirmed") == [("0/64",)]
+    assert left == [3002 - 1024, 3002 - 2048, 2], "what the snapshot does not see stays"
 
 
 async def test_a_transaction_that_commits_late_is_not_passed_over(shop: Database) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Final, LiteralString
 
 from invalidator.errors import ConfigError
 from invalidator.model import Gap, GapReason, Lsn, StreamStart
-from invalidator.postgres.outbox.window import DELETE_SQL
 
 START_SQL: Final[LiteralString] = """
     SELECT c.system_identifier::text || '/' || d.oid || '/' || 'invalidator.outbox'::regclass::oid,
@@ -25,22 +24,6 @@ START_SQL: Final[LiteralString] = """
       LEFT JOIN invalidator.confirmed f ON true
 """
 """The name of a WAL segment begins with the timeline in force; pg_control_checkpoint() may tell the one before."""
-
-EMPTY_SQL: Final[LiteralString] = """
-    WITH gone AS (
-        DELETE FROM invalidator.outbox
-         WHERE pg_visible_in_snapshot(xid, %(until)s::pg_snapshot) OR xid >= pg_snapshot_xmax(pg_current_snapshot())
-    )
-    UPDATE invalidator.confirmed SET outbox = coalesce(nullif(outbox, %(outbox)s), 'unknown')
-"""
-"""Remove rows that nobody can place, and remember that there were some until something is confirmed. What was committed
-since the connection began stays: the first coarse form may have been applied before it."""
-
-CONFIRM_SQL: Final[LiteralString] = (
-    "WITH gone AS (" + DELETE_SQL + ") "  # noqa: S608  (constants)
-    "UPDATE invalidator.confirmed SET position = %(position)s::pg_lsn, outbox = %(outbox)s"
-)
-"""Forget what was confirmed, and note up to where that was."""
 
 
 def begun(row: Sequence[Any]) -> StreamStart:

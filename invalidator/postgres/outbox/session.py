@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections import deque
@@ -17,19 +18,21 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString, TypeVar
 
 import psycopg
 
-from invalidator.errors import ConfigError, ProtocolError, SourceDisconnected, SourceError
+from invalidator.errors import ConfigError, ProtocolError, SourceError
 from invalidator.model import Batch, Gap, GapReason, Lsn
 from invalidator.postgres import catalog, leader
 from invalidator.postgres.catalog.outbox import LOCK_KEY
 from invalidator.postgres.connected import Connected
-from invalidator.postgres.connection import answered_within, connect, hang_up
+from invalidator.postgres.connection import answered_within, ask, connect, hang_up
 from invalidator.postgres.failures import ours
-from invalidator.postgres.outbox.history import CONFIRM_SQL, EMPTY_SQL, START_SQL, begun
+from invalidator.postgres.outbox import fitness
+from invalidator.postgres.outbox.deletion import CONFIRM_SQL, EMPTY_SQL, Deletion
+from invalidator.postgres.outbox.history import START_SQL, begun
 from invalidator.postgres.outbox.images import texts
 from invalidator.postgres.outbox.loading import prepare
 from invalidator.postgres.outbox.pace import ROUSE_SQL, SLEEP_SQL, Pace
 from invalidator.postgres.outbox.reader import HEARTBEAT, LOST, Layout, Reader, Row
-from invalidator.postgres.outbox.window import NOTHING, PAGE_SQL, Window, page, unseen
+from invalidator.postgres.outbox.window import PAGE_SQL, Window, page
 from invalidator.postgres.provision.capture import CHANNEL
 from invalidator.postgres.side import SideConnection
 
@@ -46,13 +49,15 @@ if TYPE_CHECKING:
 _DELETE_INTERVAL_SECONDS: Final = 0.2
 _FORGET_SECONDS: Final = 10.0
 """Names and types of relations are asked for again after so long: nobody tells of RENAME and ALTER TYPE."""
-_CLOSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 1.5
 
 Answer = TypeVar("Answer")
 
 _SESSION: Final[LiteralString] = """
     SELECT set_config('synchronous_commit', 'off', false),  -- a deletion that is lost is made again
-           set_config('invalidator.reader', 'on', false)  -- for the guard of the outbox
+           set_config('invalidator.reader', 'on', false),  -- for the guard of the outbox
+           -- Without statistics, as after a sudden backlog, the planner sorts all that waits for each page of it.
+           set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false)
 """
 _LISTEN: Final[LiteralString] = f"LISTEN {CHANNEL}"
 _HEARTBEAT: Final[LiteralString] = """
@@ -93,11 +98,10 @@ class OutboxSession(Connected):
         self._has_rows_without_end = False
         self._ends: deque[tuple[Lsn, str]] = deque()
         """Position of each window that was handed over and is not confirmed, with its snapshot."""
-        self._confirmed: tuple[Lsn, str] | None = None
         self._begun: StreamStart | None = None
-        self._strangers: dict[str, object] | None = None
-        """What is to be said when rows that nobody can place are removed, once the gap is known."""
-        self._deleted = NOTHING
+        self._confirmed: Deletion | None = None
+        self._strangers: Deletion | None = None
+        """Of rows that nobody can place, once the gap is known."""
         self._deleted_at = self._forgot_at = time.monotonic()
 
     def __repr__(self) -> str:
@@ -118,13 +122,15 @@ class OutboxSession(Connected):
         self._run(self._keep_listening(), "silence")
         await self._ask(prepare)
         await self._rows(_SESSION)
-        await self._ask(_verify)
+        await self._ask(fitness.verify)
         await self._ask(lambda own: leader.lead(own, LOCK_KEY, what="reads this outbox"))
         row = (await self._rows(START_SQL))[0]
         self._begun = start = begun(row)
         self._ready.append(Batch(start=start))
+        self._confirmed = Deletion(CONFIRM_SQL, start.system)
         if start.gap is not None:
-            self._strangers = {"outbox": start.system, "until": row[-1]}
+            self._strangers = Deletion(EMPTY_SQL, start.system)
+            self._strangers.want(start.position, row[-1])
         if self._options.wake == "notify":
             await self._rows(_LISTEN)
         self._side = side = await SideConnection.open(dsn, slot=self._options.name)
@@ -143,8 +149,8 @@ class OutboxSession(Connected):
                     contextlib.suppress(SourceError, ConfigError),
                     answered_within(self._connection, _CLOSE_SECONDS),
                 ):
-                    await self._delete()
-                    if self._begun is not None:
+                    if self._confirmed is not None:
+                        await self._delete_while(self._confirmed, _CLOSE_SECONDS / 2)
                         await leader.leave(self._connection, LOCK_KEY)
             await self._connection.close()
         if self._side is not None:
@@ -166,14 +172,13 @@ class OutboxSession(Connected):
                 raise self._failure
             if self._ready:
                 return self._ready.popleft()
-            if time.monotonic() - self._deleted_at > _DELETE_INTERVAL_SECONDS:
-                await self._delete()
             if self._strangers is not None:
-                strangers, self._strangers = self._strangers, None
-                await self._rows(EMPTY_SQL, strangers)
+                await self._delete_while(self._strangers, math.inf)
+                self._strangers = None
+            is_deleting = await self._delete_some()
             await asyncio.sleep(self._pace.gathering_seconds)
             self._stirred.clear()
-            if not await self._look():
+            if not await self._look() and not is_deleting:
                 await self._wait()
 
     def swap(self, rules: Rules) -> None:
@@ -186,7 +191,8 @@ class OutboxSession(Connected):
             msg = f"refused to confirm {position}: nothing beyond {self._last_end} was handed over"
             raise ProtocolError(msg)
         while self._ends and self._ends[0][0] <= position:
-            self._confirmed = self._ends.popleft()
+            assert self._confirmed is not None  # noqa: S101  (open() made it)
+            self._confirmed.want(*self._ends.popleft())
         self._state.confirmed_position = self._state.applied_position = position.value
 
     # ---------------------------------------------------------------- reading
@@ -285,16 +291,33 @@ class OutboxSession(Connected):
         finally:
             self._loop.remove_reader(descriptor)
 
-    async def _delete(self) -> None:
-        self._deleted_at = time.monotonic()
-        if self._confirmed is not None:
-            assert self._begun is not None  # noqa: S101  (open() made it)
-            (position, until), self._confirmed = self._confirmed, None
-            names = {"position": str(position), "outbox": self._begun.system, "until": until}
-            # crash point: confirmed-not-deleted
-            await self._rows(CONFIRM_SQL, {**names, **unseen(self._deleted)})
-            # crash point: deleted-from-outbox
-            self._deleted = until
+    # ---------------------------------------------------------------- deleting
+
+    async def _delete_some(self) -> bool:
+        """Delete a part of what is confirmed, if it is time to; whether there may be more of it."""
+        deletion = self._confirmed
+        assert deletion is not None  # noqa: S101  (open() made it)
+        if deletion.is_begun or time.monotonic() - self._deleted_at > _DELETE_INTERVAL_SECONDS:
+            self._deleted_at = time.monotonic()
+            await self._delete(deletion)
+        return deletion.is_begun
+
+    async def _delete_while(self, deletion: Deletion, seconds: float) -> None:
+        """Delete part by part until nothing is left, or for so long; what is left then is read again."""
+        began = time.monotonic()
+        while deletion.has_more and time.monotonic() - began < seconds:
+            self._state.moved_at = time.time()
+            await self._delete(deletion)
+
+    async def _delete(self, deletion: Deletion) -> None:
+        part = deletion.part()
+        if part is None:
+            return
+        began = time.monotonic()
+        # crash point: confirmed-not-deleted
+        answer = await self._rows(deletion.statement, part)
+        # crash point: deleted-from-outbox
+        deletion.deleted(answer, seconds=time.monotonic() - began)
 
     async def _rows(
         self, statement: LiteralString, parameters: Mapping[str, object] | None = None
@@ -313,7 +336,7 @@ class OutboxSession(Connected):
         self._is_asking = True
         with self._first_failure():
             try:
-                return await question(self._connection)
+                return await ask(self._connection, question)
             except psycopg.Error as error:
                 raise ours(error, doing="asking the outbox") from error
             finally:
@@ -347,30 +370,3 @@ class OutboxSession(Connected):
 async def _described(layout: Layout, connection: psycopg.AsyncConnection[Any]) -> Relation:
     names = tuple(name or "" for name in texts(layout.columns)) if layout.columns else ()
     return await catalog.described(connection, layout.relation, schema=layout.schema, table=layout.table, names=names)
-
-
-async def _verify(connection: psycopg.AsyncConnection[Any]) -> None:
-    from invalidator.postgres.catalog.outbox import outbox
-    from invalidator.postgres.provision.outbox import OLDEST_SERVER
-    from invalidator.postgres.provision.outbox_table import COLUMNS, CONFIRMED_COLUMNS, PRIVILEGES
-
-    version = connection.info.server_version
-    if version < OLDEST_SERVER:
-        msg = f"Postgres {version // 10000} is too old: 14 or newer is needed"
-        raise ConfigError(msg)
-    if (await catalog.server(connection)).is_standby:
-        msg = "this server is a standby: the outbox is read, and emptied, on the primary"
-        raise SourceDisconnected(msg, reason="configuration")
-    found = await outbox(connection, None)
-    fix = "invalidator setup --source outbox   (prints the SQL that makes what is missing)"
-    for name, columns, wanted in (
-        ("outbox", found.columns, COLUMNS),
-        ("confirmed", found.confirmed_columns, CONFIRMED_COLUMNS),
-    ):
-        if columns != wanted:
-            what = "has other columns than this version reads" if columns else "is not there"
-            msg = f"the table invalidator.{name} {what}"
-            raise ConfigError(msg, fix=fix)
-    if missing := set(PRIVILEGES) - found.privileges:
-        msg = f"the role '{connection.info.user}' lacks {', '.join(sorted(missing))} in the schema invalidator"
-        raise ConfigError(msg, fix=fix)

@@ -13,39 +13,45 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, LiteralString
 
-PAGE_SQL: Final[LiteralString] = """
-    SELECT seen.snapshot::text, pg_current_wal_insert_lsn()::text,
-           page.xid::text, page.id, extract(epoch FROM page.at)::float8, page.relation::bigint, page.schema_name,
-           page.table_name, page.operation::text, page.columns, page.old_rows, page.new_rows
-      FROM (SELECT pg_current_snapshot() AS snapshot) AS seen
-      LEFT JOIN LATERAL (
+_END: Final = 2**64 - 1
+"""A number that no transaction reaches."""
+
+
+def fresh_sql(columns: LiteralString) -> LiteralString:
+    """The rows of a window behind the last page of it, in the order of their numbers; at most ``limit``.
+
+    What the snapshot before did not see had not begun, or was open; asked for in two parts, so that what was read and
+    waits for its confirmation is not looked at again while an old transaction stays open. One lower bound each: with
+    two the index scan may begin at the lower one.
+
+    Args:
+        columns: of the outbox, which is called ``o``; ``xid`` and ``id`` among them.
+    """
+    return f"""
            SELECT * FROM (
-               (SELECT * FROM invalidator.outbox AS o
+               (SELECT {columns} FROM invalidator.outbox AS o
                  WHERE o.xid = ANY (%(open)s::xid8[]) AND (o.xid, o.id) > (%(xid)s::xid8, %(id)s::bigint)
                    AND (%(until)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(o.xid, %(until)s::pg_snapshot))
                  ORDER BY o.xid, o.id LIMIT %(limit)s::int)
                UNION ALL
-               (SELECT * FROM invalidator.outbox AS o
-                 WHERE (o.xid, o.id) > (%(begun_xid)s::xid8, %(begun_id)s::bigint)
+               (SELECT {columns} FROM invalidator.outbox AS o
+                 WHERE (o.xid, o.id) > (%(begun_xid)s::xid8, %(begun_id)s::bigint) AND o.xid < %(end)s::xid8
                    AND (%(until)s::pg_snapshot IS NULL OR pg_visible_in_snapshot(o.xid, %(until)s::pg_snapshot))
                  ORDER BY o.xid, o.id LIMIT %(limit)s::int)
                ) AS fresh
             ORDER BY fresh.xid, fresh.id
             LIMIT %(limit)s::int
-           ) AS page ON true
-"""
-"""One page. ``pg_current_snapshot`` is the snapshot of this very statement: it sees just what the page could hold.
+    """  # noqa: S608  (constants)
 
-What the snapshot before did not see had not begun, or was open; asked for in two parts, so that what was read and waits
-for its confirmation is not looked at again while an old transaction stays open. One lower bound each: with two the
-index scan may begin at the lower one."""
 
-DELETE_SQL: Final[LiteralString] = """
-    DELETE FROM invalidator.outbox
-     WHERE (xid >= %(begun)s::xid8 OR xid = ANY (%(open)s::xid8[])) AND xid < pg_snapshot_xmax(%(until)s::pg_snapshot)
-       AND pg_visible_in_snapshot(xid, %(until)s::pg_snapshot)
-"""
-"""Everything up to a window whose snapshot this is, from the one that was deleted last on."""
+PAGE_SQL: Final[LiteralString] = f"""
+    SELECT seen.snapshot::text, pg_current_wal_insert_lsn()::text,
+           page.xid::text, page.id, extract(epoch FROM page.at)::float8, page.relation::bigint, page.schema_name,
+           page.table_name, page.operation::text, page.columns, page.old_rows, page.new_rows
+      FROM (SELECT pg_current_snapshot() AS snapshot) AS seen
+      LEFT JOIN LATERAL ({fresh_sql("o.*")}) AS page ON true
+"""  # noqa: S608  (constants)
+"""One page. ``pg_current_snapshot`` is the snapshot of this very statement: it sees just what the page could hold."""
 
 NOTHING: Final = "1:1:"
 """The snapshot that has seen no transaction (their numbers begin at 3)."""
@@ -84,7 +90,7 @@ class Window:
 
 
 def page(window: Window, limit: int) -> dict[str, object]:
-    """The parameters of :data:`PAGE_SQL`."""
+    """The parameters of :func:`fresh_sql`."""
     begun, running = _unseen(window.seen)
     here = window.xid, window.id
     fresh = max(here, (begun - 1, LAST_ID))
@@ -94,15 +100,10 @@ def page(window: Window, limit: int) -> dict[str, object]:
         "id": str(here[1]),
         "begun_xid": str(fresh[0]),
         "begun_id": str(fresh[1]),
+        "end": str(_END if window.until is None else _unseen(window.until)[0]),
         "until": window.until,
         "limit": str(limit),
     }
-
-
-def unseen(snapshot: str) -> dict[str, object]:
-    """Which transactions a snapshot does not see: those from ``begun`` on, and the ``open`` ones."""
-    begun, running = _unseen(snapshot)
-    return {"begun": str(begun), "open": running}
 
 
 def _unseen(snapshot: str) -> tuple[int, list[str]]:

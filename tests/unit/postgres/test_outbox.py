@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from invalidator.errors import ConfigError, ProtocolError
 from invalidator.model import Column, Invalidation, Lsn, Operation, Relation, Transaction, WidenReason
 from invalidator.ports import RowFunction
+from invalidator.postgres.outbox.deletion import CONFIRM_SQL, Deletion
 from invalidator.postgres.outbox.history import begun
 from invalidator.postgres.outbox.images import messages, texts, tuples
 from invalidator.postgres.outbox.options import OutboxOptions
 from invalidator.postgres.outbox.pace import Pace
 from invalidator.postgres.outbox.reader import Layout, Reader, Row
 from invalidator.postgres.outbox.window import NOTHING, Window
+from invalidator.postgres.outbox.window import page as page_of
 from invalidator.postgres.visibility import Snapshot
 from invalidator.rules.rows import read_message, row_message
 from invalidator.telemetry.state import SourceState
@@ -80,15 +83,17 @@ class Table:
     def snapshot(self) -> str:
         return f"{min(self.running, default=self.begun)}:{self.begun}:{','.join(map(str, sorted(self.running)))}"
 
-    def page(self, window: Window, limit: int) -> list[tuple[int, int]]:
-        """What ``PAGE_SQL`` finds."""
-        seen, until = Snapshot.parse(window.seen), None if window.until is None else Snapshot.parse(window.until)
+    def find(self, asked: dict[str, Any]) -> list[tuple[int, int]]:
+        """What ``fresh_sql`` finds."""
+        until = None if asked["until"] is None else Snapshot.parse(asked["until"])
+        here, begun = ((int(asked[f"{of}xid"]), int(asked[f"{of}id"])) for of in ("", "begun_"))
         found = [
             row
             for row in sorted(self.rows)
-            if row[0] in self.committed and row > (window.xid, window.id) and not seen.sees(row[0])
+            if (str(row[0]) in asked["open"] and row > here) or (row > begun and row[0] < int(asked["end"]))
         ]
-        return [row for row in found if until is None or until.sees(row[0])][:limit]
+        visible = [row for row in found if row[0] in self.committed and (until is None or until.sees(row[0]))]
+        return visible[: int(asked["limit"])]
 
 
 @given(st.data(), st.integers(1, 3))
@@ -96,7 +101,7 @@ def test_windows_hand_over_every_row_once_whatever_commits_when(data: st.DataObj
     table, window, read = Table(), Window(), list[tuple[int, int]]()
 
     def page() -> Window:
-        snapshot, found = table.snapshot(), table.page(window, limit)
+        snapshot, found = table.snapshot(), table.find(page_of(window, limit))
         read.extend(found)
         return window.after(snapshot, found[-1] if found else None, is_full=len(found) == limit)
 
@@ -115,6 +120,72 @@ def test_windows_hand_over_every_row_once_whatever_commits_when(data: st.DataObj
     for _ in range(2 * len(table.rows) + 4):
         window = page()
     assert sorted(read) == sorted(row for row in table.rows if row[0] in table.committed)
+
+
+def small(rows: int) -> Deletion:
+    """A deletion whose parts have so few rows, because each takes long."""
+    deletion = Deletion(CONFIRM_SQL, "7/1/1")
+    deletion.want(Lsn(0), NOTHING)
+    while (part := deletion.part()) is None or int(str(part["limit"])) > rows:
+        deletion.deleted([], seconds=1)
+        deletion.want(Lsn(0), NOTHING)
+    return deletion
+
+
+def delete(table: Table, deletion: Deletion) -> list[tuple[int, int]]:
+    """Delete one part."""
+    part = deletion.part()
+    gone = [] if part is None else table.find(part)
+    if part is not None:
+        deletion.deleted([(len(gone), str(gone[-1][0]), gone[-1][1])] if gone else [], seconds=1)
+    table.rows = [row for row in table.rows if row not in gone]
+    return gone
+
+
+@given(st.data(), st.sampled_from([1, 2, 4]))
+def test_what_is_confirmed_is_deleted_part_by_part_and_nothing_else_whatever_commits_when(
+    data: st.DataObject, limit: int
+) -> None:
+    table, deletion = Table(), small(limit)
+    window, read, confirmed = Window(), set[tuple[int, int]](), set[tuple[int, int]]()
+    steps = ["begin", "write", "write", "commit", "abort", "look", "confirm", "delete"]
+    for step in data.draw(st.lists(st.sampled_from(steps), max_size=80)):
+        if step == "begin":
+            table.begin()
+        elif step == "look":  # the whole window at once: its pages are another test's
+            snapshot = table.snapshot()
+            read |= set(table.find(page_of(window, 1000)))
+            window = window.after(snapshot, None, is_full=False)
+        elif step == "confirm":
+            confirmed = set(read)
+            deletion.want(Lsn(1), window.seen)
+        elif step == "delete":
+            assert set(delete(table, deletion)) <= confirmed
+        elif table.running:
+            xid = data.draw(st.sampled_from(sorted(table.running)))
+            if step == "write":
+                table.rows.append((xid, len(read) + len(table.rows)))
+            else:
+                table.running.discard(xid)
+                table.committed |= {xid} if step == "commit" else set()
+    while deletion.has_more:
+        assert set(delete(table, deletion)) <= confirmed
+    assert not confirmed & set(table.rows)
+
+
+def test_parts_of_a_deletion_grow_while_they_take_a_moment_and_shrink_when_they_take_long() -> None:
+    deletion, limits = Deletion(CONFIRM_SQL, "7/1/1"), list[int]()
+    deletion.want(Lsn(1), "5:5:")
+    for seconds in [0.01] * 5 + [0.05] * 2 + [0.2] * 15:
+        part = deletion.part()
+        assert part is not None
+        limits.append(int(str(part["limit"])))
+        deletion.deleted([(limits[-1], "3", 1)], seconds=seconds)
+    assert limits[:8] == [1024, 2048, 4096, 4096, 4096, 4096, 4096, 4096]
+    assert (limits[8], limits[-1]) == (2048, 1)
+    deletion.deleted([], seconds=0.01)
+    assert not deletion.has_more
+    assert deletion.part() is None
 
 
 def test_nothing_is_seen_by_the_first_snapshot() -> None:
