@@ -8,7 +8,7 @@ from itertools import product
 from typing import Final
 
 from invalidator.postgres.provision.outbox import VIRTUAL, captures, problem_of
-from invalidator.postgres.provision.outbox_table import COLUMNS, CONFIRMED_COLUMNS, PRIVILEGES, is_guarded
+from invalidator.postgres.provision.outbox_table import COLUMNS, PRIVILEGES, is_guarded, misfit
 from invalidator.preflight.case import Case, Subject, rule_names
 from invalidator.preflight.finding import Finding, finding
 
@@ -22,15 +22,9 @@ def missing_outbox(case: Case) -> Iterator[Finding]:
     if facts is None:
         return
     found = facts.outbox
-    for name, columns, wanted in (
-        ("outbox", found.columns, COLUMNS),
-        ("confirmed", found.confirmed_columns, CONFIRMED_COLUMNS),
-    ):
-        if columns != wanted:
-            what = "has other columns than this version reads" if columns else "is not there"
-            message = f"the table invalidator.{name} {what}"
-            yield finding(facts.server.database, at, "outbox-missing", message, fix=_SETUP)
-            return
+    if wrong := misfit(found):
+        yield finding(facts.server.database, at, "outbox-missing", wrong, fix=_SETUP)
+        return
     if missing := set(PRIVILEGES) - found.privileges:
         message = f"the role '{facts.server.user}' lacks {', '.join(sorted(missing))} in the schema invalidator"
         yield finding(facts.server.user, at, "no-outbox-privilege", message, fix=_SETUP)

@@ -19,7 +19,7 @@ async def verify(connection: psycopg.AsyncConnection[Any]) -> None:
     """
     from invalidator.postgres.catalog.outbox import outbox
     from invalidator.postgres.provision.outbox import OLDEST_SERVER
-    from invalidator.postgres.provision.outbox_table import COLUMNS, CONFIRMED_COLUMNS, PRIVILEGES
+    from invalidator.postgres.provision.outbox_table import PRIVILEGES, misfit
 
     version = connection.info.server_version
     if version < OLDEST_SERVER:
@@ -30,14 +30,8 @@ async def verify(connection: psycopg.AsyncConnection[Any]) -> None:
         raise SourceDisconnected(msg, reason="configuration")
     found = await outbox(connection, None)
     fix = "invalidator setup --source outbox   (prints the SQL that makes what is missing)"
-    for name, columns, wanted in (
-        ("outbox", found.columns, COLUMNS),
-        ("confirmed", found.confirmed_columns, CONFIRMED_COLUMNS),
-    ):
-        if columns != wanted:
-            what = "has other columns than this version reads" if columns else "is not there"
-            msg = f"the table invalidator.{name} {what}"
-            raise ConfigError(msg, fix=fix)
+    if wrong := misfit(found):
+        raise ConfigError(wrong, fix=fix)
     if missing := set(PRIVILEGES) - found.privileges:
         msg = f"the role '{connection.info.user}' lacks {', '.join(sorted(missing))} in the schema invalidator"
         raise ConfigError(msg, fix=fix)

@@ -69,6 +69,18 @@ def refusal(stranger: str) -> Finding:
     return Finding(text, fix + f"DROP SCHEMA {SCHEMA} CASCADE;   -- if it is not, and nothing of yours is in it")
 
 
+def misfit(found: Outbox) -> str | None:
+    """Which of the two tables is not as this version reads it; None: both are."""
+    for name, columns, wanted in (
+        (TABLE, found.columns, COLUMNS),
+        (CONFIRMED, found.confirmed_columns, CONFIRMED_COLUMNS),
+    ):
+        if columns != wanted:
+            what = "has other columns than this version reads" if columns else "is not there"
+            return f"the table {SCHEMA}.{name} {what}"
+    return None
+
+
 def table_plan(found: Outbox) -> Plan:
     """Make what is missing of them."""
     parts = [_table(found), _confirmed(found)]
